@@ -1,0 +1,97 @@
+"""How a route says who may call it, and the check that every route says so."""
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request, Security
+from fastapi.dependencies.models import Dependant
+from fastapi.params import Depends
+from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from app import idempotency
+from app.clients.rules import SCOPES, Caller
+from app.clients.service import authenticate
+from app.errors import Forbidden, Unauthenticated
+from app.idempotency import Attempt
+
+_bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="An API key: `loyalty keys create`")
+
+
+class _Needs:
+    """The dependency of a route that needs a scope."""
+
+    def __init__(self, scope: str):
+        if scope not in SCOPES:
+            raise ValueError(f"unknown scope {scope}")
+        self.scope = scope
+
+    def __call__(
+        self, request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
+    ) -> Caller:
+        if credentials is None:
+            raise Unauthenticated
+        state = request.app.state
+        text, pepper, now = credentials.credentials, state.pepper, state.clock()
+        caller: Caller = state.database.read(lambda session: authenticate(session, text, pepper, now))
+        if self.scope not in caller.scopes:
+            raise Forbidden(f"the key lacks the scope {self.scope}")
+        return caller
+
+
+def needs(scope: str) -> Any:
+    """Marks a route's `Caller`: a key with `scope`. Unauthenticated or Forbidden for anybody else."""
+    return Depends(_needs(scope))
+
+
+@cache
+def _needs(scope: str) -> _Needs:
+    """One per scope, so that a request which asks twice authenticates once."""
+    return _Needs(scope)
+
+
+def keyed(scope: str, *, required: bool = False) -> Any:
+    """Marks a route's `Attempt`: the caller's `Idempotency-Key` and what it covers."""
+
+    async def attempt(
+        request: Request, caller: Annotated[Caller, needs(scope)], key: idempotency.Key = None
+    ) -> Attempt:
+        return await idempotency.attempt_of(request, caller.client_id, key, required=required)
+
+    return Depends(attempt)
+
+
+def _anybody() -> None:
+    return None
+
+
+def public() -> Any:
+    """Marks a route that anybody may call."""
+    return Depends(_anybody)
+
+
+def check_routes(app: FastAPI) -> None:
+    """Refuses (RuntimeError) an application with a route that declares neither a scope nor `public()`."""
+    undeclared = []
+    for context in iter_route_contexts(app.routes):
+        route = context.original_route
+        if isinstance(route, APIRoute) and not any(_declares(call) for call in _calls(route.dependant)):
+            undeclared.append(f"{sorted(route.methods or ())} {route.path}")
+    if undeclared:
+        raise RuntimeError(f"routes without a scope: {', '.join(undeclared)}")
+
+
+def scope_of(route: APIRoute) -> str | None:
+    """The scope a route needs; None for a public one."""
+    return next((call.scope for call in _calls(route.dependant) if isinstance(call, _Needs)), None)
+
+
+def _declares(call: Any) -> bool:
+    return isinstance(call, _Needs) or call is _anybody
+
+
+def _calls(dependant: Dependant) -> Iterable[Any]:
+    for child in dependant.dependencies:
+        yield child.call
+        yield from _calls(child)

@@ -1,0 +1,111 @@
+"""Create, list, revoke and recognise keys."""
+
+import hmac
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from app import db
+from app.clients.models import ApiKey, Client
+from app.clients.rules import KINDS, Caller, Kind, hash_secret, new_secret, read_secret, unknown_scopes
+from app.errors import Problem, Unauthenticated
+from app.ids import new_id
+
+_LIVE_KEYS = 2
+
+
+class TooManyKeys(Problem):
+    """A client may hold two live keys: the one in use and its successor. Revoke one first."""
+
+    status, code, title = 409, "too_many_keys", "The client already holds two live keys"
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key just made. `text` is shown once and never stored."""
+
+    client_id: UUID
+    public_id: str
+    text: str
+
+
+def create_client(
+    session: Session,
+    kind: Kind,
+    name: str,
+    now: datetime,
+    *,
+    program_id: UUID | None = None,
+    stores: Collection[str] | None = None,
+) -> UUID:
+    """A new client without a key; `stores` None lets it act for all stores. Answers its id."""
+    client_id = new_id()
+    row = {"id": client_id, "program_id": program_id, "kind": kind, "name": name, "created_at": now}
+    db.insert_rows(session, Client, [row | {"stores": sorted(stores) if stores else None}])
+    return client_id
+
+
+def create_key(
+    session: Session,
+    client_id: UUID,
+    pepper: bytes,
+    now: datetime,
+    *,
+    scopes: Collection[str] | None = None,
+    expires_at: datetime | None = None,
+) -> NewKey:
+    """A new key of a client; `scopes` None gives those of its kind. TooManyKeys for a third live one."""
+    client = session.execute(select(Client).where(Client.id == client_id).with_for_update()).scalar_one()
+    live = select(func.count()).where(ApiKey.client_id == client_id, _live(now))
+    if session.execute(live).scalar_one() >= _LIVE_KEYS:
+        raise TooManyKeys
+    chosen = KINDS[client.kind] if scopes is None else scopes  # type: ignore[index]  # a CHECK holds the kind
+    if unknown := unknown_scopes(chosen):
+        raise ValueError(f"unknown scopes: {', '.join(unknown)}")
+    secret = new_secret(client.kind)
+    row = {
+        "public_id": secret.public_id,
+        "client_id": client_id,
+        "secret_hash": hash_secret(secret.secret, pepper),
+        "scopes": sorted(chosen),
+        "created_at": now,
+        "expires_at": expires_at,
+    }
+    db.insert_rows(session, ApiKey, [row])
+    return NewKey(client_id, secret.public_id, secret.text)
+
+
+def revoke_key(session: Session, public_id: str, now: datetime) -> bool:
+    """Ends a key at once; answers whether there was such a live key."""
+    live = update(ApiKey).where(ApiKey.public_id == public_id, ApiKey.revoked_at.is_(None))
+    return bool(getattr(session.execute(live.values(revoked_at=now)), "rowcount", 0))
+
+
+def list_keys(session: Session) -> Sequence[tuple[Client, ApiKey]]:
+    """Every key with its client, oldest first."""
+    pairs = select(Client, ApiKey).join(ApiKey, ApiKey.client_id == Client.id).order_by(ApiKey.created_at)
+    return [(client, key) for client, key in session.execute(pairs)]
+
+
+def authenticate(session: Session, text: str, pepper: bytes, now: datetime) -> Caller:
+    """The caller behind a key. Unauthenticated, without saying why, for any key that will not do."""
+    secret = read_secret(text)
+    if secret is None:
+        raise Unauthenticated
+    found = session.execute(
+        select(ApiKey.secret_hash, ApiKey.scopes, Client.id, Client.kind, Client.program_id, Client.stores)
+        .join(Client, Client.id == ApiKey.client_id)
+        .where(ApiKey.public_id == secret.public_id, _live(now))
+    ).one_or_none()
+    if found is None or not hmac.compare_digest(found.secret_hash, hash_secret(secret.secret, pepper)):
+        raise Unauthenticated
+    stores = None if found.stores is None else frozenset(found.stores)
+    return Caller(found.id, found.kind, found.program_id, frozenset(found.scopes), stores)
+
+
+def _live(now: datetime) -> ColumnElement[bool]:
+    return ApiKey.revoked_at.is_(None) & or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > now)

@@ -1,0 +1,66 @@
+"""Settings of one process: few, read once from the environment, frozen. Business choices live in programme terms."""
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Each field is the environment variable of the same name in capitals, prefixed `LOYALTY_` unless said otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="LOYALTY_", frozen=True, extra="ignore", populate_by_name=True)
+
+    database_url: Annotated[str, Field(validation_alias=AliasChoices("DATABASE_URL", "LOYALTY_DATABASE_URL"))] = (
+        "sqlite:///var/loyalty.db"
+    )
+    """`sqlite:///file` or `postgresql://user:password@host/database`. Also read as `DATABASE_URL`."""
+
+    key_pepper: SecretStr = SecretStr("")
+    """Secret of at least 32 characters that API keys are hashed with. Losing it makes every key invalid."""
+
+    key_pepper_file: Path | None = None
+    """File to read `key_pepper` from instead (a mounted secret)."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(validation_alias=AliasChoices("PORT", "LOYALTY_PORT"))] = 8000
+    """Also read as `PORT`."""
+
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Server processes. Each holds `pool_size` database connections at most."""
+
+    pool_size: Annotated[int, Field(ge=1, le=200)] = 10
+    pool_wait_seconds: Annotated[float, Field(gt=0)] = 5.0
+    """How long a request waits for a database connection before it is answered 503."""
+
+    lock_timeout_ms: Annotated[int, Field(gt=0)] = 2000
+    """How long a statement waits for a lock; a duplicate of a request that still runs is then answered 409."""
+
+    statement_timeout_ms: Annotated[int, Field(gt=0)] = 30_000
+    """PostgreSQL only."""
+
+    prepared_statements: bool = True
+    """Switch off behind PgBouncer in transaction mode."""
+
+    max_concurrency: Annotated[int, Field(ge=1)] = 200
+    """Requests under way in one process; one more is answered 503."""
+
+    body_seconds: Annotated[float, Field(gt=0)] = 15.0
+    """How long a client may take to send a body before it is answered 408."""
+
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+
+    @model_validator(mode="after")
+    def _pepper_is_strong(self) -> Self:
+        if len(self.pepper) < 32:
+            raise ValueError(
+                "set LOYALTY_KEY_PEPPER (or LOYALTY_KEY_PEPPER_FILE) to a secret of at least 32 characters"
+            )
+        return self
+
+    @property
+    def pepper(self) -> bytes:
+        if self.key_pepper_file is not None:
+            return self.key_pepper_file.read_bytes().strip()
+        return self.key_pepper.get_secret_value().encode()

@@ -1,0 +1,360 @@
+"""The database: both engines, their differences, and the unit of work. No other module knows which engine it talks to.
+
+A unit of work is a function of a `Session`. `Database.write` runs it in one database transaction, commits *before* it
+returns (so before any answer leaves) and runs it again as a whole after a deadlock or a lock timeout;
+`Database.read` runs it on one consistent, read-only snapshot. Nothing else begins or commits.
+
+Whole batches travel in one statement: `insert_rows`, `claim_rows`, `update_rows` and `rows_table` hand any number of
+rows to the database as one parameter set (arrays through `unnest` on PostgreSQL, one JSON text on SQLite).
+"""
+
+import json
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    ColumnElement,
+    Dialect,
+    FromClause,
+    Insert,
+    MetaData,
+    RowMapping,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    Update,
+    bindparam,
+    column,
+    create_engine,
+    event,
+    func,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.types import TypeEngine
+
+from app.config import Settings
+from app.errors import Busy, OutcomeUnknown
+
+Row = Mapping[str, Any]
+"""One row to write: a value per column name."""
+
+T = TypeVar("T")
+
+_ATTEMPTS = 5
+
+
+class Instant(TypeDecorator[datetime]):
+    """A point in time: `timestamptz` on PostgreSQL; on SQLite sortable text, UTC, always six decimals."""
+
+    impl = postgresql.TIMESTAMP(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(String(32))
+        return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name != "sqlite":
+            return value
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None or dialect.name != "sqlite":
+            return value  # type: ignore[no-any-return]  # psycopg answers an aware datetime in UTC
+        return datetime.fromisoformat(value)
+
+
+class Base(DeclarativeBase):
+    """Parent of every table. Constraints are named by one rule, so that migrations can compare them by name."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy reads it as a plain attribute
+        int: BigInteger().with_variant(sqlite.INTEGER(), "sqlite"),
+        str: Text,
+        datetime: Instant,
+        dict[str, Any]: JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql"),
+        list[str]: JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql"),
+    }
+
+
+class Database:
+    """One engine's pool, and the two ways to use it."""
+
+    def __init__(self, settings: Settings):
+        url = make_url(settings.database_url)
+        self.engine = _sqlite_engine(url, settings) if url.get_backend_name() == "sqlite" else _postgres(url, settings)
+        self._reading = self.engine.execution_options(loyalty_read=True)
+        if self.engine.dialect.name == "postgresql":
+            self._reading = self._reading.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    def write(self, work: Callable[[Session], T], *, repeatable: bool = False) -> T:
+        """Runs `work` in one transaction and commits before returning its result.
+
+        Deadlocks, serialization failures and lock timeouts run all of it again, a few times, then `Busy`. If the
+        connection breaks during the commit, `work` runs again when it is `repeatable` (its keys make a second run
+        harmless), else the caller gets `OutcomeUnknown`. Any other failure rolls back and is raised.
+        """
+        for attempt in range(_ATTEMPTS):
+            try:
+                with Session(self.engine, autoflush=False, expire_on_commit=False) as session:
+                    result = work(session)
+                    _commit(session, repeatable)
+                    return result
+            except PoolTimeout as error:
+                raise Busy from error
+            except DBAPIError as error:
+                if not _may_run_again(error):
+                    raise
+                failure = error
+            time.sleep(random.uniform(0.01, 0.05) * 2**attempt)  # noqa: S311  # jitter, not a secret
+        raise Busy from failure
+
+    def read(self, work: Callable[[Session], T]) -> T:
+        """Runs `work` on one consistent snapshot. The database refuses any write in it."""
+        try:
+            with Session(self._reading, autoflush=False) as session:
+                return work(session)
+        except PoolTimeout as error:
+            raise Busy from error
+        except DBAPIError as error:
+            if _may_run_again(error):
+                raise Busy from error
+            raise
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _commit(session: Session, repeatable: bool) -> None:
+    try:
+        session.commit()
+    except DBAPIError as error:
+        if error.connection_invalidated and not repeatable:
+            raise OutcomeUnknown from error
+        raise
+
+
+def _may_run_again(error: DBAPIError) -> bool:
+    """Serialization failure, deadlock, lock timeout, a busy SQLite file, or a connection that broke."""
+    return error.connection_invalidated or lock_timeout(error) or _sqlstate(error) in {"40001", "40P01"}
+
+
+def lock_timeout(error: DBAPIError) -> bool:
+    """Whether the statement gave up waiting for somebody else's lock."""
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return error.orig.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    return _sqlstate(error) == "55P03"
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    return getattr(error.orig, "sqlstate", None)
+
+
+# --- engines --------------------------------------------------------------------------------------------------------
+
+
+def _sqlite_engine(url: URL, settings: Settings) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise ValueError("SQLite needs a file: several connections share it")
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url,
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.pool_wait_seconds,
+        connect_args={"timeout": settings.lock_timeout_ms / 1000},
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself: `begin` below does
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",  # a commit that answered is on the disk
+            "foreign_keys=ON",
+            "recursive_triggers=ON",  # else INSERT OR REPLACE deletes without firing the append-only triggers
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        reading = connection.get_execution_options().get("loyalty_read", False)
+        connection.exec_driver_sql(f"PRAGMA query_only={'ON' if reading else 'OFF'}")
+        # A deferred BEGIN that later writes fails at once when somebody else wrote first; IMMEDIATE waits its turn.
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgres(url: URL, settings: Settings) -> Engine:
+    if url.drivername == "postgres":  # the spelling many hosts hand out
+        url = url.set(drivername="postgresql")
+    connect: dict[str, Any] = {
+        "connect_timeout": 5,
+        "application_name": "loyalty",
+        "options": f"-c lock_timeout={settings.lock_timeout_ms} -c statement_timeout={settings.statement_timeout_ms}"
+        " -c timezone=UTC",
+    }
+    if not settings.prepared_statements:
+        connect["prepare_threshold"] = None
+    return create_engine(
+        url,
+        pool_size=settings.pool_size,
+        max_overflow=0,
+        pool_timeout=settings.pool_wait_seconds,
+        pool_pre_ping=True,
+        connect_args=connect,
+    )
+
+
+# --- many rows, one statement ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RowsTable:
+    """Rows of a batch as a table to select from or join with: `source.c.<name>`, and the parameters that fill it."""
+
+    source: FromClause
+    parameters: dict[str, Any]
+
+
+def rows_table(session: Session, types: Mapping[str, TypeEngine[Any]], rows: Sequence[Row]) -> RowsTable:
+    """`rows` as a table whose columns have `types`. Pass `.parameters` to `session.execute`."""
+    dialect = session.get_bind().dialect
+    return RowsTable(_source(dialect.name, tuple(types.items())), _parameters(dialect, types, rows))
+
+
+def insert_rows(session: Session, model: type[Base], rows: Sequence[Row]) -> None:
+    """Writes `rows`, all with the same columns, in one statement; nothing for no rows."""
+    if rows:
+        table, names = _table(model), tuple(rows[0])
+        statement = _insert(session.get_bind().dialect.name, table, names)
+        session.execute(statement, _parameters(session.get_bind().dialect, _types(table, names), rows))
+
+
+def claim_rows(session: Session, model: type[Base], rows: Sequence[Row], returning: Sequence[str]) -> list[RowMapping]:
+    """Writes those `rows` that break no unique constraint; answers `returning` of the rows it wrote.
+
+    On PostgreSQL a conflicting row of an unfinished transaction is waited for. Pass rows sorted, so that two batches
+    wait for each other in one order only.
+    """
+    if not rows:
+        return []
+    table, names = _table(model), tuple(rows[0])
+    dialect = session.get_bind().dialect
+    statement = _claim(dialect.name, table, names, tuple(returning))
+    return list(session.execute(statement, _parameters(dialect, _types(table, names), rows)).mappings())
+
+
+def update_rows(session: Session, model: type[Base], key: Sequence[str], rows: Sequence[Row]) -> int:
+    """Sets the other columns of each row found by its `key` columns, in one statement; answers how many were found."""
+    if not rows:
+        return 0
+    table, names = _table(model), tuple(rows[0])
+    dialect = session.get_bind().dialect
+    statement = _update(dialect.name, table, names, tuple(key))
+    result = session.execute(statement, _parameters(dialect, _types(table, names), rows))
+    return int(getattr(result, "rowcount", 0))
+
+
+def any_of(session: Session, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
+    """`column` is one of `values`: one parameter however many values, so the statement's text never changes."""
+    dialect = session.get_bind().dialect
+    if dialect.name == "postgresql":
+        return column == func.any(bindparam(None, list(values), type_=postgresql.ARRAY(column.type)))
+    text = json.dumps([_encode(column.type, dialect, value) for value in values])
+    return column.in_(select(func.json_each(bindparam(None, text, type_=Text)).table_valued("value").c.value))
+
+
+def _table(model: type[Base]) -> Table:
+    table = model.__table__
+    assert isinstance(table, Table)
+    return table
+
+
+def _types(table: Table, names: Sequence[str]) -> dict[str, TypeEngine[Any]]:
+    return {name: table.c[name].type for name in names}
+
+
+def _parameters(dialect: Dialect, types: Mapping[str, TypeEngine[Any]], rows: Sequence[Row]) -> dict[str, Any]:
+    if dialect.name == "postgresql":
+        return {f"rows_{name}": [row[name] for row in rows] for name in types}
+    encoded = [[_encode(type_, dialect, row[name]) for name, type_ in types.items()] for row in rows]
+    return {"rows": json.dumps(encoded)}
+
+
+def _encode(type_: TypeEngine[Any], dialect: Dialect, value: Any) -> Any:
+    process = _processor(type_, dialect)
+    return value if process is None else process(value)
+
+
+@lru_cache(maxsize=1024)
+def _processor(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
+    return type_.dialect_impl(dialect).bind_processor(dialect)
+
+
+@lru_cache(maxsize=256)
+def _source(dialect: str, types: tuple[tuple[str, TypeEngine[Any]], ...]) -> FromClause:
+    if dialect == "postgresql":
+        arrays = [bindparam(f"rows_{name}", type_=postgresql.ARRAY(type_)) for name, type_ in types]
+        columns = [column(name, type_) for name, type_ in types]
+        return func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
+    each = func.json_each(bindparam("rows", type_=Text)).table_valued("value")
+    extracted = [
+        func.json_extract(each.c.value, f"$[{position}]", type_=type_).label(name)
+        for position, (name, type_) in enumerate(types)
+    ]
+    return select(*extracted).subquery("given")
+
+
+@lru_cache(maxsize=256)
+def _insert(dialect: str, table: Table, names: tuple[str, ...]) -> Insert:
+    source = _source(dialect, tuple(_types(table, names).items()))
+    # "WHERE true": SQLite would read the ON of ON CONFLICT as a join's
+    chosen = select(*[source.c[name] for name in names]).where(true())
+    kind = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return kind(table).from_select(list(names), chosen)
+
+
+@lru_cache(maxsize=256)
+def _claim(dialect: str, table: Table, names: tuple[str, ...], returning: tuple[str, ...]) -> ReturningInsert[Any]:
+    statement = _insert(dialect, table, names)
+    assert isinstance(statement, postgresql.Insert | sqlite.Insert)
+    return statement.on_conflict_do_nothing().returning(*[table.c[name] for name in returning])
+
+
+@lru_cache(maxsize=256)
+def _update(dialect: str, table: Table, names: tuple[str, ...], key: tuple[str, ...]) -> Update:
+    source = _source(dialect, tuple(_types(table, names).items()))
+    return (
+        update(table)
+        .values({name: source.c[name] for name in names if name not in key})
+        .where(*[table.c[name] == source.c[name] for name in key])
+    )

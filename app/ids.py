@@ -1,0 +1,15 @@
+"""Identifiers, made in the process so that a whole batch of rows can be built before any is written."""
+
+import secrets
+import time
+from uuid import UUID
+
+
+def new_id() -> UUID:
+    """A UUIDv7: 48 bits of milliseconds, 12 bits of their fraction, 62 random bits (RFC 9562, 5.7 and 6.2 method 3).
+
+    Ids of one process sort by creation, to a quarter of a microsecond. They do not tell the order of commits.
+    """
+    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+    fraction = (rest << 12) // 1_000_000
+    return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | secrets.randbits(62))

@@ -1,0 +1,132 @@
+"""Assembles the application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, Path, Response
+from sqlalchemy import text
+
+from app import __version__, schema, telemetry
+from app.accounting.routes import router as accounting_router
+from app.clients import check_routes, public
+from app.clock import Clock, system_clock
+from app.config import Settings
+from app.db import Database
+from app.edge import Db, Edge, handle_problems
+from app.errors import Busy, InvalidRequest, NotFound, answers, every_problem
+from app.insight.routes import router as insight_router
+from app.members.routes import router as members_router
+from app.programs.routes import router as programs_router
+from app.telemetry import Observe
+from app.transactions.routes import router as transactions_router
+from app.wire import Answer
+
+BATCH_BODY_BYTES = 1024 * 1024
+
+DESCRIPTION = """
+Members, purchases, points, and the deferred-revenue entries they cause.
+
+* Money is in whole minor units of a currency: 1999 is 19.99 USD. Points are whole.
+* A purchase earns once per (`source`, `external_id`, `type`), for ever. Post it again whenever you are not sure.
+* `Idempotency-Key` makes any other write safe to repeat for 30 days.
+* Every refusal is RFC 9457 `application/problem+json` with a stable `code`; `GET /problems/{code}` explains it.
+"""
+
+operations = APIRouter(tags=["operations"])
+
+
+class Health(Answer):
+    status: str
+
+
+class ProblemHelp(Answer):
+    """What a problem code means and what to do about it."""
+
+    code: str
+    status: int
+    title: str
+    help: str
+
+
+@operations.get("/livez", summary="Is the process alive", dependencies=[public()])
+def livez() -> Health:
+    return Health(status="alive")
+
+
+@operations.get("/readyz", summary="Can it serve", dependencies=[public()], responses=answers(Busy))
+def readyz(database: Db) -> Health:
+    """The database answers and has the schema of this version."""
+    try:
+        database.read(lambda session: session.execute(text("SELECT 1")))
+        ready = schema.at_head(database)
+    except Exception as error:
+        raise Busy("the database does not answer") from error
+    if not ready:
+        raise Busy("the database needs `loyalty migrate`")
+    return Health(status="ready")
+
+
+@operations.get("/metrics", summary="Prometheus metrics", dependencies=[public()], response_class=Response)
+def metrics() -> Response:
+    return Response(telemetry.exposition(), media_type="text/plain; version=0.0.4")
+
+
+@operations.get(
+    "/problems/{code}",
+    summary="Explain a problem code",
+    dependencies=[public()],
+    responses=answers(NotFound, InvalidRequest),
+)
+def explain_problem(code: Annotated[str, Path(pattern="^[a-z_]{1,64}$")]) -> ProblemHelp:
+    for problem in every_problem():
+        if problem.code == code:
+            return ProblemHelp(code=code, status=problem.status, title=problem.title, help=problem.help())
+    raise NotFound
+
+
+def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
+    """The service. RuntimeError if a route says neither what scope it needs nor that it is public."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        app.state.database.close()
+
+    app = FastAPI(
+        title="Loyalty points",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.database = Database(settings)
+    app.state.clock = clock
+    app.state.pepper = settings.pepper
+    for router in (
+        transactions_router,
+        members_router,
+        programs_router,
+        accounting_router,
+        insight_router,
+        operations,
+    ):
+        app.include_router(router)
+    handle_problems(app)
+    app.add_middleware(
+        Edge,
+        max_concurrency=settings.max_concurrency,
+        body_seconds=settings.body_seconds,
+        body_bytes={"/v1/transactions/batch": BATCH_BODY_BYTES},
+    )
+    app.add_middleware(Observe)  # outermost: it sees every answer
+    check_routes(app)
+    return app
+
+
+def from_environment() -> FastAPI:
+    """The service as the environment configures it; what a server process runs."""
+    settings = Settings()
+    telemetry.configure_logging(settings.log_level)
+    return create_app(settings)

@@ -1,0 +1,52 @@
+"""Tables of members. Personal data is in two of them, so that erasing a person leaves every sum as it was."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+
+
+class Member(Base):
+    """A member of a programme: an id and a status."""
+
+    __tablename__ = "member"
+    __table_args__ = (
+        CheckConstraint("status IN ('active', 'earn_only', 'spend_only', 'suspended', 'closed')", name="status"),
+        Index(None, "program_id", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    program_id: Mapped[UUID] = mapped_column(ForeignKey("program.id"))
+    status: Mapped[str]
+    enrolled_at: Mapped[datetime]
+    revision: Mapped[int]
+    """Counts the changes; the entity tag."""
+
+
+class MemberProfile(Base):
+    """Personal data of a member."""
+
+    __tablename__ = "member_profile"
+
+    member_id: Mapped[UUID] = mapped_column(ForeignKey("member.id"), primary_key=True)
+    name: Mapped[str | None]
+    language: Mapped[str | None]
+
+
+class MemberIdentifier(Base):
+    """One way to recognise a member; personal data too."""
+
+    __tablename__ = "member_identifier"
+    __table_args__ = (
+        CheckConstraint("kind IN ('card', 'phone', 'email', 'partner')", name="kind"),
+        Index(None, "member_id"),
+    )
+
+    program_id: Mapped[UUID] = mapped_column(ForeignKey("program.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str] = mapped_column(primary_key=True)
+    # Deferred: identifiers are claimed before the member is written, so that two tills enrolling one card meet here.
+    member_id: Mapped[UUID] = mapped_column(ForeignKey("member.id", deferrable=True, initially="DEFERRED"))

@@ -1,0 +1,288 @@
+"""Members over HTTP: enrol, look up, change; balance, entries, lots."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Depends, Request, Response
+from sqlalchemy.orm import Session
+
+from app import idempotency, ledger
+from app.clients import Caller, keyed, needs
+from app.edge import READING, WRITING, Db, IfMatch, Now, StrictRoute, revision_in
+from app.errors import CursorInvalid, NotFound, PreconditionFailed, PreconditionRequired, answers
+from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
+from app.members import service
+from app.members.rules import (
+    GATES,
+    Identifier,
+    IdentifierInvalid,
+    IdentifierTaken,
+    LastIdentifier,
+    MemberClosed,
+    normalise,
+)
+from app.members.schemas import (
+    EntryOut,
+    EntryPage,
+    IdentifierIn,
+    LookupOut,
+    LotOut,
+    LotPage,
+    MemberChange,
+    MemberIn,
+    MemberOut,
+    MemberRef,
+    StandingOut,
+    Value,
+    identifier_in,
+    lookup_query,
+)
+from app.paging import Cursor, Limit, decode, link_next, page
+from app.programs import timeline
+
+router = APIRouter(prefix="/v1/members", tags=["members"], route_class=StrictRoute)
+
+_EXAMPLE = {"by card": {"value": {"identifiers": [{"kind": "card", "value": "900"}], "profile": {"language": "en"}}}}
+_KEYED = (*WRITING, *idempotency.REFUSALS)
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=MemberOut,
+    responses=answers(*_KEYED, IdempotencyKeyMissing, IdentifierInvalid, IdentifierTaken),
+    summary="Enrol a member",
+)
+def enrol(
+    body: Annotated[MemberIn, Body(openapi_examples=_EXAMPLE)],
+    caller: Annotated[Caller, needs("members:write")],
+    attempt: Annotated[Attempt, keyed("members:write", required=True)],
+    database: Db,
+    now: Now,
+) -> Response:
+    def act(session: Session) -> Reply:
+        identifiers = [_normalised(session, caller.program, item, now) for item in body.identifiers]
+        profile = body.profile.model_dump()
+        member_id = service.enrol(session, caller.program, identifiers, now, **profile)
+        return Reply(201, _member(service.read(session, caller.program, member_id)).model_dump_json().encode())
+
+    return idempotency.carry_out(database, attempt, now, act)
+
+
+@router.get("/lookup", responses=answers(*READING, NotFound, IdentifierInvalid), summary="Find a member at the till")
+def look_up(
+    reference: Annotated[MemberRef, Depends(lookup_query)],
+    caller: Annotated[Caller, needs("members:lookup")],
+    database: Db,
+    now: Now,
+) -> LookupOut:
+    """By card, phone, e-mail or partner id. Answers no personal data."""
+
+    def read(session: Session) -> LookupOut:
+        identifier = identifier_in(reference, _phone_region(session, caller.program, now))
+        member_id = service.find(session, caller.program, [identifier]).get(identifier)
+        if member_id is None:
+            raise NotFound
+        status = service.statuses(session, [member_id])[member_id]
+        standing = ledger.standings(session, [member_id], now)[member_id]
+        return LookupOut(
+            id=member_id,
+            status=status,
+            may_earn=GATES[status].earn,
+            may_spend=GATES[status].spend,
+            balance=ledger.balance_out(standing),
+            expiring_next=ledger.expiring_out(standing),
+        )
+
+    return database.read(read)
+
+
+@router.get("/{member_id}", responses=answers(*READING, NotFound), summary="Read a member")
+def read_member(
+    member_id: UUID, caller: Annotated[Caller, needs("members:read")], database: Db, response: Response
+) -> MemberOut:
+    """With personal data. The `ETag` is for changing it."""
+    enrolled = database.read(lambda session: service.read(session, caller.program, member_id))
+    response.headers["ETag"] = f'"{enrolled.member.revision}"'
+    return _member(enrolled)
+
+
+@router.patch(
+    "/{member_id}",
+    responses=answers(*WRITING, NotFound, PreconditionRequired, PreconditionFailed, MemberClosed),
+    summary="Change a member",
+)
+def change_member(
+    member_id: UUID,
+    body: MemberChange,
+    caller: Annotated[Caller, needs("members:write")],
+    database: Db,
+    now: Now,
+    response: Response,
+    if_match: IfMatch = None,
+) -> MemberOut:
+    """Status and profile; what is absent stays. Statuses gate earning and spending separately."""
+    revision = revision_in(if_match)
+    profile = None if body.profile is None else body.profile.model_dump(exclude_unset=True)
+    changed = database.write(
+        lambda session: service.change(
+            session, caller.program, member_id, revision, now, status=body.status, profile=profile
+        )
+    )
+    response.headers["ETag"] = f'"{changed.member.revision}"'
+    return _member(changed)
+
+
+@router.post(
+    "/{member_id}/identifiers",
+    response_model=MemberOut,
+    responses=answers(*_KEYED, NotFound, IdentifierInvalid, IdentifierTaken),
+    summary="Add an identifier",
+)
+def add_identifier(
+    member_id: UUID,
+    body: IdentifierIn,
+    caller: Annotated[Caller, needs("members:write")],
+    attempt: Annotated[Attempt, keyed("members:write")],
+    database: Db,
+    now: Now,
+) -> Response:
+    """Adding one the member already has changes nothing."""
+
+    def act(session: Session) -> Reply:
+        identifier = _normalised(session, caller.program, body, now)
+        enrolled = service.add_identifier(session, caller.program, member_id, identifier)
+        return Reply(200, _member(enrolled).model_dump_json().encode())
+
+    return idempotency.carry_out(database, attempt, now, act)
+
+
+@router.delete(
+    "/{member_id}/identifiers/{kind}/{value}",
+    status_code=204,
+    response_class=Response,
+    responses=answers(*READING, NotFound, IdentifierInvalid, LastIdentifier),
+    summary="Remove an identifier",
+)
+def remove_identifier(
+    member_id: UUID,
+    kind: Literal["card", "phone", "email", "partner"],
+    value: Value,
+    caller: Annotated[Caller, needs("members:write")],
+    database: Db,
+    now: Now,
+) -> Response:
+    """A lost card, an old address. The last one stays."""
+
+    def act(session: Session) -> None:
+        identifier = _normalised(session, caller.program, IdentifierIn(kind=kind, value=value), now)
+        service.remove_identifier(session, caller.program, member_id, identifier, now)
+
+    database.write(act)
+    return Response(status_code=204)
+
+
+@router.get("/{member_id}/balance", responses=answers(*READING, NotFound), summary="Read a balance")
+def read_balance(
+    member_id: UUID, caller: Annotated[Caller, needs("members:read")], database: Db, now: Now
+) -> StandingOut:
+    """Points that have expired by now are gone from it, whether or not a job has written that down."""
+
+    def read(session: Session) -> ledger.Standing:
+        service.read(session, caller.program, member_id)
+        return ledger.standings(session, [member_id], now)[member_id]
+
+    standing = database.read(read)
+    return StandingOut(
+        member_id=member_id,
+        at=now,
+        balance=ledger.balance_out(standing),
+        qualifying=standing.qualifying,
+        lifetime=standing.lifetime,
+        expiring_next=ledger.expiring_out(standing),
+    )
+
+
+@router.get("/{member_id}/entries", responses=answers(*READING, NotFound, CursorInvalid), summary="List entries")
+def list_entries(
+    member_id: UUID,
+    caller: Annotated[Caller, needs("members:read")],
+    database: Db,
+    request: Request,
+    response: Response,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> EntryPage:
+    """Every movement, newest first, numbered without gaps."""
+    before = None if cursor is None else decode(cursor, _number)[0]
+
+    def read(session: Session) -> EntryPage:
+        service.read(session, caller.program, member_id)
+        found = page(ledger.entries(session, member_id, before, limit + 1), limit, lambda row: [row.number])
+        return EntryPage(items=[EntryOut.model_validate(row) for row in found.rows], next=found.next)
+
+    answer = database.read(read)
+    link_next(request, response, answer.next)
+    return answer
+
+
+@router.get("/{member_id}/lots", responses=answers(*READING, NotFound, CursorInvalid), summary="List lots")
+def list_lots(
+    member_id: UUID,
+    caller: Annotated[Caller, needs("members:read")],
+    database: Db,
+    now: Now,
+    request: Request,
+    response: Response,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> LotPage:
+    """Points as they were earned, spent ones too, and when the open ones expire."""
+    after = None if cursor is None else decode(cursor, UUID)[0]
+
+    def read(session: Session) -> LotPage:
+        service.read(session, caller.program, member_id)
+        found = page(ledger.lots(session, member_id, after, limit + 1), limit, lambda row: [str(row.id)])
+        ladder = ledger.expiry_ladder(session, member_id, now)
+        return LotPage(
+            items=[LotOut.model_validate(row) for row in found.rows],
+            next=found.next,
+            expiring=[ledger.ExpiringOut(points=step.points, at=step.at) for step in ladder.steps],
+            stay=ladder.stay,
+        )
+
+    answer = database.read(read)
+    link_next(request, response, answer.next)
+    return answer
+
+
+def _member(enrolled: service.Enrolled) -> MemberOut:
+    gates = GATES[enrolled.member.status]
+    return MemberOut.model_validate(
+        {
+            "id": enrolled.member.id,
+            "status": enrolled.member.status,
+            "may_earn": gates.earn,
+            "may_spend": gates.spend,
+            "enrolled_at": enrolled.member.enrolled_at,
+            "identifiers": [{"kind": has.kind, "value": has.value} for has in enrolled.identifiers],
+            "profile": {"name": enrolled.profile.name, "language": enrolled.profile.language},
+        }
+    )
+
+
+def _normalised(session: Session, program_id: UUID, item: IdentifierIn, now: datetime) -> Identifier:
+    return normalise(item.kind, item.value, _phone_region(session, program_id, now))
+
+
+def _phone_region(session: Session, program_id: UUID, now: datetime) -> str | None:
+    version = timeline(session, program_id).at(now)
+    return None if version is None else version.terms.enrolment.phone_region
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if not 0 < number < 2**53:
+        raise ValueError(text)
+    return number

@@ -1,0 +1,177 @@
+"""The wire of members."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import Query
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.errors import Finding, InvalidRequest
+from app.ledger import BalanceOut, ExpiringOut
+from app.members.rules import Identifier, IdentifierKind, Status, normalise
+from app.wire import Answer, Request, Stamp, Text, WireId
+
+Value = Annotated[Text, Field(max_length=128)]
+
+
+class MemberRef(Request):
+    """A member by exactly one identifier."""
+
+    card: Value | None = None
+    phone: Value | None = None
+    email: Value | None = None
+    partner: Value | None = None
+    id: WireId | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "MemberRef":
+        if len(self.given()) != 1:
+            raise PydanticCustomError("one_identifier", "give exactly one of card, phone, email, partner, id")
+        return self
+
+    def given(self) -> list[tuple[IdentifierKind, str]]:
+        pairs: list[tuple[IdentifierKind, Any]] = [
+            ("card", self.card),
+            ("phone", self.phone),
+            ("email", self.email),
+            ("partner", self.partner),
+            ("id", self.id),
+        ]
+        return [(kind, str(value)) for kind, value in pairs if value is not None]
+
+
+def identifier_in(reference: MemberRef, phone_region: str | None) -> Identifier:
+    """The identifier a reference names, in its one spelling. IdentifierInvalid if it is not one of its kind."""
+    kind, value = reference.given()[0]
+    return Identifier(kind, value) if kind == "id" else normalise(kind, value, phone_region)
+
+
+def lookup_query(
+    card: Annotated[Value | None, Query()] = None,
+    phone: Annotated[Value | None, Query()] = None,
+    email: Annotated[Value | None, Query()] = None,
+    partner: Annotated[Value | None, Query()] = None,
+) -> MemberRef:
+    """The reference in a query string, as `?card=900`."""
+    given = {"card": card, "phone": phone, "email": email, "partner": partner}
+    if sum(value is not None for value in given.values()) != 1:
+        raise InvalidRequest(findings=[Finding("query", "one_identifier", "give one of card, phone, email, partner")])
+    return MemberRef.model_validate(given)
+
+
+class IdentifierIn(Request):
+    """One identifier to add: `{"kind": "card", "value": "900"}`."""
+
+    kind: Literal["card", "phone", "email", "partner"]
+    value: Value
+
+
+class ProfileIn(Request):
+    """Personal data, all optional."""
+
+    name: Text | None = None
+    language: Annotated[str, Field(pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)] | None = None
+
+
+class MemberIn(Request):
+    """A new member with at least one identifier."""
+
+    identifiers: Annotated[list[IdentifierIn], Field(min_length=1, max_length=10)]
+    profile: ProfileIn = ProfileIn()
+
+
+class MemberChange(Request):
+    """What to change; what is absent stays."""
+
+    status: Status | None = None
+    profile: ProfileIn | None = None
+
+
+class IdentifierOut(Answer):
+    kind: str
+    value: str
+
+
+class ProfileOut(Answer):
+    name: str | None
+    language: str | None
+
+
+class MemberOut(Answer):
+    """A member with their personal data."""
+
+    id: UUID
+    status: Status
+    may_earn: bool
+    may_spend: bool
+    enrolled_at: Stamp
+    identifiers: list[IdentifierOut]
+    profile: ProfileOut
+
+
+class StandingOut(Answer):
+    """A member's balance as of `at`, what expires next, and counters that never fall by spending."""
+
+    member_id: UUID
+    at: Stamp
+    balance: BalanceOut
+    qualifying: int
+    lifetime: int
+    expiring_next: ExpiringOut | None
+
+
+class LookupOut(Answer):
+    """What a till needs to know about the member in front of it."""
+
+    id: UUID
+    status: Status
+    may_earn: bool
+    may_spend: bool
+    balance: BalanceOut
+    expiring_next: ExpiringOut | None
+
+
+class EntryOut(Answer):
+    """One movement. `document_id` is the transaction, or the claim of one, it came from."""
+
+    id: UUID
+    number: int
+    kind: str
+    points: int
+    balance_after: int
+    document_id: UUID
+    occurred_at: Stamp
+    recorded_at: Stamp
+
+
+class EntryPage(Answer):
+    items: list[EntryOut]
+    next: str | None
+
+
+class LotOut(Answer):
+    """Points earned together. `allocated` is what was deferred for them, in minor units; `allocated_exact` the share
+    before rounding, as a decimal of minor units."""
+
+    id: UUID
+    granted: int
+    remaining: int
+    available_from: Stamp
+    expires_at: Stamp | None
+    currency: str
+    allocated: int
+    allocated_exact: Annotated[str, Field(examples=["197.368421"])]
+    cohort_id: UUID
+    document_id: UUID
+    occurred_at: Stamp
+    recorded_at: Stamp
+
+
+class LotPage(Answer):
+    """Lots, and when open points expire: the steps and `stay` sum to the available balance."""
+
+    items: list[LotOut]
+    next: str | None
+    expiring: list[ExpiringOut]
+    stay: int

@@ -1,0 +1,176 @@
+"""Enrol, find and change members."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Text, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from app import db, ledger, outbox
+from app.errors import NotFound, PreconditionFailed
+from app.ids import new_id
+from app.members.models import Member, MemberIdentifier, MemberProfile
+from app.members.rules import Identifier, IdentifierTaken, LastIdentifier, MemberClosed
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A member with everything personal about them."""
+
+    member: Member
+    identifiers: Sequence[MemberIdentifier]
+    profile: MemberProfile
+
+
+def find(session: Session, program_id: UUID, identifiers: Collection[Identifier]) -> dict[Identifier, UUID]:
+    """The members of a programme behind `identifiers`; those that nobody has are absent."""
+    ours = {UUID(identifier.value): identifier for identifier in identifiers if identifier.kind == "id"}
+    others = sorted(identifier for identifier in identifiers if identifier.kind != "id")
+    found: dict[Identifier, UUID] = {}
+    if others:
+        rows = [{"kind": identifier.kind, "value": identifier.value} for identifier in others]
+        given = db.rows_table(session, {"kind": Text(), "value": Text()}, rows)
+        table = MemberIdentifier
+        matches = select(table.kind, table.value, table.member_id).join(
+            given.source,
+            (table.program_id == program_id)
+            & (table.kind == given.source.c.kind)
+            & (table.value == given.source.c.value),
+        )
+        found |= {Identifier(kind, value): id_ for kind, value, id_ in session.execute(matches, given.parameters)}
+    if ours:
+        matching = db.any_of(session, Member.id.expression, sorted(ours))
+        mine = select(Member.id).where(Member.program_id == program_id, matching)
+        found |= {ours[id_]: id_ for id_ in session.scalars(mine)}
+    return found
+
+
+def statuses(session: Session, member_ids: Iterable[UUID]) -> dict[UUID, str]:
+    """Each member's status. Read it after claiming their accounts: a change of status claims them too."""
+    chosen = db.any_of(session, Member.id.expression, sorted(set(member_ids)))
+    return {id_: status for id_, status in session.execute(select(Member.id, Member.status).where(chosen))}
+
+
+def enrol_unknown(
+    session: Session, program_id: UUID, identifiers: Collection[Identifier], now: datetime
+) -> dict[Identifier, UUID]:
+    """Enrols a member for each identifier that nobody has; answers the members behind all of them.
+
+    Two batches that meet the same new card make one member: the second waits for the first and finds theirs.
+    """
+    if not identifiers:
+        return {}
+    rows = [
+        {"program_id": program_id, "kind": identifier.kind, "value": identifier.value, "member_id": new_id()}
+        for identifier in sorted(identifiers)
+    ]
+    won = db.claim_rows(session, MemberIdentifier, rows, ["kind", "value", "member_id"])
+    members = {Identifier(row["kind"], row["value"]): row["member_id"] for row in won}
+    _write_members(session, program_id, list(members.values()), now)
+    if len(members) < len(rows):
+        members |= find(session, program_id, set(identifiers) - set(members))
+    return members
+
+
+def enrol(
+    session: Session,
+    program_id: UUID,
+    identifiers: Collection[Identifier],
+    now: datetime,
+    *,
+    name: str | None = None,
+    language: str | None = None,
+) -> UUID:
+    """Enrols one member under all `identifiers`; answers the id. IdentifierTaken if any belongs to somebody."""
+    member_id = new_id()
+    _take_identifiers(session, program_id, member_id, identifiers)
+    _write_members(session, program_id, [member_id], now)
+    if name is not None or language is not None:
+        db.insert_rows(session, MemberProfile, [{"member_id": member_id, "name": name, "language": language}])
+    return member_id
+
+
+def _write_members(session: Session, program_id: UUID, member_ids: Sequence[UUID], now: datetime) -> None:
+    fixed = {"program_id": program_id, "status": "active", "enrolled_at": now, "revision": 1}
+    db.insert_rows(session, Member, [{"id": member_id, **fixed} for member_id in member_ids])
+    ledger.open_accounts(session, program_id, member_ids)
+    outbox.put(session, [outbox.Event(program_id, "member.enrolled", id_, {}) for id_ in member_ids], now)
+
+
+def _take_identifiers(session: Session, program_id: UUID, member_id: UUID, identifiers: Collection[Identifier]) -> None:
+    rows = [
+        {"program_id": program_id, "kind": identifier.kind, "value": identifier.value, "member_id": member_id}
+        for identifier in sorted(set(identifiers))
+    ]
+    if len(db.claim_rows(session, MemberIdentifier, rows, ["kind"])) < len(rows):
+        raise IdentifierTaken
+
+
+def read(session: Session, program_id: UUID, member_id: UUID) -> Enrolled:
+    """One member. NotFound if the programme has no such member."""
+    member = session.get(Member, member_id)
+    if member is None or member.program_id != program_id:
+        raise NotFound
+    theirs = select(MemberIdentifier).where(MemberIdentifier.member_id == member_id)
+    identifiers = session.scalars(theirs.order_by(MemberIdentifier.kind, MemberIdentifier.value)).all()
+    profile = session.get(MemberProfile, member_id) or MemberProfile(member_id=member_id, name=None, language=None)
+    return Enrolled(member, identifiers, profile)
+
+
+def change(
+    session: Session,
+    program_id: UUID,
+    member_id: UUID,
+    revision: int,
+    now: datetime,
+    *,
+    status: str | None,
+    profile: dict[str, str | None] | None,
+) -> Enrolled:
+    """Changes status or profile of a member still at `revision`, else PreconditionFailed. Closing is for good."""
+    ledger.claim(session, [member_id], now)
+    member = read(session, program_id, member_id).member
+    if member.revision != revision:
+        raise PreconditionFailed
+    if member.status == "closed" and status not in (None, "closed"):
+        raise MemberClosed
+    new_status = status or member.status
+    session.execute(update(Member).where(Member.id == member_id).values(status=new_status, revision=revision + 1))
+    if profile is not None:
+        row = {"member_id": member_id, "name": None, "language": None} | profile
+        if not db.claim_rows(session, MemberProfile, [row], ["member_id"]) and profile:
+            session.execute(update(MemberProfile).where(MemberProfile.member_id == member_id).values(profile))
+    if new_status != member.status:
+        event = outbox.Event(program_id, "member.status_changed", member_id, {"status": new_status})
+        outbox.put(session, [event], now)
+    session.expire_all()
+    return read(session, program_id, member_id)
+
+
+def add_identifier(session: Session, program_id: UUID, member_id: UUID, identifier: Identifier) -> Enrolled:
+    """Adds one way to recognise a member; adding it again changes nothing. IdentifierTaken if it is another's."""
+    enrolled = read(session, program_id, member_id)
+    if all((has.kind, has.value) != (identifier.kind, identifier.value) for has in enrolled.identifiers):
+        _take_identifiers(session, program_id, member_id, [identifier])
+    return read(session, program_id, member_id)
+
+
+def remove_identifier(
+    session: Session, program_id: UUID, member_id: UUID, identifier: Identifier, now: datetime
+) -> None:
+    """Forgets one identifier. NotFound if the member has no such one, LastIdentifier for the only one."""
+    ledger.claim(session, [member_id], now)
+    read(session, program_id, member_id)
+    theirs = select(func.count()).where(MemberIdentifier.member_id == member_id)
+    this = delete(MemberIdentifier).where(
+        MemberIdentifier.program_id == program_id,
+        MemberIdentifier.member_id == member_id,
+        MemberIdentifier.kind == identifier.kind,
+        MemberIdentifier.value == identifier.value,
+    )
+    if not getattr(session.execute(this), "rowcount", 0):
+        raise NotFound
+    if session.execute(theirs).scalar_one() == 0:
+        raise LastIdentifier

@@ -1,0 +1,226 @@
+"""Money in whole minor units, and the two roundings everything rests on. Pure; never a float."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil, floor
+from typing import Literal
+
+Rounding = Literal["half_even", "half_up", "down", "up"]
+"""How an exact amount becomes a whole one. `down` and `up` go towards and away from zero."""
+
+# ISO 4217, list one (funds codes and metals left out): the currencies whose minor unit is not a hundredth, then the rest.
+_EXPONENTS: dict[str, int] = (
+    dict.fromkeys(
+        [
+            "BIF",
+            "CLP",
+            "DJF",
+            "GNF",
+            "ISK",
+            "JPY",
+            "KMF",
+            "KRW",
+            "PYG",
+            "RWF",
+            "UGX",
+            "UYI",
+            "VND",
+            "VUV",
+            "XAF",
+            "XOF",
+            "XPF",
+        ],
+        0,
+    )
+    | dict.fromkeys(["BHD", "IQD", "JOD", "KWD", "LYD", "OMR", "TND"], 3)
+    | dict.fromkeys(["CLF", "UYW"], 4)
+    | dict.fromkeys(
+        [
+            "AED",
+            "AFN",
+            "ALL",
+            "AMD",
+            "AOA",
+            "ARS",
+            "AUD",
+            "AWG",
+            "AZN",
+            "BAM",
+            "BBD",
+            "BDT",
+            "BGN",
+            "BMD",
+            "BND",
+            "BOB",
+            "BRL",
+            "BSD",
+            "BTN",
+            "BWP",
+            "BYN",
+            "BZD",
+            "CAD",
+            "CDF",
+            "CHF",
+            "CNY",
+            "COP",
+            "CRC",
+            "CUP",
+            "CVE",
+            "CZK",
+            "DKK",
+            "DOP",
+            "DZD",
+            "EGP",
+            "ERN",
+            "ETB",
+            "EUR",
+            "FJD",
+            "FKP",
+            "GBP",
+            "GEL",
+            "GHS",
+            "GIP",
+            "GMD",
+            "GTQ",
+            "GYD",
+            "HKD",
+            "HNL",
+            "HTG",
+            "HUF",
+            "IDR",
+            "ILS",
+            "INR",
+            "IRR",
+            "JMD",
+            "KES",
+            "KGS",
+            "KHR",
+            "KPW",
+            "KYD",
+            "KZT",
+            "LAK",
+            "LBP",
+            "LKR",
+            "LRD",
+            "LSL",
+            "MAD",
+            "MDL",
+            "MGA",
+            "MKD",
+            "MMK",
+            "MNT",
+            "MOP",
+            "MRU",
+            "MUR",
+            "MVR",
+            "MWK",
+            "MXN",
+            "MYR",
+            "MZN",
+            "NAD",
+            "NGN",
+            "NIO",
+            "NOK",
+            "NPR",
+            "NZD",
+            "PAB",
+            "PEN",
+            "PGK",
+            "PHP",
+            "PKR",
+            "PLN",
+            "QAR",
+            "RON",
+            "RSD",
+            "RUB",
+            "SAR",
+            "SBD",
+            "SCR",
+            "SDG",
+            "SEK",
+            "SGD",
+            "SHP",
+            "SLE",
+            "SOS",
+            "SRD",
+            "SSP",
+            "STN",
+            "SVC",
+            "SYP",
+            "SZL",
+            "THB",
+            "TJS",
+            "TMT",
+            "TOP",
+            "TRY",
+            "TTD",
+            "TWD",
+            "TZS",
+            "UAH",
+            "USD",
+            "UYU",
+            "UZS",
+            "VED",
+            "VES",
+            "WST",
+            "XCD",
+            "XCG",
+            "YER",
+            "ZAR",
+            "ZMW",
+            "ZWG",
+        ],
+        2,
+    )
+)
+
+
+def is_currency(code: str) -> bool:
+    """Whether `code` is an active ISO 4217 currency, in capitals."""
+    return code in _EXPONENTS
+
+
+def exponent(code: str) -> int:
+    """Decimal digits of the minor unit: 2 for USD, 0 for JPY, 3 for KWD, 4 for CLF. KeyError for an unknown code."""
+    return _EXPONENTS[code]
+
+
+def show(amount: int, code: str) -> str:
+    """`amount` minor units as a decimal for people, every minor digit printed: 1999 USD is "19.99"."""
+    digits = exponent(code)
+    if digits == 0:
+        return f"{amount:,}"
+    whole, part = divmod(abs(amount), 10**digits)
+    return f"{'-' if amount < 0 else ''}{whole:,}.{part:0{digits}}"
+
+
+def round_to_int(value: Fraction, mode: Rounding = "half_even") -> int:
+    """`value` as a whole number. Halves go to the even neighbour, or away from zero in mode `half_up`."""
+    if mode == "half_even":
+        return round(value)
+    magnitude = abs(value)
+    if mode == "half_up":
+        whole = floor(magnitude + Fraction(1, 2))
+    else:
+        whole = ceil(magnitude) if mode == "up" else floor(magnitude)
+    return whole if value >= 0 else -whole
+
+
+def spread(total: int, weights: Sequence[Fraction | int]) -> list[int]:
+    """`total` minor units shared in proportion to `weights`, to the last unit: the parts sum to `total`.
+
+    Largest remainder (Hamilton's method): every part gets its exact share rounded down, and the units left over go
+    to the largest fractions, ties to the earlier part. `total` and weights are not negative. If all weights are zero
+    the total must be zero too, else ValueError: nobody could receive it.
+    """
+    whole = sum(weights)
+    if whole == 0:
+        if total:
+            raise ValueError("nothing to spread the total over")
+        return [0] * len(weights)
+    exact = [Fraction(total) * weight / whole for weight in weights]
+    parts = [floor(share) for share in exact]
+    by_remainder = sorted(range(len(parts)), key=lambda i: (parts[i] - exact[i], i))
+    for i in by_remainder[: total - sum(parts)]:
+        parts[i] += 1
+    return parts

@@ -1,0 +1,43 @@
+"""Tables of programmes and the versions of their terms."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+
+
+class Program(Base):
+    """A loyalty programme."""
+
+    __tablename__ = "program"
+    __table_args__ = (UniqueConstraint("code"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    code: Mapped[str]
+    name: Mapped[str]
+    created_at: Mapped[datetime]
+
+
+class ProgramTerms(Base):
+    """One version of a programme's terms. Once published it never changes, by trigger."""
+
+    __tablename__ = "program_terms"
+    __table_args__ = (
+        UniqueConstraint("program_id", "version"),
+        UniqueConstraint("program_id", "effective_from"),
+        CheckConstraint("(published_at IS NULL) = (effective_from IS NULL)", name="published_has_start"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    program_id: Mapped[UUID] = mapped_column(ForeignKey("program.id"))
+    version: Mapped[int]
+    revision: Mapped[int]
+    """Counts the changes of a draft; the entity tag."""
+    terms: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime]
+    published_at: Mapped[datetime | None]
+    effective_from: Mapped[datetime | None]

@@ -1,0 +1,183 @@
+"""Programmes and their terms over HTTP."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Response
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import idempotency
+from app.clients import Caller, keyed, needs
+from app.edge import READING, WRITING, Db, IfMatch, Now, StrictRoute, revision_in
+from app.errors import NotFound, PreconditionFailed, PreconditionRequired, answers
+from app.idempotency import Attempt, Reply
+from app.programs import service
+from app.programs.models import Program, ProgramTerms
+from app.programs.schemas import (
+    EXAMPLE_TERMS,
+    ProgramIn,
+    ProgramList,
+    ProgramOut,
+    PublishIn,
+    Terms,
+    TermsList,
+    TermsOut,
+)
+
+router = APIRouter(prefix="/v1/programs", tags=["programmes"], route_class=StrictRoute)
+
+TermsBody = Annotated[Terms, Body(openapi_examples={"grocer": {"value": EXAMPLE_TERMS}})]
+
+_KEYED = (*WRITING, *idempotency.REFUSALS)
+_EXAMPLE_PROGRAM = {"first": {"value": {"code": "corner-grocer", "name": "Corner Grocer points"}}}
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=ProgramOut,
+    responses=answers(*_KEYED, service.ProgramExists),
+    summary="Create a programme",
+)
+def create_program(
+    body: Annotated[ProgramIn, Body(openapi_examples=_EXAMPLE_PROGRAM)],
+    attempt: Annotated[Attempt, keyed("programs:create")],
+    database: Db,
+    now: Now,
+) -> Response:
+    """With its chart of accounts. It earns nothing until terms are published."""
+
+    def act(session: Session) -> Reply:
+        program = service.create_program(session, body.code, body.name, now, body.accounts)
+        return Reply(201, ProgramOut.model_validate(program).model_dump_json().encode())
+
+    return idempotency.carry_out(database, attempt, now, act)
+
+
+@router.get("", responses=answers(*READING), summary="List programmes")
+def list_programs(caller: Annotated[Caller, needs("programs:read")], database: Db) -> ProgramList:
+    """The caller's programme; for a key that belongs to none, all of them."""
+    rows = select(Program).order_by(Program.code)
+    if caller.program_id is not None:
+        rows = rows.where(Program.id == caller.program_id)
+    found = database.read(lambda session: session.scalars(rows).all())
+    return ProgramList(items=[ProgramOut.model_validate(row) for row in found])
+
+
+@router.get("/{program_id}", responses=answers(*READING, NotFound), summary="Read a programme")
+def read_program(program_id: UUID, caller: Annotated[Caller, needs("programs:read")], database: Db) -> ProgramOut:
+    caller.must_see_program(program_id)
+    found = database.read(lambda session: session.get(Program, program_id))
+    if found is None:
+        raise NotFound
+    return ProgramOut.model_validate(found)
+
+
+@router.post(
+    "/{program_id}/terms",
+    status_code=201,
+    response_model=TermsOut,
+    responses=answers(*_KEYED, NotFound),
+    summary="Draft terms",
+)
+def draft_terms(
+    program_id: UUID,
+    body: TermsBody,
+    caller: Annotated[Caller, needs("programs:write")],
+    attempt: Annotated[Attempt, keyed("programs:write")],
+    database: Db,
+    now: Now,
+) -> Response:
+    """Bad terms are refused with every finding at once."""
+    caller.must_see_program(program_id)
+
+    def act(session: Session) -> Reply:
+        return Reply(201, _out(service.draft_terms(session, program_id, body, now)).model_dump_json().encode())
+
+    response = idempotency.carry_out(database, attempt, now, act)
+    if response.status_code == 201:
+        response.headers["ETag"] = '"1"'
+    return response
+
+
+@router.get("/{program_id}/terms", responses=answers(*READING, NotFound), summary="List versions of terms")
+def list_terms(program_id: UUID, caller: Annotated[Caller, needs("programs:read")], database: Db) -> TermsList:
+    caller.must_see_program(program_id)
+    found = database.read(lambda session: service.versions(session, program_id))
+    return TermsList(items=[_out(row) for row in found])
+
+
+@router.get("/{program_id}/terms/{version}", responses=answers(*READING, NotFound), summary="Read a version of terms")
+def read_terms(
+    program_id: UUID, version: int, caller: Annotated[Caller, needs("programs:read")], database: Db, response: Response
+) -> TermsOut:
+    caller.must_see_program(program_id)
+    found = database.read(lambda session: service.find_version(session, program_id, _small(version)))
+    response.headers["ETag"] = f'"{found.revision}"'
+    return _out(found)
+
+
+@router.put(
+    "/{program_id}/terms/{version}",
+    responses=answers(*WRITING, NotFound, PreconditionRequired, PreconditionFailed, service.TermsPublished),
+    summary="Replace a draft",
+)
+def change_draft(
+    program_id: UUID,
+    version: int,
+    body: TermsBody,
+    caller: Annotated[Caller, needs("programs:write")],
+    database: Db,
+    response: Response,
+    if_match: IfMatch = None,
+) -> TermsOut:
+    """Safe to repeat: `If-Match` carries the `ETag` of the draft that was read."""
+    caller.must_see_program(program_id)
+    revision = revision_in(if_match)
+    changed = database.write(lambda session: service.change_draft(session, program_id, _small(version), revision, body))
+    response.headers["ETag"] = f'"{changed.revision}"'
+    return _out(changed)
+
+
+@router.post(
+    "/{program_id}/terms/{version}/publish",
+    response_model=TermsOut,
+    responses=answers(*_KEYED, NotFound, service.TermsPublished, service.EffectiveFromInvalid),
+    summary="Publish a draft",
+)
+def publish_terms(
+    program_id: UUID,
+    version: int,
+    body: PublishIn,
+    caller: Annotated[Caller, needs("programs:write")],
+    attempt: Annotated[Attempt, keyed("programs:write")],
+    database: Db,
+    now: Now,
+) -> Response:
+    """From then on it never changes. Purchases take the version in force at their `occurred_at`."""
+    caller.must_see_program(program_id)
+
+    def act(session: Session) -> Reply:
+        published = service.publish_terms(session, program_id, _small(version), now, body.effective_from)
+        return Reply(200, _out(published).model_dump_json().encode())
+
+    return idempotency.carry_out(database, attempt, now, act)
+
+
+def _out(row: ProgramTerms) -> TermsOut:
+    return TermsOut(
+        id=row.id,
+        version=row.version,
+        status="draft" if row.published_at is None else "published",
+        effective_from=row.effective_from,
+        published_at=row.published_at,
+        terms=Terms.model_validate(row.terms),
+    )
+
+
+def _small(version: int) -> int:
+    """NotFound for a number no version can have, before a database has to refuse it."""
+    if not 0 < version < 2**31:
+        raise NotFound
+    return version

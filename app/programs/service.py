@@ -1,0 +1,173 @@
+"""Create programmes; draft, change and publish their terms."""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from app import accounting, db, outbox
+from app.errors import NotFound, PreconditionFailed, Problem
+from app.ids import new_id
+from app.programs.models import Program, ProgramTerms
+from app.programs.schemas import Terms
+
+
+class ProgramExists(Problem):
+    """Another programme has this code. Choose a different one."""
+
+    status, code, title, final = 409, "program_exists", "The programme's code is taken", True
+
+
+class TermsPublished(Problem):
+    """A published version never changes. Draft a new one."""
+
+    status, code, title, final = 409, "terms_published", "These terms are published", True
+
+
+class EffectiveFromInvalid(Problem):
+    """New terms take effect from now on and after the version before; only a programme's first may start earlier."""
+
+    status, code, title, final = 422, "effective_from_invalid", "Terms cannot take effect then", True
+
+
+class NoTerms(Problem):
+    """No published terms were in force at `occurred_at`. Publish terms, or correct the time."""
+
+    status, code, title, final = 422, "no_terms", "The programme had no terms then", True
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A published version of terms and the instant it holds from."""
+
+    id: UUID
+    number: int
+    effective_from: datetime
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """All published versions of a programme, oldest first."""
+
+    versions: tuple[Version, ...]
+
+    def at(self, instant: datetime) -> Version | None:
+        """The version in force at `instant`, if there was one."""
+        index = bisect_right(self.versions, instant, key=lambda version: version.effective_from)
+        return self.versions[index - 1] if index else None
+
+
+def create_program(
+    session: Session, code: str, name: str, now: datetime, accounts: Mapping[str, str] | None = None
+) -> Program:
+    """A new programme with its chart of accounts; `accounts` are codes by role. ProgramExists if the code is taken."""
+    row = {"id": new_id(), "code": code, "name": name, "created_at": now}
+    if not db.claim_rows(session, Program, [row], ["id"]):
+        raise ProgramExists
+    program = Program(**row)
+    accounting.open_chart(session, program.id, accounts or {})
+    return program
+
+
+def find_program(session: Session, code: str) -> Program | None:
+    return session.scalars(select(Program).where(Program.code == code)).one_or_none()
+
+
+def timeline(session: Session, program_id: UUID) -> Timeline:
+    """The published terms of a programme."""
+    rows = session.execute(
+        select(ProgramTerms.id, ProgramTerms.version, ProgramTerms.effective_from, ProgramTerms.terms)
+        .where(ProgramTerms.program_id == program_id, ProgramTerms.published_at.is_not(None))
+        .order_by(ProgramTerms.effective_from)
+    )
+    return Timeline(tuple(Version(row.id, row.version, row.effective_from, _read(row.id, row.terms)) for row in rows))
+
+
+def _read(id_: UUID, document: Mapping[str, object]) -> Terms:
+    """Terms as stored, back as a value; parsed once per process, since a published version never changes."""
+    if id_ not in _PARSED:
+        _PARSED[id_] = Terms.model_validate(document)
+    return _PARSED[id_]
+
+
+_PARSED: dict[UUID, Terms] = {}
+
+
+def draft_terms(session: Session, program_id: UUID, terms: Terms, now: datetime) -> ProgramTerms:
+    """A new draft, numbered after the programme's last version."""
+    _lock(session, program_id)
+    last = select(func.coalesce(func.max(ProgramTerms.version), 0)).where(ProgramTerms.program_id == program_id)
+    row = {
+        "id": new_id(),
+        "program_id": program_id,
+        "version": session.execute(last).scalar_one() + 1,
+        "revision": 1,
+        "terms": terms.model_dump(mode="json"),
+        "created_at": now,
+        "published_at": None,
+        "effective_from": None,
+    }
+    db.insert_rows(session, ProgramTerms, [row])
+    return ProgramTerms(**row)
+
+
+def change_draft(session: Session, program_id: UUID, version: int, revision: int, terms: Terms) -> ProgramTerms:
+    """Replaces a draft that is still at `revision`. TermsPublished, or PreconditionFailed if it has moved on."""
+    draft = _draft(session, program_id, version)
+    if draft.revision != revision:
+        raise PreconditionFailed
+    draft.terms, draft.revision = terms.model_dump(mode="json"), revision + 1
+    session.flush()
+    return draft
+
+
+def publish_terms(
+    session: Session, program_id: UUID, version: int, now: datetime, effective_from: datetime | None = None
+) -> ProgramTerms:
+    """Publishes a draft from `effective_from` (now, if None). EffectiveFromInvalid if that would rewrite the past."""
+    _lock(session, program_id)
+    draft = _draft(session, program_id, version)
+    start = (effective_from or now).astimezone(UTC)
+    latest = timeline(session, program_id).versions[-1:]
+    if latest and (start <= latest[0].effective_from or start < now):
+        raise EffectiveFromInvalid
+    draft.published_at, draft.effective_from = now, start
+    session.flush()
+    event = {"version": version, "effective_from": start.isoformat()}
+    outbox.put(session, [outbox.Event(program_id, "terms.published", None, event)], now)
+    return draft
+
+
+def versions(session: Session, program_id: UUID) -> Sequence[ProgramTerms]:
+    """All versions of a programme's terms, drafts too, oldest first."""
+    rows = select(ProgramTerms).where(ProgramTerms.program_id == program_id).order_by(ProgramTerms.version)
+    return session.scalars(rows).all()
+
+
+def find_version(session: Session, program_id: UUID, version: int) -> ProgramTerms:
+    """One version. NotFound if there is none."""
+    rows = select(ProgramTerms).where(ProgramTerms.program_id == program_id, ProgramTerms.version == version)
+    found = session.scalars(rows).one_or_none()
+    if found is None:
+        raise NotFound
+    return found
+
+
+def _draft(session: Session, program_id: UUID, version: int) -> ProgramTerms:
+    _lock(session, program_id)
+    found = find_version(session, program_id, version)
+    if found.published_at is not None:
+        raise TermsPublished
+    return found
+
+
+def _lock(session: Session, program_id: UUID) -> None:
+    """Changes of one programme's terms take turns. NotFound if there is no such programme."""
+    locked = select(Program.id).where(Program.id == program_id).with_for_update(key_share=True)
+    if session.execute(locked).one_or_none() is None:
+        raise NotFound

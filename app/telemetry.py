@@ -1,0 +1,116 @@
+"""What operations sees: JSON logs with request ids, metrics. Logs hold no names, no keys, no bodies, no query strings."""
+
+import logging
+import os
+import re
+import sys
+import time
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.ids import new_id
+
+REQUESTS = Counter("loyalty_http_requests_total", "Requests answered", ["method", "route", "status"])
+SECONDS = Histogram(
+    "loyalty_http_request_seconds",
+    "Time from request to answer",
+    ["method", "route"],
+    buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+PROBLEMS = Counter("loyalty_problems_total", "Refusals, by code", ["code"])
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def configure_logging(level: str) -> None:
+    """One JSON object per line on standard error, ours and the libraries' alike."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.dict_tracebacks,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).handlers = []
+        logging.getLogger(name).propagate = name != "uvicorn.access"  # access lines are ours, below
+
+
+def exposition() -> bytes:
+    """All metrics in Prometheus' text format; of all processes when there are several."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest()
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no types here
+    return generate_latest(registry)
+
+
+class Observe:
+    """ASGI middleware, outermost: gives each request an id, counts it, times it, logs one line."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else new_id().hex
+        trace = _TRACEPARENT.fullmatch(headers.get(b"traceparent", b"").decode("latin-1"))
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id, **({"trace_id": trace[1]} if trace else {}))
+        status = 500
+        start = time.perf_counter()
+
+        async def stamped(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, stamped)
+        finally:
+            self._account(scope, status, time.perf_counter() - start)
+
+    def _account(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        problem = scope["state"].get("problem")
+        REQUESTS.labels(scope["method"], route, status).inc()
+        SECONDS.labels(scope["method"], route).observe(seconds)
+        if problem:
+            PROBLEMS.labels(problem).inc()
+        structlog.get_logger().info(
+            "request",
+            method=scope["method"],
+            route=route,
+            status=status,
+            problem=problem,
+            milliseconds=round(seconds * 1000, 2),
+        )

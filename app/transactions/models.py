@@ -1,0 +1,80 @@
+"""Tables of what tills posted. All three are append-only; a key may be given back inside the transaction that took it."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, UniqueConstraint
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.db import Base
+
+
+class TransactionKey(Base):
+    """The natural key of a transaction. Unique for ever: this is what makes a purchase earn once."""
+
+    __tablename__ = "transaction_key"
+    __table_args__ = (UniqueConstraint("transaction_id"),)
+
+    program_id: Mapped[UUID] = mapped_column(ForeignKey("program.id"), primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    external_id: Mapped[str] = mapped_column(primary_key=True)
+    type: Mapped[str] = mapped_column(primary_key=True)
+    # Deferred: the key is taken before the transaction is decided and written.
+    transaction_id: Mapped[UUID] = mapped_column(ForeignKey("transaction.id", deferrable=True, initially="DEFERRED"))
+
+
+class Transaction(Base):
+    """A purchase as the till sent it, without personal data, and what was decided for it. Append-only, by trigger."""
+
+    __tablename__ = "transaction"
+    __table_args__ = (
+        CheckConstraint("type IN ('purchase')", name="type"),
+        CheckConstraint("total >= 0", name="total_not_negative"),
+        CheckConstraint("points >= 0", name="points_not_negative"),
+        CheckConstraint("member_id IS NOT NULL OR points = 0", name="guest_has_no_points"),
+        CheckConstraint("member_id IS NULL OR claimable = 0", name="member_has_nothing_claimable"),
+        Index(None, "program_id", "id"),
+        Index(None, "member_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    program_id: Mapped[UUID] = mapped_column(ForeignKey("program.id"))
+    type: Mapped[str]
+    source: Mapped[str]
+    external_id: Mapped[str]
+    fingerprint: Mapped[str]
+    """SHA-256 of the content, canonical, without the member."""
+    member_id: Mapped[UUID | None] = mapped_column(ForeignKey("member.id"))
+    enrolled: Mapped[bool]
+    """Whether this purchase made the member one."""
+    terms_id: Mapped[UUID] = mapped_column(ForeignKey("program_terms.id"))
+    """The version it was decided under; pinned for all that follows."""
+    store: Mapped[str | None]
+    occurred_at: Mapped[datetime]
+    recorded_at: Mapped[datetime]
+    currency: Mapped[str]
+    total: Mapped[int]
+    points: Mapped[int]
+    claimable: Mapped[int]
+    """Points a guest's purchase would earn whoever claims it."""
+    content: Mapped[dict[str, Any]]
+    """What the till sent: lines, tenders and all, less the member."""
+    reasons: Mapped[list[dict[str, Any]]] = mapped_column(JSON().with_variant(JSONB(), "postgresql"))
+    """Each rule's part of the points."""
+    shares: Mapped[list[dict[str, Any]]] = mapped_column(JSON().with_variant(JSONB(), "postgresql"))
+    """Per line: its part of the earning base, and of the price allocated to goods (minor units)."""
+
+
+class TransactionClaim(Base):
+    """A guest's purchase, claimed by a member later. At most one per transaction. Append-only, by trigger."""
+
+    __tablename__ = "transaction_claim"
+    __table_args__ = (UniqueConstraint("transaction_id"), CheckConstraint("points >= 0", name="points_not_negative"))
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    transaction_id: Mapped[UUID] = mapped_column(ForeignKey("transaction.id"))
+    member_id: Mapped[UUID] = mapped_column(ForeignKey("member.id"), index=True)
+    points: Mapped[int]
+    recorded_at: Mapped[datetime]

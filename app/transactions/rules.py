@@ -1,0 +1,276 @@
+"""What is accepted, and what a purchase comes to. Pure: a purchase and its terms in, a refusal or a decision out."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Any
+from uuid import UUID
+
+from app.accounting import Allocation, CohortChange, CohortKey, Sale, allocate, expected_points
+from app.errors import Finding, Problem, finding
+from app.ledger import MOST_GRANTED, Accrual, TooManyPoints
+from app.members import MemberRef
+from app.programs import (
+    Basket,
+    Earning,
+    NoTerms,
+    Timeline,
+    Version,
+    check_basket,
+    consideration,
+    earn,
+    expires_at,
+    local_month,
+    stand_alone_prices,
+    tax_of,
+)
+
+
+class TransactionConflict(Problem):
+    """This natural key came before with other content; `errors` points at what differs. Number the receipt anew."""
+
+    status, code, title, final = 409, "transaction_conflict", "The receipt's number belongs to other content", True
+
+
+class CurrencyMismatch(Problem):
+    """The purchase is not in the currency of the programme's terms."""
+
+    status, code, title, final = 422, "currency_mismatch", "Not the programme's currency", True
+
+
+class NegativeLine(Problem):
+    """A purchase has no negative amount or quantity. A return is a transaction of its own."""
+
+    status, code, title, final = 422, "negative_line", "A purchase has no negative amounts", True
+
+
+class SumsDoNotMatch(Problem):
+    """Lines, tenders and total do not add up; `errors` says where."""
+
+    status, code, title, final = 422, "sums_do_not_match", "The sums do not match", True
+
+
+class OccurredInFuture(Problem):
+    """`occurred_at` lies further ahead than the terms allow. Set the till's clock."""
+
+    status, code, title, final = 422, "occurred_in_future", "The purchase lies in the future", True
+
+
+class OccurredTooLongAgo(Problem):
+    """`occurred_at` lies further back than the terms accept late uploads."""
+
+    status, code, title, final = 422, "occurred_too_long_ago", "The purchase is too old", True
+
+
+class PurchaseTooLarge(Problem):
+    """The total is above what the terms take for a mistake."""
+
+    status, code, title, final = 422, "purchase_too_large", "The total is too large", True
+
+
+class PointsTenderUnsupported(Problem):
+    """Paying with points at the till is not offered yet; tender type `points` is reserved for it."""
+
+    status, code, title, final = 422, "points_tender_unsupported", "Points cannot be tendered yet", True
+
+
+class StoreNotAllowed(Problem):
+    """The key acts for certain stores only, and this is not one of them."""
+
+    status, code, title = 403, "store_not_allowed", "The key does not act for this store"
+
+
+class TransactionHasMember(Problem):
+    """Only a guest's purchase can be claimed; this one belongs to a member."""
+
+    status, code, title, final = 409, "transaction_has_member", "The purchase belongs to a member", True
+
+
+class TransactionClaimed(Problem):
+    """Somebody else has claimed this purchase."""
+
+    status, code, title, final = 409, "transaction_claimed", "The purchase has been claimed", True
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """A purchase a till posts. `content` is what it sent, normalised, less the member."""
+
+    type: str
+    source: str
+    external_id: str
+    occurred_at: datetime
+    store: str | None
+    currency: str
+    basket: Basket
+    member: MemberRef | None
+    content: dict[str, Any]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """The natural key, within the programme."""
+        return self.source, self.external_id, self.type
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """An acceptable purchase: the version of terms it falls under, and what it comes to."""
+
+    version: Version
+    priced: "Priced"
+
+
+def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) -> Judged:
+    """What a purchase comes to. Raises the refusal of one that cannot be accepted, whoever the member is."""
+    version = terms.at(purchase.occurred_at)
+    if version is None:
+        raise NoTerms
+    _check_time(purchase, version, now)
+    if purchase.currency != version.terms.currency:
+        detail = f"the terms are in {version.terms.currency}"
+        raise CurrencyMismatch(findings=[finding(("currency",), "currency_mismatch", detail)])
+    _check_amounts(purchase.basket, version)
+    priced = price(program_id, purchase.basket, purchase.occurred_at, version, granted=purchase.member is not None)
+    if priced.earning.points > MOST_GRANTED:
+        raise TooManyPoints
+    return Judged(version, priced)
+
+
+def _check_time(purchase: Purchase, version: Version, now: datetime) -> None:
+    uploads = version.terms.uploads
+    if purchase.occurred_at > now + timedelta(minutes=uploads.future_minutes):
+        raise OccurredInFuture(findings=[finding(("occurred_at",), "in_future", "later than the service's clock")])
+    if uploads.latest_days is not None and purchase.occurred_at < now - timedelta(days=uploads.latest_days):
+        detail = f"more than {uploads.latest_days} days ago"
+        raise OccurredTooLongAgo(findings=[finding(("occurred_at",), "too_old", detail)])
+
+
+def _check_amounts(basket: Basket, version: Version) -> None:
+    if negative := list(_negatives(basket)):
+        raise NegativeLine(findings=negative)
+    largest = version.terms.uploads.largest_total
+    if basket.total > largest:
+        raise PurchaseTooLarge(findings=[finding(("total",), "too_large", f"above {largest}")])
+    if any(tender.type == "points" for tender in basket.tenders):
+        raise PointsTenderUnsupported
+    if mismatches := [*check_basket(basket, version.terms), *_repeated_numbers(basket)]:
+        raise SumsDoNotMatch(findings=mismatches)
+
+
+def _negatives(basket: Basket) -> Iterator[Finding]:
+    for position, line in enumerate(basket.lines):
+        for name in ("quantity", "amount", "discount", "tax"):
+            if getattr(line, name) < 0:
+                yield finding(("lines", position, name), "negative", "must not be negative")
+    for position, tender in enumerate(basket.tenders):
+        if tender.amount < 0:
+            yield finding(("tenders", position, "amount"), "negative", "must not be negative")
+    if basket.total < 0:
+        yield finding(("total",), "negative", "must not be negative")
+
+
+def _repeated_numbers(basket: Basket) -> Iterator[Finding]:
+    seen = set()
+    for position, line in enumerate(basket.lines):
+        if line.number in seen:
+            yield finding(("lines", position, "line"), "line_number_twice", "two lines have this number")
+        seen.add(line.number)
+
+
+def differences(first: Any, second: Any, path: tuple[str | int, ...] = ()) -> Iterator[Finding]:
+    """Where two contents of one natural key differ; never what they hold."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        for name in sorted(first.keys() | second.keys()):
+            yield from differences(first.get(name), second.get(name), (*path, name))
+    elif isinstance(first, list) and isinstance(second, list) and len(first) == len(second):
+        for position, pair in enumerate(zip(first, second, strict=True)):
+            yield from differences(*pair, path=(*path, position))
+    elif first != second:
+        yield finding(path, "differs", "differs from what was recorded")
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """What a basket comes to under its terms: points with reasons, the price shared out, and the cohort they join."""
+
+    earning: Earning
+    allocation: Allocation
+    consideration: int
+    tax: int
+    expected: int
+    """Millionths of a point expected to be used."""
+    expires_at: datetime | None
+    cohort: CohortKey
+
+
+def price(program_id: UUID, basket: Basket, occurred_at: datetime, version: Version, *, granted: bool) -> Priced:
+    """Applies `version` to a basket whose sums match. IFRS 15.74: by stand-alone prices, at the time of the sale.
+
+    Where nobody is `granted` the points (a guest), they are counted but get no part of the price.
+    """
+    terms = version.terms
+    earning = earn(basket, terms)
+    rate = terms.redemption_rate.fraction
+    paid = consideration(basket, terms)
+    allocation = allocate(
+        paid,
+        stand_alone_prices(basket, terms),
+        earning.points * terms.point_value.each * rate if granted else Fraction(0),
+        terms.allocation.method,
+        terms.allocation.rounding,
+    )
+    month = local_month(occurred_at, terms)
+    return Priced(
+        earning,
+        allocation,
+        paid,
+        tax_of(basket),
+        expected_points(earning.points, rate),
+        expires_at(occurred_at, terms),
+        CohortKey(program_id, terms.currency, month, "purchase", str(rate)),
+    )
+
+
+def accrual_of(priced: Priced, member_id: UUID, document_id: UUID, occurred_at: datetime, now: datetime) -> Accrual:
+    """The points of a priced basket, for the ledger."""
+    return Accrual(
+        member_id=member_id,
+        points=priced.earning.points,
+        document_id=document_id,
+        cohort_id=priced.cohort.id,
+        currency=priced.cohort.currency,
+        allocated=priced.allocation.points,
+        residue=priced.allocation.residue,
+        expected=priced.expected,
+        occurred_at=occurred_at,
+        recorded_at=now,
+        expires_at=priced.expires_at,
+    )
+
+
+def cohort_change_of(priced: Priced) -> CohortChange:
+    """What a priced basket adds to its cohort."""
+    allocation = priced.allocation
+    return CohortChange(priced.cohort, allocation.points, allocation.residue, priced.earning.points, priced.expected)
+
+
+def sale_of(priced: Priced, document_id: UUID, occurred_at: datetime) -> Sale:
+    """A priced basket, for the journal."""
+    return Sale(
+        program_id=priced.cohort.program_id,
+        document_id=document_id,
+        currency=priced.cohort.currency,
+        occurred_at=occurred_at,
+        period=priced.cohort.month,
+        consideration=priced.consideration,
+        tax=priced.tax,
+        share=priced.allocation.points,
+        cohort_id=priced.cohort.id,
+    )
+
+
+def shares_of(basket: Basket, priced: Priced) -> list[dict[str, int]]:
+    """Per line: its part of the earning base and of the price allocated to goods, for the record."""
+    parts = zip(basket.lines, priced.earning.line_bases, priced.allocation.goods, strict=True)
+    return [{"line": line.number, "base": base, "goods": goods} for line, base, goods in parts]

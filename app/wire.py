@@ -1,0 +1,78 @@
+"""What travels in requests and answers: strict models, and the few scalar types they are made of."""
+
+import re
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic_core import PydanticCustomError
+
+LARGEST = 2**53 - 1
+"""The largest integer that every JSON reader keeps exactly."""
+
+
+class Request(BaseModel):
+    """A request body: no conversions ("1" is not 1, true is not 1), no unknown fields, immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Answer(BaseModel):
+    """An answer body, built by us."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True)
+
+
+def _instant(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value
+    if not isinstance(value, str) or len(value) > 40 or "T" not in value:
+        raise PydanticCustomError("instant", "an RFC 3339 date and time with its offset is needed")
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        raise PydanticCustomError("instant", "an RFC 3339 date and time with its offset is needed") from None
+    if instant.tzinfo is None:
+        raise PydanticCustomError("instant_without_offset", "the offset is missing: add Z or one like -05:00")
+    if not 1970 <= instant.year <= 9990:
+        raise PydanticCustomError("instant_out_of_range", "the year must be between 1970 and 9990")
+    return instant
+
+
+def _uuid(value: Any) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", value):
+        return UUID(value)
+    if isinstance(value, UUID):
+        return value
+    raise PydanticCustomError("uuid", "an identifier of ours (a UUID) is needed")
+
+
+WireInstant = Annotated[AwareDatetime, BeforeValidator(_instant), Field(examples=["2026-11-01T11:53:26-05:00"])]
+"""RFC 3339 with an offset. The offset is kept."""
+
+WireId = Annotated[UUID, BeforeValidator(_uuid)]
+
+Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""One line of text: no control characters."""
+
+Token = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z0-9_]+$")]
+"""A short word chosen by whoever integrates: `cash`, `gift_card`."""
+
+CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["USD"])]
+
+Minor = Annotated[int, Field(ge=0, le=LARGEST)]
+"""Minor units of a currency."""
+
+Quantity = Annotated[str, Field(pattern=r"^-?\d{1,12}(\.\d{1,6})?$", examples=["1"])]
+"""A decimal in a string: things sold by weight have a fraction."""
+
+Stamp = Annotated[datetime, PlainSerializer(datetime.isoformat, return_type=str)]
+"""An instant in an answer, with its offset."""
+
+
+class Money(Answer):
+    """An amount in minor units of a currency."""
+
+    amount: Annotated[int, Field(examples=[1999])]
+    currency: CurrencyCode
