@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Each field is the environment variable of the same name in capitals, prefixed `LOYALTY_` unless said otherwise."""
+    """Each field is the environment variable `LOYALTY_<NAME>`, in capitals, unless said otherwise."""
 
     model_config = SettingsConfigDict(env_prefix="LOYALTY_", frozen=True, extra="ignore", populate_by_name=True)
 

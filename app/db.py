@@ -95,7 +95,7 @@ class Base(DeclarativeBase):
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         }
     )
-    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy reads it as a plain attribute
+    type_annotation_map = {
         int: BigInteger().with_variant(sqlite.INTEGER(), "sqlite"),
         str: Text,
         datetime: Instant,
@@ -188,6 +188,7 @@ def _sqlite_engine(url: URL, settings: Settings) -> Engine:
         url,
         pool_size=settings.pool_size,
         max_overflow=0,
+        hide_parameters=True,  # an error's text must not carry names and keys into logs
         pool_timeout=settings.pool_wait_seconds,
         connect_args={"timeout": settings.lock_timeout_ms / 1000},
     )
@@ -228,6 +229,7 @@ def _postgres(url: URL, settings: Settings) -> Engine:
         url,
         pool_size=settings.pool_size,
         max_overflow=0,
+        hide_parameters=True,  # an error's text must not carry names and keys into logs
         pool_timeout=settings.pool_wait_seconds,
         pool_pre_ping=True,
         connect_args=connect,
@@ -288,7 +290,7 @@ def any_of(session: Session, column: ColumnElement[Any], values: Sequence[Any]) 
     """`column` is one of `values`: one parameter however many values, so the statement's text never changes."""
     dialect = session.get_bind().dialect
     if dialect.name == "postgresql":
-        return column == func.any(bindparam(None, list(values), type_=postgresql.ARRAY(column.type)))
+        return column == func.any(bindparam(None, list(values), type_=postgresql.ARRAY(column.type, dimensions=1)))
     text = json.dumps([_encode(column.type, dialect, value) for value in values])
     return column.in_(select(func.json_each(bindparam(None, text, type_=Text)).table_valued("value").c.value))
 
@@ -323,7 +325,7 @@ def _processor(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any]
 @lru_cache(maxsize=256)
 def _source(dialect: str, types: tuple[tuple[str, TypeEngine[Any]], ...]) -> FromClause:
     if dialect == "postgresql":
-        arrays = [bindparam(f"rows_{name}", type_=postgresql.ARRAY(type_)) for name, type_ in types]
+        arrays = [bindparam(f"rows_{name}", type_=postgresql.ARRAY(type_, dimensions=1)) for name, type_ in types]
         columns = [column(name, type_) for name, type_ in types]
         return func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
     each = func.json_each(bindparam("rows", type_=Text)).table_valued("value")

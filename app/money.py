@@ -8,7 +8,7 @@ from typing import Literal
 Rounding = Literal["half_even", "half_up", "down", "up"]
 """How an exact amount becomes a whole one. `down` and `up` go towards and away from zero."""
 
-# ISO 4217, list one (funds codes and metals left out): the currencies whose minor unit is not a hundredth, then the rest.
+# ISO 4217, list one, without funds and metals: the currencies whose minor unit is not a hundredth, then the others.
 _EXPONENTS: dict[str, int] = (
     dict.fromkeys(
         [

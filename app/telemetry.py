@@ -1,13 +1,15 @@
-"""What operations sees: JSON logs with request ids, metrics. Logs hold no names, no keys, no bodies, no query strings."""
+"""What operations sees: JSON logs with request ids, and metrics. Logs hold no names, keys, bodies or query strings."""
 
 import logging
 import os
 import re
 import sys
 import time
+import traceback
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
+from sqlalchemy.exc import DBAPIError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.ids import new_id
@@ -25,13 +27,29 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
+def _exceptions(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Where it happened and what kind it was. Database errors quote rows, so of those only the SQLSTATE is logged."""
+    given = event.pop("exc_info", None)
+    error = given if isinstance(given, BaseException) else sys.exception() if given else None
+    chain = []
+    while error is not None:
+        place = traceback.extract_tb(error.__traceback__)[-8:]
+        words = getattr(error.orig, "sqlstate", "") if isinstance(error, DBAPIError) else str(error)
+        frames = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in place]
+        chain.append({"type": type(error).__name__, "message": words, "frames": frames})
+        error = error.__cause__ or error.__context__ if not isinstance(error, DBAPIError) else None
+    if chain:
+        event["exception"] = chain
+    return event
+
+
 def configure_logging(level: str) -> None:
     """One JSON object per line on standard error, ours and the libraries' alike."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.dict_tracebacks,
+        _exceptions,
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],

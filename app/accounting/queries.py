@@ -80,8 +80,8 @@ def balances(session: Session, program_id: UUID, period_to: date | None = None) 
         .order_by(legs.c.currency, Account.code)
     )
     return [
-        AccountBalance(account, currency, int(debits), int(credits))
-        for account, currency, debits, credits in session.execute(sums)
+        AccountBalance(account, currency, int(debited), int(credited))
+        for account, currency, debited, credited in session.execute(sums)
     ]
 
 

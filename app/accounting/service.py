@@ -35,7 +35,7 @@ def open_chart(session: Session, program_id: UUID, codes: Mapping[str, str]) -> 
 def chart(session: Session, program_id: UUID) -> Chart:
     """The programme's account codes by role."""
     rows = session.execute(select(Account.role, Account.code).where(Account.program_id == program_id))
-    return {role: code for role, code in rows}
+    return dict(rows.all())
 
 
 def post(session: Session, postings: Sequence[Posting], now: datetime) -> None:

@@ -49,6 +49,14 @@ def create_client(
     return client_id
 
 
+def find_client(session: Session, text: str) -> UUID | None:
+    """The id of the client whose id `text` is, if there is one."""
+    try:
+        return session.scalars(select(Client.id).where(Client.id == UUID(text))).one_or_none()
+    except ValueError:
+        return None
+
+
 def create_key(
     session: Session,
     client_id: UUID,

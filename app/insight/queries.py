@@ -224,7 +224,7 @@ def liability_is_sum_of_cohorts(program_id: UUID | None) -> Select[*tuple[Any, .
 
 
 def sales_are_posted_whole(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
-    """In the full profile the cash debited for a purchase is its total; in the other nothing but deferrals is posted."""
+    """In the full profile the cash debited for a purchase is its total; in the other it is nothing."""
     cash = (
         select(JournalPosting.document_id, func.sum(JournalPosting.amount).label("amount"))
         .join(

@@ -50,7 +50,7 @@ def find(session: Session, program_id: UUID, identifiers: Collection[Identifier]
 def statuses(session: Session, member_ids: Iterable[UUID]) -> dict[UUID, str]:
     """Each member's status. Read it after claiming their accounts: a change of status claims them too."""
     chosen = db.any_of(session, Member.id.expression, sorted(set(member_ids)))
-    return {id_: status for id_, status in session.execute(select(Member.id, Member.status).where(chosen))}
+    return dict(session.execute(select(Member.id, Member.status).where(chosen)).all())
 
 
 def enrol_unknown(

@@ -5,6 +5,7 @@ published one never changes. `timeline` answers the published versions; `Timelin
 The rules are pure: `earn` says what a basket earns and why, `expires_at` until when.
 """
 
+from app.programs.models import Program
 from app.programs.rules import (
     Basket,
     Earning,
@@ -36,6 +37,7 @@ __all__ = [
     "Earning",
     "Line",
     "NoTerms",
+    "Program",
     "Reason",
     "Tender",
     "Terms",

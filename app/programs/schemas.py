@@ -193,7 +193,7 @@ class ProgramList(Answer):
 
 
 class PublishIn(Request):
-    """From when the terms hold: `occurred_at` of a purchase decides. Null: now. Only a first version may start in the past."""
+    """From when the terms hold, by a purchase's `occurred_at`; null: now. A first version may start in the past."""
 
     effective_from: WireInstant | None = None
 

@@ -1,4 +1,4 @@
-"""Tables of what tills posted. All three are append-only; a key may be given back inside the transaction that took it."""
+"""Tables of what tills posted. Append-only; a key may be given back by the transaction that took it."""
 
 from datetime import datetime
 from typing import Any

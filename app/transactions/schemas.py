@@ -26,7 +26,7 @@ TransactionType = Literal["purchase"]
 
 
 class LineIn(Request):
-    """One line. `amount` is the list price of the whole quantity before `discount`; `tax` says how much tax it carries."""
+    """One line. `amount` is the list price of the whole quantity before `discount`; `tax` is the tax on it."""
 
     line: Annotated[int, Field(ge=1, le=9999)]
     product: Text

@@ -17,7 +17,7 @@ WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 INSTANT = postgresql.TIMESTAMP(timezone=True).with_variant(sa.String(32), "sqlite")
 DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
-APPEND_ONLY = {
+APPEND_ONLY: dict[str, list[tuple[str, ...]]] = {
     "journal_posting": [("id",)],
     "point_entry": [("member_id", "id"), ("member_id", "number")],
     "transaction": [("id",)],

@@ -1,0 +1,251 @@
+"""The command line: `loyalty serve | worker | migrate | run | demo | keys | proof | openapi`."""
+
+import os
+import secrets
+import signal
+import tempfile
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+import yaml
+from pydantic import ValidationError
+from sqlalchemy.orm import Session
+
+from app import clients, demo, insight, programs, schema, telemetry, worker
+from app.clients.rules import Kind
+from app.config import Settings
+from app.db import Database
+from app.errors import Problem
+from app.main import create_app
+from app.programs.schemas import EXAMPLE_TERMS, Terms
+
+cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+cli.add_typer(keys, name="keys")
+
+VAR = Path("var")
+
+
+def main() -> None:
+    """Runs the command; a wrong setting or a refusal is a sentence, not a traceback."""
+    try:
+        cli()
+    except ValidationError as error:
+        reasons = "\n".join(f"  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise SystemExit(f"The settings will not do:\n{reasons}") from None
+    except Problem as problem:
+        raise SystemExit(f"{problem.code}: {problem.detail}") from None
+
+
+@cli.command()
+def serve() -> None:
+    """Serves the API."""
+    settings = Settings()
+    with tempfile.TemporaryDirectory() as folder:
+        if settings.workers > 1:  # each process counts in files of its own; /metrics adds them up
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        uvicorn.run(
+            "app.main:from_environment",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=30,
+        )
+
+
+@cli.command("worker")
+def run_worker() -> None:
+    """Runs the jobs every minute until it is told to stop."""
+    settings = Settings()
+    telemetry.configure_logging(settings.log_level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    worker.work(Database(settings), lambda: datetime.now(UTC), stop)
+
+
+@cli.command()
+def migrate() -> None:
+    """Brings the database's schema up to date."""
+    schema.migrate(Database(Settings()))
+
+
+@cli.command()
+def run() -> None:
+    """Serves on an embedded SQLite file, with a demo programme and a key on first start."""
+    VAR.mkdir(exist_ok=True)
+    pepper, key = VAR / "pepper", VAR / "demo-key"
+    if not pepper.exists():
+        _write_secret(pepper, secrets.token_hex(32))
+    os.environ.setdefault("LOYALTY_KEY_PEPPER_FILE", str(pepper))
+    settings = Settings()
+    database = Database(settings)
+    schema.migrate(database)
+    if not key.exists():
+        _write_secret(key, database.write(lambda session: _demo_programme(session, settings.pepper)))
+    database.close()
+    _greet(settings, key.read_text())
+    serve()
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _demo_programme(session: Session, pepper: bytes) -> str:
+    now = datetime.now(UTC)
+    program = programs.find_program(session, "demo") or programs.create_program(session, "demo", "Demo grocer", now)
+    if not programs.timeline(session, program.id).versions:
+        draft = programs.draft_terms(session, program.id, Terms.model_validate(EXAMPLE_TERMS), now)
+        programs.publish_terms(session, program.id, draft.version, now, now - timedelta(days=365))
+    client_id = clients.create_client(session, "staff", "demo", now, program_id=program.id)
+    return clients.create_key(session, client_id, pepper, now).text
+
+
+def _greet(settings: Settings, key: str) -> None:
+    print(
+        f"""
+Loyalty points at http://{settings.host}:{settings.port}  (API: /docs)
+Key: {key}
+
+Post a purchase of 5.00 by card 900:
+
+curl -s http://{settings.host}:{settings.port}/v1/transactions \\
+  -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{{
+  "type": "purchase", "source": "store-1", "external_id": "receipt-1",
+  "occurred_at": "{datetime.now(UTC).isoformat(timespec="seconds")}", "member": {{"card": "900"}}, "currency": "USD",
+  "lines": [{{"line": 1, "product": "rolls", "quantity": "1", "amount": 500}}],
+  "tenders": [{{"type": "cash", "amount": 500}}], "total": 500}}'
+""",
+        flush=True,
+    )
+
+
+@cli.command("demo")
+def run_demo(
+    data: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="Baskets: JSON lines, gzipped or not")
+    ] = demo.SAMPLE,
+    database_url: Annotated[str | None, typer.Option(envvar="DATABASE_URL", help="Another engine")] = None,
+) -> None:
+    """Posts real baskets to a service on a fresh database and proves the books."""
+    if not demo.run(data, database_url):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def proof(program: Annotated[str | None, typer.Option(help="Code of one programme; all without it")] = None) -> None:
+    """Recomputes every sum the service keeps; fails if anything differs."""
+    database = Database(Settings())
+
+    def prove(session: Session) -> insight.Proof:
+        return insight.prove(session, None if program is None else _program(session, program).id)
+
+    result = database.read(prove)
+    for check in result.checks:
+        print(f"{check.name:<36} {'holds' if not check.differences else f'{check.differences} differ'}")
+        for difference in check.shown:
+            print(f"    {difference.subject}: expected {difference.expected}, is {difference.actual}")
+    if not result.holds:
+        raise typer.Exit(1)
+
+
+@cli.command()
+def openapi() -> None:
+    """Prints the API's description as YAML."""
+    settings = Settings(database_url="sqlite:///var/unused.db", key_pepper="0" * 32)
+    print(describe(create_app(settings).openapi()), end="")
+
+
+def describe(description: dict[str, Any]) -> str:
+    """An OpenAPI description as `openapi.yaml` holds it."""
+    text: str = yaml.safe_dump(description, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+@keys.command("create")
+def create_key(
+    kind: Annotated[str, typer.Option(help="terminal, partner or staff")],
+    name: Annotated[str, typer.Option(help="Whose key it is: a till, a partner, a person")],
+    program: Annotated[
+        str | None, typer.Option(help="Code of the programme; without it the installation's own")
+    ] = None,
+    client: Annotated[str | None, typer.Option(help="Id of the client, for its second key (rotation)")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="Instead of the scopes of the kind")] = None,
+    store: Annotated[list[str] | None, typer.Option(help="Only these stores")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Days until it expires")] = None,
+) -> None:
+    """Creates a key and shows it, once."""
+    settings = Settings()
+    now = datetime.now(UTC)
+    wanted = _kind(kind)
+    scopes = set(scope) if scope else None if program else {"programs:create", "programs:read", "programs:write"}
+    if scopes and (unknown := scopes - clients.SCOPES.keys()):
+        raise typer.BadParameter(f"unknown scopes {', '.join(sorted(unknown))}; there are {', '.join(clients.SCOPES)}")
+    expires_at = now + timedelta(days=days) if days else None
+
+    def create(session: Session) -> clients.NewKey:
+        program_id = _program(session, program).id if program else None
+        client_id = (
+            _client(session, client)
+            if client
+            else clients.create_client(session, wanted, name, now, program_id=program_id, stores=store)
+        )
+        return clients.create_key(session, client_id, settings.pepper, now, scopes=scopes, expires_at=expires_at)
+
+    made = Database(settings).write(create)
+    print(f"client  {made.client_id}\nid      {made.public_id}\nkey     {made.text}\nIt is not shown again.")
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """Lists all keys; never their secrets."""
+    for client, key in Database(Settings()).read(clients.list_keys):
+        state = "revoked" if key.revoked_at else f"until {key.expires_at:%Y-%m-%d}" if key.expires_at else "live"
+        scopes = " ".join(key.scopes)
+        print(f"{key.public_id}  {client.kind:<8}  {state:<16}  {client.name}  (client {client.id})  {scopes}")
+
+
+@keys.command("revoke")
+def revoke_key(public_id: str) -> None:
+    """Ends a key at once."""
+    if not Database(Settings()).write(lambda session: clients.revoke_key(session, public_id, datetime.now(UTC))):
+        raise typer.BadParameter(f"no live key {public_id}")
+    print(f"revoked {public_id}")
+
+
+def _kind(text: str) -> Kind:
+    for kind in clients.KINDS:
+        if kind == text:
+            return kind
+    raise typer.BadParameter(f"kind is one of {', '.join(clients.KINDS)}")
+
+
+def _program(session: Session, code: str) -> programs.Program:
+    found = programs.find_program(session, code)
+    if found is None:
+        raise typer.BadParameter(f"no programme {code}")
+    return found
+
+
+def _client(session: Session, text: str) -> Any:
+    found = clients.find_client(session, text)
+    if found is None:
+        raise typer.BadParameter(f"no client {text}")
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""`make demo`: real baskets through a real service on a fresh database, then the books, and the proof."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import typer
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.orm import Session
+
+from app import clients, schema
+from app.baskets import batches, purchase_body, read_baskets
+from app.config import Settings
+from app.db import Database
+from app.money import show
+
+SAMPLE = Path(__file__).parent.parent / "samples" / "pos-2017-01-first-1000.jsonl.gz"
+
+TERMS = {
+    "currency": "USD",
+    "time_zone": "America/New_York",
+    "earning": {"points": 1, "per": 100},
+    "point_value": {"amount": 1000, "points": 1000},
+    "redemption_rate": {"numerator": 4, "denominator": 5},
+    "uploads": {"latest_days": None},
+}
+"""One point per dollar, 1,000 points are worth 10.00, four of five are expected to be used. The baskets are from 2017,
+so purchases of any age are accepted and points do not expire."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the service answered."""
+
+    recorded: int = 0
+    points: int = 0
+    members: set[str] = field(default_factory=set)
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def add(self, results: list[dict[str, Any]]) -> None:
+        for result in results:
+            if (transaction := result["transaction"]) is None:
+                self.refused[result["problem"]["code"]] += 1
+                continue
+            self.recorded += 1
+            self.points += transaction["points"]["earned"]
+            if transaction["member"] is not None:
+                self.members.add(transaction["member"]["id"])
+
+
+def run(data: Path, database_url: str | None) -> bool:
+    """Posts the baskets of `data` and prints what came of it; answers whether all was taken and the proof holds."""
+    bodies = [purchase_body(basket) for basket in read_baskets(data)]
+    with tempfile.TemporaryDirectory() as folder, _fresh_database(database_url, Path(folder)) as url:
+        settings = Settings(database_url=url, key_pepper=os.urandom(24).hex(), port=_free_port())
+        database = Database(settings)
+        schema.migrate(database)
+        operator = _key(database, settings, {"programs:create", "programs:read", "programs:write"})
+        with _service(settings):
+            base_url = f"http://127.0.0.1:{settings.port}"
+            with httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {operator}"}, timeout=60) as http:
+                program_id = _program(http)
+            staff = _key(database, settings, None, program_id)
+            with httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {staff}"}, timeout=300) as http:
+                tally, seconds = _post(http, bodies)
+                holds = _report(http, tally, seconds)
+        database.close()
+    return holds and not tally.refused
+
+
+def _post(http: httpx.Client, bodies: list[dict[str, Any]]) -> tuple[Tally, float]:
+    tally, start = Tally(), time.perf_counter()
+    with typer.progressbar(length=len(bodies), label="posting baskets", file=sys.stderr) as bar:
+        for batch in batches(bodies):
+            response = http.post("/v1/transactions/batch", json={"transactions": batch})
+            while response.status_code == 503:
+                time.sleep(float(response.headers.get("Retry-After", "1")))
+                response = http.post("/v1/transactions/batch", json={"transactions": batch})
+            tally.add(response.raise_for_status().json()["results"])
+            bar.update(len(batch))
+    return tally, time.perf_counter() - start
+
+
+def _report(http: httpx.Client, tally: Tally, seconds: float) -> bool:
+    balance = http.get("/v1/accounting/trial-balance").raise_for_status().json()["items"]
+    proof = http.get("/v1/proof").raise_for_status().json()
+    liability = -sum(row["balance"] for row in balance if row["code"] == "2100")
+    print(f"purchases            {tally.recorded:>14,}")
+    print(f"points               {tally.points:>14,}")
+    print(f"members              {len(tally.members):>14,}")
+    print(f"contract liability   {show(liability, 'USD'):>14} USD")
+    print("\ntrial balance                            debits         credits")
+    for row in balance:
+        debit, credit = show(row["debits"], row["currency"]), show(row["credits"], row["currency"])
+        print(f"  {row['code']} {row['name']:<26} {debit:>14}  {credit:>14}")
+    print("\nproof")
+    for check in proof["checks"]:
+        verdict = "holds" if check["differences"] == 0 else f"{check['differences']} DIFFER: {check['shown'][:3]}"
+        print(f"  {check['name']:<36} {verdict}")
+    for code, count in tally.refused.items():
+        print(f"REFUSED {count} purchases: {code}")
+    print(f"\n{tally.recorded / seconds:,.0f} purchases per second, posted one batch at a time")
+    return bool(proof["holds"])
+
+
+# --- a service to talk to -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _fresh_database(database_url: str | None, folder: Path) -> Iterator[str]:
+    """A database nobody has used: a file that goes away, or a new database beside the one named, dropped at the end."""
+    if database_url is None:
+        yield f"sqlite:///{folder}/demo.db"
+        return
+    url = make_url(database_url)
+    if url.get_backend_name() == "sqlite":
+        if url.database and Path(url.database).exists():
+            raise typer.BadParameter(f"{url.database} exists; the demo wants a fresh file")
+        yield database_url
+        return
+    name = f"loyalty_demo_{os.getpid()}"
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    try:
+        yield url.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with engine.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        engine.dispose()
+
+
+@contextmanager
+def _service(settings: Settings) -> Iterator[None]:
+    environment = os.environ | {
+        "DATABASE_URL": settings.database_url,
+        "LOYALTY_KEY_PEPPER": settings.key_pepper.get_secret_value(),
+        "LOYALTY_LOG_LEVEL": "warning",
+        "PORT": str(settings.port),
+    }
+    server = subprocess.Popen([sys.executable, "-m", "app.cli", "serve"], env=environment)  # our own
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{settings.port}/readyz", server)
+        yield
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def _wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError("the service did not start")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _key(database: Database, settings: Settings, scopes: set[str] | None, program_id: str | None = None) -> str:
+    now = datetime.now(UTC)
+
+    def create(session: Session) -> clients.NewKey:
+        id_ = None if program_id is None else UUID(program_id)
+        client_id = clients.create_client(session, "staff", "demo", now, program_id=id_)
+        return clients.create_key(session, client_id, settings.pepper, now, scopes=scopes)
+
+    return database.write(create).text
+
+
+def _program(http: httpx.Client) -> str:
+    program = http.post("/v1/programs", json={"code": "demo", "name": "Demo grocer"}).raise_for_status().json()
+    path = f"/v1/programs/{program['id']}/terms"
+    version = http.post(path, json=TERMS).raise_for_status().json()["version"]
+    start = {"effective_from": "2000-01-01T00:00:00Z"}
+    http.post(f"{path}/{version}/publish", json=start).raise_for_status()
+    program_id: str = program["id"]
+    return program_id

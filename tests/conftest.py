@@ -1,0 +1,127 @@
+"""Fixtures: a fresh database per test on both engines, a clock to set, a shop with a programme and keys."""
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+
+from app import schema, telemetry
+from app.config import Settings
+from app.db import Database
+from app.ids import new_id
+from tests import postgres
+from tests.shop import PEPPER, Shop, TestClock, open_shop
+
+telemetry.configure_logging("error")
+
+ENGINES = ("sqlite", "postgresql")
+
+
+def settings_for(url: str, **changes: object) -> Settings:
+    return Settings(database_url=url, key_pepper=PEPPER, **changes)  # type: ignore[arg-type]  # fields by name
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Where fresh databases come from: migrated once, then copied."""
+
+    folder: Path
+    postgres_url: str | None
+
+    def fresh(self, engine: str) -> str:
+        """The URL of a new, migrated, empty database."""
+        name = f"t{new_id().hex}"
+        if engine == "sqlite":
+            shutil.copy(self.folder / "template.db", self.folder / f"{name}.db")
+            return f"sqlite:///{self.folder}/{name}.db"
+        if self.postgres_url is None:
+            pytest.skip(postgres.WHY_NONE)
+        return create_postgres(self.postgres_url, name, template=f"template_{os.getpid()}")
+
+    def empty(self, engine: str) -> str:
+        """The URL of a new database without any table."""
+        name = f"e{new_id().hex}"
+        if engine == "sqlite":
+            return f"sqlite:///{self.folder}/{name}.db"
+        if self.postgres_url is None:
+            pytest.skip(postgres.WHY_NONE)
+        return create_postgres(self.postgres_url, name)
+
+
+def create_postgres(server: str, name: str, template: str = "template1") -> str:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    folder = tmp_path_factory.mktemp("databases")
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    with ExitStack() as stack:
+        url = stack.enter_context(postgres.server(run))
+        templates = [f"sqlite:///{folder}/template.db"]
+        if url is not None:
+            templates.append(create_postgres(url, f"template_{os.getpid()}"))
+        for template in templates:
+            database = Database(settings_for(template))
+            schema.migrate(database)
+            database.close()
+        checkpoint(folder / "template.db")
+        yield Engines(folder, url)
+
+
+def checkpoint(path: Path) -> None:
+    """Moves what is in the write-ahead log into the file, so that the file alone can be copied."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """The engine's name; tests that use it run on both."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def database_url(engines: Engines, engine: str) -> str:
+    """The URL of a fresh, migrated database."""
+    return engines.fresh(engine)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(settings_for(database_url))
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def clock() -> TestClock:
+    """A clock that stands still until a test moves it."""
+    return TestClock()
+
+
+@pytest.fixture
+def shop(database_url: str, clock: TestClock) -> Iterator[Shop]:
+    """The service in process, with one programme whose terms are `tests.shop.TERMS`, and a key of each kind."""
+    with open_shop(settings_for(database_url), clock) as shop:
+        yield shop
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [
+        report for report in terminalreporter.stats.get("skipped", []) if postgres.WHY_NONE in str(report.longrepr)
+    ]
+    if skipped:
+        terminalreporter.write_sep("!", "POSTGRESQL WAS NOT TESTED", red=True, bold=True)
+        terminalreporter.write_line(f"{len(skipped)} tests were skipped: {postgres.WHY_NONE}.", red=True)
