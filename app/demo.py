@@ -64,11 +64,11 @@ def run(data: Path, database_url: str | None) -> bool:
     """Posts the baskets of `data` and prints what came of it; answers whether all was taken and the proof holds."""
     bodies = [purchase_body(basket) for basket in read_baskets(data)]
     with tempfile.TemporaryDirectory() as folder, _fresh_database(database_url, Path(folder)) as url:
-        settings = Settings(database_url=url, key_pepper=os.urandom(24).hex(), port=_free_port())
+        settings = Settings(database_url=url, key_pepper=os.urandom(24).hex(), port=free_port())
         database = Database(settings)
         schema.migrate(database)
         operator = _key(database, settings, {"programs:create", "programs:read", "programs:write"})
-        with _service(settings):
+        with serving(settings):
             base_url = f"http://127.0.0.1:{settings.port}"
             with httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {operator}"}, timeout=60) as http:
                 program_id = _program(http)
@@ -84,13 +84,19 @@ def _post(http: httpx.Client, bodies: list[dict[str, Any]]) -> tuple[Tally, floa
     tally, start = Tally(), time.perf_counter()
     with typer.progressbar(length=len(bodies), label="posting baskets", file=sys.stderr) as bar:
         for batch in batches(bodies):
-            response = http.post("/v1/transactions/batch", json={"transactions": batch})
-            while response.status_code == 503:
-                time.sleep(float(response.headers.get("Retry-After", "1")))
-                response = http.post("/v1/transactions/batch", json={"transactions": batch})
-            tally.add(response.raise_for_status().json()["results"])
+            tally.add(post_batch(http, batch))
             bar.update(len(batch))
     return tally, time.perf_counter() - start
+
+
+def post_batch(http: httpx.Client, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The results of a batch, sent again while the service is busy."""
+    while True:
+        response = http.post("/v1/transactions/batch", json={"transactions": batch})
+        if response.status_code != 503:
+            results: list[dict[str, Any]] = response.raise_for_status().json()["results"]
+            return results
+        time.sleep(float(response.headers["Retry-After"]))
 
 
 def _report(http: httpx.Client, tally: Tally, seconds: float) -> bool:
@@ -143,11 +149,13 @@ def _fresh_database(database_url: str | None, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _service(settings: Settings) -> Iterator[None]:
+def serving(settings: Settings) -> Iterator[None]:
+    """The service as processes of its own, ready, until the block ends."""
     environment = os.environ | {
         "DATABASE_URL": settings.database_url,
         "LOYALTY_KEY_PEPPER": settings.key_pepper.get_secret_value(),
         "LOYALTY_LOG_LEVEL": "warning",
+        "LOYALTY_WORKERS": str(settings.workers),
         "PORT": str(settings.port),
     }
     server = subprocess.Popen([sys.executable, "-m", "app.cli", "serve"], env=environment)  # our own
@@ -171,7 +179,8 @@ def _wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
     raise RuntimeError("the service did not start")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
