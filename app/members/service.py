@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Text, delete, func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app import db, ledger, outbox
@@ -30,16 +30,10 @@ def find(session: Session, program_id: UUID, identifiers: Collection[Identifier]
     others = sorted(identifier for identifier in identifiers if identifier.kind != "id")
     found: dict[Identifier, UUID] = {}
     if others:
-        rows = [{"kind": identifier.kind, "value": identifier.value} for identifier in others]
-        given = db.rows_table(session, {"kind": Text(), "value": Text()}, rows)
-        table = MemberIdentifier
-        matches = select(table.kind, table.value, table.member_id).join(
-            given.source,
-            (table.program_id == program_id)
-            & (table.kind == given.source.c.kind)
-            & (table.value == given.source.c.value),
-        )
-        found |= {Identifier(kind, value): id_ for kind, value, id_ in session.execute(matches, given.parameters)}
+        kind, value = MemberIdentifier.kind.expression, MemberIdentifier.value.expression
+        named = db.any_row_of(session, [kind, value], [(other.kind, other.value) for other in others])
+        theirs = select(kind, value, MemberIdentifier.member_id).where(MemberIdentifier.program_id == program_id, named)
+        found |= {Identifier(row.kind, row.value): row.member_id for row in session.execute(theirs)}
     if ours:
         matching = db.any_of(session, Member.id.expression, sorted(ours))
         mine = select(Member.id).where(Member.program_id == program_id, matching)

@@ -81,16 +81,16 @@ def tax_of(basket: Basket) -> int:
     return sum(line.tax for line in basket.lines)
 
 
-def stand_alone_prices(basket: Basket, terms: Terms) -> list[Fraction]:
+def stand_alone_prices(basket: Basket, terms: Terms) -> list[Fraction | int]:
     """Each line's price before discounts, net of VAT. The VAT in a list price is taken at the rate actually charged."""
     return [_stand_alone_price(line, terms) for line in basket.lines]
 
 
-def _stand_alone_price(line: Line, terms: Terms) -> Fraction:
+def _stand_alone_price(line: Line, terms: Terms) -> Fraction | int:
     discounted = line.amount - line.discount
-    if not terms.prices_include_tax or discounted == 0:
-        return Fraction(line.amount)
-    return Fraction(line.amount) * (discounted - line.tax) / discounted
+    if not terms.prices_include_tax or line.tax == 0:
+        return line.amount
+    return Fraction(line.amount * (discounted - line.tax), discounted)
 
 
 def check_basket(basket: Basket, terms: Terms) -> list[Finding]:

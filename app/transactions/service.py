@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Text, delete, select
+from sqlalchemy import RowMapping, delete, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -144,16 +144,11 @@ def _find(session: Session, program_id: UUID, keys: Sequence[Key], terms: Timeli
     """The transactions recorded under `keys`, with their postings."""
     if not keys:
         return {}
-    rows = [dict(zip(_KEY, key, strict=True)) for key in keys]
-    given = db.rows_table(session, dict.fromkeys(_KEY, Text()), rows)
-    key_matches = [getattr(TransactionKey, name) == given.source.c[name] for name in _KEY]
+    columns = [getattr(TransactionKey, name).expression for name in _KEY]
     found = session.execute(
         select(*Transaction.__table__.c)
         .join(TransactionKey, TransactionKey.transaction_id == Transaction.id)
-        .join(
-            given.source, (TransactionKey.program_id == program_id) & key_matches[0] & key_matches[1] & key_matches[2]
-        ),
-        given.parameters,
+        .where(TransactionKey.program_id == program_id, db.any_row_of(session, columns, keys))
     ).mappings()
     return {(row["source"], row["external_id"], row["type"]): stored for row, stored in _stored(session, found, terms)}
 
