@@ -1,0 +1,97 @@
+"""The proof finds what it says it finds: each check goes red when the books are tampered with."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from app.insight import CHECKS, prove
+from app.worker import run_jobs
+from tests.shop import TERMS, Shop, make_program, purchase
+from tests.test_guards import TRIGGERS, table_of
+
+TAMPERING = {
+    "balance_is_sum_of_entries": "UPDATE point_account SET available = available + 1",
+    "balance_is_sum_of_lots": "UPDATE lot SET remaining = remaining - 1",
+    "lifetime_is_sum_of_accruals": "UPDATE point_account SET lifetime = lifetime + 1",
+    "entries_are_numbered_without_gaps": "UPDATE point_entry SET number = number + 1 WHERE number = 3",
+    "entries_carry_the_running_balance": "UPDATE point_entry SET balance_after = balance_after + 1",
+    "accruals_are_lots": "UPDATE point_entry SET points = points + 1",
+    "next_due_is_first_expiry": "UPDATE point_account SET next_due_at = NULL",
+    "documents_granted_their_points": "UPDATE \"transaction\" SET points = points + 1 WHERE external_id = 'r1'",
+    "deferrals_are_posted": "UPDATE journal_posting SET amount = amount + 1",
+    "cohorts_are_sums_of_lots": "UPDATE cohort SET residue = residue + 1",
+    "liability_is_sum_of_cohorts": "DELETE FROM journal_posting",
+    "sales_are_posted_whole": "UPDATE journal_posting SET debit = '1000' WHERE debit = '4000'",
+    "transactions_hold_their_keys": "DELETE FROM transaction_key",
+    "rows_belong_to_one_program": "UPDATE point_account SET program_id = (SELECT id FROM program WHERE code = 'other')",
+}
+"""For each check a way to make it fail."""
+
+
+@pytest.fixture
+def busy(shop: Shop) -> Shop:
+    """Two purchases and a claim, some of it folded; and another programme."""
+    shop.post(purchase("r1", 1234))
+    run_jobs(shop.database, shop.clock())
+    shop.post(purchase("r2", 567))
+    guest = shop.post(purchase("g1", member=None)).json()
+    shop.http.post(f"/v1/transactions/{guest['id']}/claim", json={"member": {"card": "900"}})
+    shop.database.write(lambda session: make_program(session, TERMS, shop.clock(), "other"))
+    shop.prove()
+    return shop
+
+
+def tamper(shop: Shop, statement: str) -> None:
+    """What nobody can do through the service, or against the guards of the schema."""
+    with shop.database.engine.connect() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SET session_replication_role = replica"))
+        else:
+            connection.exec_driver_sql("PRAGMA ignore_check_constraints = ON")
+            connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+            for trigger in sorted(TRIGGERS["sqlite"]):
+                if table_of(trigger) in statement.replace('"', "").split():
+                    connection.execute(text(f"DROP TRIGGER {trigger}"))
+        assert connection.execute(text(statement)).rowcount > 0
+        connection.commit()
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SET session_replication_role = DEFAULT"))
+            connection.commit()
+
+
+def test_every_check_has_its_tampering() -> None:
+    assert [check.__name__ for check in CHECKS] == list(TAMPERING)
+
+
+@pytest.mark.parametrize("check", TAMPERING)
+def test_a_check_finds_what_was_tampered_with(busy: Shop, check: str) -> None:
+    tamper(busy, TAMPERING[check])
+    proof = busy.get("/v1/proof")
+    failed = {result["name"]: result for result in proof["checks"] if result["differences"]}
+    assert proof["holds"] is False
+    assert check in failed
+    first = failed[check]["shown"][0]
+    assert first["expected"] != first["actual"]
+
+
+def test_the_proof_of_one_programme_is_silent_about_another(busy: Shop) -> None:
+    tamper(busy, TAMPERING["balance_is_sum_of_entries"])
+    with busy.database.engine.connect() as connection:
+        id_ = connection.execute(text("SELECT id FROM program WHERE code = 'other'")).scalar_one()
+    other = UUID(str(id_))
+    assert busy.database.read(lambda session: prove(session, other)).holds
+    assert not busy.database.read(lambda session: prove(session, busy.program_id)).holds
+    assert not busy.database.read(prove).holds
+
+
+def test_many_differences_are_counted_and_the_first_are_shown(shop: Shop) -> None:
+    shop.batch([purchase(f"r{number}", member={"card": str(number)}) for number in range(30)])
+    tamper(shop, TAMPERING["balance_is_sum_of_entries"])
+    checks: list[dict[str, Any]] = shop.get("/v1/proof")["checks"]
+    by_name = {check["name"]: check for check in checks}
+    assert by_name["balance_is_sum_of_entries"]["differences"] == 30
+    assert len(by_name["balance_is_sum_of_entries"]["shown"]) == 20
+    assert len(json.dumps(checks)) < 20_000
