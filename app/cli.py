@@ -16,12 +16,10 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from app import clients, demo, insight, programs, schema, telemetry, worker
-from app.clients.rules import Kind
 from app.config import Settings
 from app.db import Database
 from app.errors import Problem
 from app.main import create_app
-from app.programs.schemas import EXAMPLE_TERMS, Terms
 
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
@@ -105,7 +103,7 @@ def _demo_programme(session: Session, pepper: bytes) -> str:
     now = datetime.now(UTC)
     program = programs.find_program(session, "demo") or programs.create_program(session, "demo", "Demo grocer", now)
     if not programs.timeline(session, program.id).versions:
-        draft = programs.draft_terms(session, program.id, Terms.model_validate(EXAMPLE_TERMS), now)
+        draft = programs.draft_terms(session, program.id, programs.Terms.model_validate(programs.EXAMPLE_TERMS), now)
         programs.publish_terms(session, program.id, draft.version, now, now - timedelta(days=365))
     client_id = clients.create_client(session, "staff", "demo", now, program_id=program.id)
     return clients.create_key(session, client_id, pepper, now).text
@@ -226,7 +224,7 @@ def revoke_key(public_id: str) -> None:
     print(f"revoked {public_id}")
 
 
-def _kind(text: str) -> Kind:
+def _kind(text: str) -> clients.Kind:
     for kind in clients.KINDS:
         if kind == text:
             return kind

@@ -20,7 +20,7 @@ from app.programs.rules import (
     stand_alone_prices,
     tax_of,
 )
-from app.programs.schemas import Terms
+from app.programs.schemas import EXAMPLE_TERMS, Terms
 from app.programs.service import (
     NoTerms,
     Timeline,
@@ -33,6 +33,7 @@ from app.programs.service import (
 )
 
 __all__ = [
+    "EXAMPLE_TERMS",
     "Basket",
     "Earning",
     "Line",
