@@ -49,23 +49,24 @@ def statuses(session: Session, member_ids: Iterable[UUID]) -> dict[UUID, str]:
 
 def enrol_unknown(
     session: Session, program_id: UUID, identifiers: Collection[Identifier], now: datetime
-) -> dict[Identifier, UUID]:
-    """Enrols a member for each identifier that nobody has; answers the members behind all of them.
+) -> tuple[dict[Identifier, UUID], set[UUID]]:
+    """Enrols a member for each identifier that nobody has; answers the members behind all, and which of them are new.
 
     Two batches that meet the same new card make one member: the second waits for the first and finds theirs.
     """
     if not identifiers:
-        return {}
+        return {}, set()
     rows = [
         {"program_id": program_id, "kind": identifier.kind, "value": identifier.value, "member_id": new_id()}
         for identifier in sorted(identifiers)
     ]
     won = db.claim_rows(session, MemberIdentifier, rows, ["kind", "value", "member_id"])
     members = {Identifier(row["kind"], row["value"]): row["member_id"] for row in won}
-    _write_members(session, program_id, list(members.values()), now)
+    new = set(members.values())
+    _write_members(session, program_id, sorted(new), now)
     if len(members) < len(rows):
         members |= find(session, program_id, set(identifiers) - set(members))
-    return members
+    return members, new
 
 
 def enrol(

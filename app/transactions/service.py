@@ -191,13 +191,13 @@ def _identify(
         and isinstance(verdict, Judged)
         and _may_enrol(verdict.version, identifier)
     }
-    enrolled = (
-        {identifier: new_id() for identifier in unknown}
-        if dry_run
-        else members.enrol_unknown(session, program_id, unknown, now)
-    )
+    if dry_run:
+        enrolled = {identifier: new_id() for identifier in unknown}
+        newcomers = set(enrolled.values())
+    else:
+        enrolled, newcomers = members.enrol_unknown(session, program_id, unknown, now)
     found |= enrolled
-    return [_member(identifier, found) for identifier in named], set(enrolled.values())
+    return [_member(identifier, found) for identifier in named], newcomers
 
 
 def _identifier(reference: MemberRef | None, version: Version | None) -> Identifier | Problem | None:
@@ -417,7 +417,8 @@ def _claimant(
         raise UnknownMember
     if dry_run:
         return new_id(), True
-    return members.enrol_unknown(session, program_id, [identifier], now)[identifier], True
+    enrolled, newcomers = members.enrol_unknown(session, program_id, [identifier], now)
+    return enrolled[identifier], bool(newcomers)
 
 
 def _standings_of(
