@@ -4,12 +4,13 @@ PORT ?= 8000
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test check demo openapi lock clean
+.PHONY: help run test check demo audit openapi lock clean
 help:
 	@echo "make run    serve on 127.0.0.1:$(PORT) with an embedded database and a demo programme"
 	@echo "make test   the whole suite, on SQLite and on PostgreSQL"
 	@echo "make demo   real baskets through a fresh service, then the books (DATA=file DATABASE_URL=engine)"
 	@echo "make check  lint, types, import contracts"
+	@echo "make audit  known holes in the locked dependencies (asks the internet)"
 
 .venv/run: requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -36,6 +37,9 @@ check: .venv/dev
 demo: .venv/run
 	@$(BIN)/loyalty demo $(if $(DATA),--data $(DATA))
 
+audit: .venv/dev
+	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements.lock
+
 openapi: .venv/run
 	$(BIN)/loyalty openapi > openapi.yaml
 
@@ -47,4 +51,4 @@ lock:
 	  --group build --group dev -c requirements.lock -o requirements-dev.lock
 
 clean:
-	rm -rf .venv var
+	rm -rf .venv

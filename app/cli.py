@@ -8,11 +8,13 @@ import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 import uvicorn
 import yaml
 from pydantic import ValidationError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import clients, demo, insight, programs, schema, telemetry, worker
@@ -26,10 +28,12 @@ keys = typer.Typer(no_args_is_help=True, help="API keys.")
 cli.add_typer(keys, name="keys")
 
 VAR = Path("var")
+OPERATOR_SCOPES = {"programs:create", "programs:read", "programs:write"}
+"""What a key of the installation's own may do, unless told otherwise."""
 
 
 def main() -> None:
-    """Runs the command; a wrong setting or a refusal is a sentence, not a traceback."""
+    """Runs the command; a wrong setting, a refusal or a silent database is a sentence, not a traceback."""
     try:
         cli()
     except ValidationError as error:
@@ -37,12 +41,20 @@ def main() -> None:
         raise SystemExit(f"The settings will not do:\n{reasons}") from None
     except Problem as problem:
         raise SystemExit(f"{problem.code}: {problem.detail}") from None
+    except DBAPIError as error:
+        reason = str(error.orig).splitlines()[0]
+        raise SystemExit(
+            f"The database refused ({reason}). Is it there, and migrated with `loyalty migrate`?"
+        ) from None
+    except (SQLAlchemyError, OSError, ValueError) as error:
+        raise SystemExit(f"That did not work: {error}") from None
 
 
 @cli.command()
 def serve() -> None:
     """Serves the API."""
     settings = Settings()
+    assert settings.pepper, "asked for here: a bad one is a sentence, not a server whose processes keep dying"
     with tempfile.TemporaryDirectory() as folder:
         if settings.workers > 1:  # each process counts in files of its own; /metrics adds them up
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
@@ -79,24 +91,21 @@ def migrate() -> None:
 @cli.command()
 def run() -> None:
     """Serves on an embedded SQLite file, with a demo programme and a key on first start."""
+    os.umask(0o077)  # what follows is for this user alone
     VAR.mkdir(exist_ok=True)
     pepper, key = VAR / "pepper", VAR / "demo-key"
     if not pepper.exists():
-        _write_secret(pepper, secrets.token_hex(32))
+        pepper.write_text(secrets.token_hex(32))
     os.environ.setdefault("LOYALTY_KEY_PEPPER_FILE", str(pepper))
     settings = Settings()
     database = Database(settings)
     schema.migrate(database)
-    if not key.exists():
-        _write_secret(key, database.write(lambda session: _demo_programme(session, settings.pepper)))
+    known = key.read_text() if key.exists() else ""
+    if not database.read(lambda session: clients.is_live(session, known, settings.pepper, datetime.now(UTC))):
+        key.write_text(database.write(lambda session: _demo_programme(session, settings.pepper)))
     database.close()
     _greet(settings, key.read_text())
     serve()
-
-
-def _write_secret(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text)
 
 
 def _demo_programme(session: Session, pepper: bytes) -> str:
@@ -160,8 +169,9 @@ def proof(program: Annotated[str | None, typer.Option(help="Code of one programm
 @cli.command()
 def openapi() -> None:
     """Prints the API's description as YAML."""
-    settings = Settings(database_url="sqlite:///var/unused.db", key_pepper="0" * 32)
-    print(describe(create_app(settings).openapi()), end="")
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(database_url=f"sqlite:///{folder}/unused.db", key_pepper="0" * 32)
+        print(describe(create_app(settings).openapi()), end="")
 
 
 def describe(description: dict[str, Any]) -> str:
@@ -175,36 +185,44 @@ def describe(description: dict[str, Any]) -> str:
 
 @keys.command("create")
 def create_key(
-    kind: Annotated[str, typer.Option(help="terminal, partner or staff")],
-    name: Annotated[str, typer.Option(help="Whose key it is: a till, a partner, a person")],
+    kind: Annotated[str | None, typer.Option(help="terminal, partner or staff")] = None,
+    name: Annotated[str | None, typer.Option(help="Whose key it is: a till, a partner, a person")] = None,
     program: Annotated[
         str | None, typer.Option(help="Code of the programme; without it the installation's own")
     ] = None,
-    client: Annotated[str | None, typer.Option(help="Id of the client, for its second key (rotation)")] = None,
-    scope: Annotated[list[str] | None, typer.Option(help="Instead of the scopes of the kind")] = None,
     store: Annotated[list[str] | None, typer.Option(help="Only these stores")] = None,
+    client: Annotated[str | None, typer.Option(help="Id of a client that is to get a second key (rotation)")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="Instead of the usual scopes")] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires")] = None,
 ) -> None:
-    """Creates a key and shows it, once."""
+    """Creates a key and shows it, once: of a new client (--kind, --name), or one more of a known one (--client)."""
     settings = Settings()
     now = datetime.now(UTC)
-    wanted = _kind(kind)
-    scopes = set(scope) if scope else None if program else {"programs:create", "programs:read", "programs:write"}
+    scopes = set(scope) if scope else None
     if scopes and (unknown := scopes - clients.SCOPES.keys()):
         raise typer.BadParameter(f"unknown scopes {', '.join(sorted(unknown))}; there are {', '.join(clients.SCOPES)}")
+    if client and (kind or name or program or store):
+        raise typer.BadParameter("--client names a client that has its kind, name, programme and stores")
+    if scopes is None and not client and not program:
+        scopes = OPERATOR_SCOPES
     expires_at = now + timedelta(days=days) if days else None
 
     def create(session: Session) -> clients.NewKey:
-        program_id = _program(session, program).id if program else None
-        client_id = (
-            _client(session, client)
-            if client
-            else clients.create_client(session, wanted, name, now, program_id=program_id, stores=store)
-        )
+        client_id = _client(session, client) if client else _new_client(session, kind, name, program, store, now)
         return clients.create_key(session, client_id, settings.pepper, now, scopes=scopes, expires_at=expires_at)
 
     made = Database(settings).write(create)
     print(f"client  {made.client_id}\nid      {made.public_id}\nkey     {made.text}\nIt is not shown again.")
+
+
+def _new_client(
+    session: Session, kind: str | None, name: str | None, program: str | None, stores: list[str] | None, now: datetime
+) -> UUID:
+    if kind not in clients.KINDS or not name:
+        raise typer.BadParameter(f"--name and --kind are needed; kind is one of {', '.join(clients.KINDS)}")
+    program_id = _program(session, program).id if program else None
+    wanted = next(known for known in clients.KINDS if known == kind)
+    return clients.create_client(session, wanted, name, now, program_id=program_id, stores=stores)
 
 
 @keys.command("list")
@@ -224,13 +242,6 @@ def revoke_key(public_id: str) -> None:
     print(f"revoked {public_id}")
 
 
-def _kind(text: str) -> clients.Kind:
-    for kind in clients.KINDS:
-        if kind == text:
-            return kind
-    raise typer.BadParameter(f"kind is one of {', '.join(clients.KINDS)}")
-
-
 def _program(session: Session, code: str) -> programs.Program:
     found = programs.find_program(session, code)
     if found is None:
@@ -238,7 +249,7 @@ def _program(session: Session, code: str) -> programs.Program:
     return found
 
 
-def _client(session: Session, text: str) -> Any:
+def _client(session: Session, text: str) -> UUID:
     found = clients.find_client(session, text)
     if found is None:
         raise typer.BadParameter(f"no client {text}")

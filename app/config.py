@@ -1,9 +1,9 @@
 """Settings of one process: few, read once from the environment, frozen. Business choices live in programme terms."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -51,16 +51,12 @@ class Settings(BaseSettings):
 
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
 
-    @model_validator(mode="after")
-    def _pepper_is_strong(self) -> Self:
-        if len(self.pepper) < 32:
-            raise ValueError(
-                "set LOYALTY_KEY_PEPPER (or LOYALTY_KEY_PEPPER_FILE) to a secret of at least 32 characters"
-            )
-        return self
-
     @property
     def pepper(self) -> bytes:
+        """The pepper, from wherever it is set. ValueError if it is not set or too short to protect keys."""
+        given = self.key_pepper.get_secret_value().encode()
         if self.key_pepper_file is not None:
-            return self.key_pepper_file.read_bytes().strip()
-        return self.key_pepper.get_secret_value().encode()
+            given = self.key_pepper_file.read_bytes().strip()
+        if len(given) < 32:
+            raise ValueError("set LOYALTY_KEY_PEPPER or LOYALTY_KEY_PEPPER_FILE to a secret of at least 32 characters")
+        return given

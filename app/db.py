@@ -108,7 +108,7 @@ class Database:
     """One engine's pool, and the two ways to use it."""
 
     def __init__(self, settings: Settings):
-        url = make_url(settings.database_url)
+        url = read_url(settings.database_url)
         self.engine = _sqlite_engine(url, settings) if url.get_backend_name() == "sqlite" else _postgres(url, settings)
         self._reading = self.engine.execution_options(loyalty_read=True)
         if self.engine.dialect.name == "postgresql":
@@ -156,6 +156,7 @@ def _commit(session: Session, repeatable: bool) -> None:
     try:
         session.commit()
     except DBAPIError as error:
+        session.invalidate()  # SQLite leaves a refused commit's transaction open: nobody may get this connection again
         if error.connection_invalidated and not repeatable:
             raise OutcomeUnknown from error
         raise
@@ -178,6 +179,12 @@ def _sqlstate(error: DBAPIError) -> str | None:
 
 
 # --- engines --------------------------------------------------------------------------------------------------------
+
+
+def read_url(text: str) -> URL:
+    """A database's URL. `postgres://`, as many hosts spell it, is `postgresql://`."""
+    url = make_url(text)
+    return url.set(drivername="postgresql") if url.drivername == "postgres" else url
 
 
 def _sqlite_engine(url: URL, settings: Settings) -> Engine:
@@ -215,8 +222,6 @@ def _sqlite_engine(url: URL, settings: Settings) -> Engine:
 
 
 def _postgres(url: URL, settings: Settings) -> Engine:
-    if url.drivername == "postgres":  # the spelling many hosts hand out
-        url = url.set(drivername="postgresql")
     connect: dict[str, Any] = {
         "connect_timeout": 5,
         "application_name": "loyalty",

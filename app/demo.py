@@ -17,13 +17,13 @@ from uuid import UUID
 
 import httpx
 import typer
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from app import clients, schema
 from app.baskets import batches, purchase_body, read_baskets
 from app.config import Settings
-from app.db import Database
+from app.db import Database, read_url
 from app.money import show
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "pos-2017-01-first-1000.jsonl.gz"
@@ -130,7 +130,7 @@ def _fresh_database(database_url: str | None, folder: Path) -> Iterator[str]:
     if database_url is None:
         yield f"sqlite:///{folder}/demo.db"
         return
-    url = make_url(database_url)
+    url = read_url(database_url)
     if url.get_backend_name() == "sqlite":
         if url.database and Path(url.database).exists():
             raise typer.BadParameter(f"{url.database} exists; the demo wants a fresh file")

@@ -30,6 +30,7 @@ from app.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
+    OutcomeUnknown,
     PreconditionFailed,
     PreconditionRequired,
     Problem,
@@ -55,7 +56,7 @@ IfMatch = Annotated[str | None, Header(alias="If-Match", description="The `ETag`
 
 READING = (Unauthenticated, Forbidden, InvalidRequest, Busy)
 """What any route may refuse with."""
-WRITING = (*READING, InvalidJson, BodyTooLarge, BodyTimeout, UnsupportedMediaType)
+WRITING = (*READING, InvalidJson, BodyTooLarge, BodyTimeout, UnsupportedMediaType, OutcomeUnknown)
 """What any route with a body may refuse with."""
 
 DEFAULT_BODY_BYTES = 64 * 1024
@@ -177,7 +178,10 @@ def _problem_of(error: Exception) -> Problem:
 async def answer_problem(request: Request, error: Exception) -> Response:
     problem = _problem_of(error)
     request.scope.setdefault("state", {})["problem"] = problem.code
-    return problem_response(problem, request.scope["state"].get("request_id"))
+    response = problem_response(problem, request.scope["state"].get("request_id"))
+    if isinstance(error, HTTPException):
+        response.headers.update(error.headers or {})  # a 405 names the methods there are
+    return response
 
 
 def handle_problems(app: FastAPI) -> None:

@@ -56,6 +56,11 @@ class Problem(Exception):
             body["errors"] = [{"pointer": f.pointer, "code": f.code, "detail": f.detail} for f in self.findings]
         return body | self.extra
 
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may well succeed in a moment."""
+        return self.status >= 500 or self.retry_after is not None
+
     @classmethod
     def help(cls) -> str:
         return cleandoc(cls.__doc__ or "")

@@ -5,6 +5,7 @@ without the other. A business refusal is an outcome too and is kept; a crash, a 
 """
 
 import hashlib
+import hmac
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -77,15 +78,21 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A finished answer: status, bytes, and whether it was given before."""
+    """A finished answer: status, bytes, whether it was given before, and the refusal it is, if it is a new one."""
 
     status: int
     body: bytes
     media_type: str = "application/json"
     replayed: bool = False
+    refusal: Problem | None = None
 
     def response(self) -> Response:
+        """The answer as HTTP. A new refusal is raised, now that it is kept, to leave like any other."""
+        if self.refusal is not None:
+            raise self.refusal
         headers = {"Idempotent-Replayed": "true"} if self.replayed else {}
+        if self.media_type == MEDIA_TYPE:
+            headers["Cache-Control"] = "no-store"
         return Response(self.body, self.status, headers, self.media_type)
 
 
@@ -103,13 +110,18 @@ async def attempt_of(request: Request, client_id: UUID, key: str | None, *, requ
         raise IdempotencyKeyInvalid
     body = await request.json() if await request.body() else None
     told = [request.method, request.scope["route"].path, dict(request.path_params), body]
-    return Attempt(client_id, key, fingerprint(told), request.scope.get("state", {}).get("request_id"))
+    # keyed: a body may be little more than a phone number, which a plain hash would give away
+    mark = hmac.new(request.app.state.pepper, _canonical(told), hashlib.sha256).hexdigest()
+    return Attempt(client_id, key, mark, request.scope.get("state", {}).get("request_id"))
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256 of `value` as canonical JSON (sorted keys, no spaces), in hex."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """SHA-256 of `value` as canonical JSON, in hex."""
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str).encode()
 
 
 def once(session: Session, attempt: Attempt, now: datetime, act: Callable[[], Reply]) -> Reply:
@@ -129,7 +141,7 @@ def once(session: Session, attempt: Attempt, now: datetime, act: Callable[[], Re
         if not problem.final:
             raise
         body = json.dumps(problem.body() | {"request_id": attempt.request_id}, ensure_ascii=False)
-        reply = Reply(problem.status, body.encode(), MEDIA_TYPE)
+        reply = Reply(problem.status, body.encode(), MEDIA_TYPE, refusal=problem)
     session.execute(
         update(IdempotencyRecord)
         .where(IdempotencyRecord.client_id == attempt.client_id, IdempotencyRecord.key == attempt.key)

@@ -70,8 +70,8 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for name in ("httpx", "httpx2", "httpcore"):
-        logging.getLogger(name).setLevel("WARNING")  # at "info" they log whole URLs
+    for name in ("httpx", "httpx2", "httpcore", "alembic"):
+        logging.getLogger(name).setLevel("WARNING")  # at "info" they log whole URLs, or a line per readiness probe
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = name != "uvicorn.access"  # access lines are ours, below

@@ -46,7 +46,8 @@ def read_journal(
 ) -> schemas.JournalPage:
     """Postings in the order they were made, each balanced in itself."""
     after = None if cursor is None else decode(cursor, UUID)[0]
-    wanted = Journal(caller.program, _month(period_from), _month(period_to), account, cause, document_id)
+    since, until = _month("period_from", period_from), _month("period_to", period_to)
+    wanted = Journal(caller.program, since, until, account, cause, document_id)
     rows = database.read(lambda session: queries.journal(session, wanted, after, limit + 1))
     found = page(rows, limit, lambda row: [str(row.id)])
     link_next(request, response, found.next)
@@ -56,7 +57,7 @@ def read_journal(
 @router.get("/trial-balance", responses=answers(*READING), summary="Read the trial balance")
 def read_trial_balance(caller: Finance, database: Db, period_to: Period = None) -> schemas.TrialBalance:
     """Per account and currency, up to and including a month; all of it without one."""
-    until = _month(period_to)
+    until = _month("period_to", period_to)
     rows = database.read(lambda session: queries.balances(session, caller.program, until))
     items = [
         schemas.BalanceRow(
@@ -93,10 +94,10 @@ def _columns(row: Any, answer: type[Answer]) -> dict[str, Any]:
     return {name: getattr(row, name) for name in answer.model_fields if name not in ("period", "month")}
 
 
-def _month(period: str | None) -> date | None:
+def _month(parameter: str, period: str | None) -> date | None:
     if period is None:
         return None
     try:
         return schemas.read_period(period)
     except ValueError:
-        raise InvalidRequest(findings=[Finding("period", "period", "no such month")]) from None
+        raise InvalidRequest(findings=[Finding(parameter, "period", "no such month")]) from None

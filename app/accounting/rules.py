@@ -105,7 +105,7 @@ def allocate(
         exact = min(points_price, Fraction(consideration))
     else:
         exact = consideration * points_price / together if together else Fraction(0)
-    share = min(round_to_int(exact, rounding), consideration)
+    share = round_to_int(exact, rounding)  # at most the consideration, which is a whole number
     residue = round((exact - share) * MILLION)
     return Allocation(share, residue, tuple(spread(consideration - share, _weights(goods_prices))))
 

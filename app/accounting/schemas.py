@@ -8,7 +8,7 @@ from pydantic import Field
 
 from app.wire import Answer, Stamp
 
-Period = Annotated[str, Field(pattern=r"^\d{4}-\d{2}$", examples=["2026-11"])]
+Period = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}$", examples=["2026-11"])]
 
 
 class AccountOut(Answer):

@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
+import structlog
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
@@ -75,9 +76,16 @@ def fold(database: db.Database) -> int:
     """Adds all waiting changes to their cohorts, one database transaction per cohort; answers how many changes.
 
     Two folds at once, or one that dies half-way, are harmless: a change is deleted in the transaction that adds it.
+    A cohort that cannot be folded is logged and left as it is; the others go on.
     """
     waiting = database.read(lambda session: session.scalars(select(CohortChangeRow.cohort_id).distinct()).all())
-    return sum(database.write(partial(_fold_cohort, cohort_id=cohort_id)) for cohort_id in sorted(waiting))
+    folded = 0
+    for cohort_id in sorted(waiting):
+        try:
+            folded += database.write(partial(_fold_cohort, cohort_id=cohort_id))
+        except Exception:
+            structlog.get_logger().exception("a cohort could not be folded", cohort=str(cohort_id))
+    return folded
 
 
 def _fold_cohort(session: Session, cohort_id: UUID) -> int:

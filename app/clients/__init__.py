@@ -7,7 +7,16 @@ an HMAC; a client may hold two live keys, so that keys rotate without a gap. A r
 
 from app.clients.routes import check_routes, keyed, needs, public, scope_of
 from app.clients.rules import KINDS, SCOPES, Caller, Kind
-from app.clients.service import NewKey, TooManyKeys, create_client, create_key, find_client, list_keys, revoke_key
+from app.clients.service import (
+    NewKey,
+    TooManyKeys,
+    create_client,
+    create_key,
+    find_client,
+    is_live,
+    list_keys,
+    revoke_key,
+)
 
 __all__ = [
     "KINDS",
@@ -20,6 +29,7 @@ __all__ = [
     "create_client",
     "create_key",
     "find_client",
+    "is_live",
     "keyed",
     "list_keys",
     "needs",

@@ -66,12 +66,12 @@ def create_key(
     scopes: Collection[str] | None = None,
     expires_at: datetime | None = None,
 ) -> NewKey:
-    """A new key of a client; `scopes` None gives those of its kind. TooManyKeys for a third live one."""
+    """A new key of a client; `scopes` None gives those of its last key, or of its kind. TooManyKeys for a third one."""
     client = session.execute(select(Client).where(Client.id == client_id).with_for_update()).scalar_one()
     live = select(func.count()).where(ApiKey.client_id == client_id, _live(now))
     if session.execute(live).scalar_one() >= _LIVE_KEYS:
         raise TooManyKeys
-    chosen = KINDS[client.kind] if scopes is None else scopes  # type: ignore[index]  # a CHECK holds the kind
+    chosen = _usual_scopes(session, client) if scopes is None else scopes
     if unknown := unknown_scopes(chosen):
         raise ValueError(f"unknown scopes: {', '.join(unknown)}")
     secret = new_secret(client.kind)
@@ -85,6 +85,12 @@ def create_key(
     }
     db.insert_rows(session, ApiKey, [row])
     return NewKey(client_id, secret.public_id, secret.text)
+
+
+def _usual_scopes(session: Session, client: Client) -> Collection[str]:
+    keys = select(ApiKey.scopes).where(ApiKey.client_id == client.id).order_by(ApiKey.created_at.desc()).limit(1)
+    last = session.scalars(keys).one_or_none()
+    return KINDS[client.kind] if last is None else last  # type: ignore[index]  # a CHECK holds the kind
 
 
 def revoke_key(session: Session, public_id: str, now: datetime) -> bool:
@@ -113,6 +119,15 @@ def authenticate(session: Session, text: str, pepper: bytes, now: datetime) -> C
         raise Unauthenticated
     stores = None if found.stores is None else frozenset(found.stores)
     return Caller(found.id, found.kind, found.program_id, frozenset(found.scopes), stores)
+
+
+def is_live(session: Session, text: str, pepper: bytes, now: datetime) -> bool:
+    """Whether a key would be accepted."""
+    try:
+        authenticate(session, text, pepper, now)
+    except Unauthenticated:
+        return False
+    return True
 
 
 def _live(now: datetime) -> ColumnElement[bool]:

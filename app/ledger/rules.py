@@ -12,12 +12,12 @@ MOST_POINTS = 2**53 - 1
 """The largest balance; every reader of JSON keeps it exactly."""
 
 
-MOST_GRANTED = 9_000_000_000_000
-"""The largest lot: in millionths of a point it still is a 64-bit number."""
+MOST_GRANTED = 10**10
+"""The largest lot: what a batch of 500 expects to be used, in millionths of a point, still is a 64-bit number."""
 
 
 class TooManyPoints(Problem):
-    """The points would pass the largest number that all parties can hold exactly (2^53 - 1; 9 * 10^12 at once)."""
+    """The points would pass the largest number that all parties can hold exactly (2^53 - 1; 10^10 at once)."""
 
     status, code, title, final = 422, "too_many_points", "That is more points than an account can hold", True
 

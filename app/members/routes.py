@@ -1,7 +1,7 @@
 """Members over HTTP: enrol, look up, change; balance, entries, lots."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Request, Response
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app import idempotency, ledger
 from app.clients import Caller, keyed, needs
 from app.edge import READING, WRITING, Db, IfMatch, Now, StrictRoute, revision_in
-from app.errors import CursorInvalid, NotFound, PreconditionFailed, PreconditionRequired, answers
+from app.errors import CursorInvalid, NotFound, OutcomeUnknown, PreconditionFailed, PreconditionRequired, answers
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.members import service
 from app.members.rules import (
@@ -29,6 +29,7 @@ from app.members.schemas import (
     LookupOut,
     LotOut,
     LotPage,
+    MemberBrief,
     MemberChange,
     MemberIn,
     MemberOut,
@@ -44,13 +45,14 @@ from app.programs import timeline
 router = APIRouter(prefix="/v1/members", tags=["members"], route_class=StrictRoute)
 
 _EXAMPLE = {"by card": {"value": {"identifiers": [{"kind": "card", "value": "900"}], "profile": {"language": "en"}}}}
+_EXAMPLE_PHONE = {"kind": "phone", "value": "+14155550100"}
 _KEYED = (*WRITING, *idempotency.REFUSALS)
 
 
 @router.post(
     "",
     status_code=201,
-    response_model=MemberOut,
+    response_model=MemberBrief,
     responses=answers(*_KEYED, IdempotencyKeyMissing, IdentifierInvalid, IdentifierTaken),
     summary="Enrol a member",
 )
@@ -61,11 +63,13 @@ def enrol(
     database: Db,
     now: Now,
 ) -> Response:
+    """Under at least one identifier. Answers no personal data: read the member for that."""
+
     def act(session: Session) -> Reply:
         identifiers = [_normalised(session, caller.program, item, now) for item in body.identifiers]
         profile = body.profile.model_dump()
         member_id = service.enrol(session, caller.program, identifiers, now, **profile)
-        return Reply(201, _member(service.read(session, caller.program, member_id)).model_dump_json().encode())
+        return Reply(201, _brief(service.read(session, caller.program, member_id)).model_dump_json().encode())
 
     return idempotency.carry_out(database, attempt, now, act)
 
@@ -115,7 +119,7 @@ def read_member(
 )
 def change_member(
     member_id: UUID,
-    body: MemberChange,
+    body: Annotated[MemberChange, Body(openapi_examples={"suspend": {"value": {"status": "suspended"}}})],
     caller: Annotated[Caller, needs("members:write")],
     database: Db,
     now: Now,
@@ -136,33 +140,33 @@ def change_member(
 
 @router.post(
     "/{member_id}/identifiers",
-    response_model=MemberOut,
+    response_model=MemberBrief,
     responses=answers(*_KEYED, NotFound, IdentifierInvalid, IdentifierTaken),
     summary="Add an identifier",
 )
 def add_identifier(
     member_id: UUID,
-    body: IdentifierIn,
+    body: Annotated[IdentifierIn, Body(openapi_examples={"phone": {"value": _EXAMPLE_PHONE}})],
     caller: Annotated[Caller, needs("members:write")],
     attempt: Annotated[Attempt, keyed("members:write")],
     database: Db,
     now: Now,
 ) -> Response:
-    """Adding one the member already has changes nothing."""
+    """Adding one the member already has changes nothing. Answers no personal data."""
 
     def act(session: Session) -> Reply:
         identifier = _normalised(session, caller.program, body, now)
         enrolled = service.add_identifier(session, caller.program, member_id, identifier)
-        return Reply(200, _member(enrolled).model_dump_json().encode())
+        return Reply(200, _brief(enrolled).model_dump_json().encode())
 
     return idempotency.carry_out(database, attempt, now, act)
 
 
 @router.delete(
-    "/{member_id}/identifiers/{kind}/{value}",
+    "/{member_id}/identifiers/{kind}/{value:path}",
     status_code=204,
     response_class=Response,
-    responses=answers(*READING, NotFound, IdentifierInvalid, LastIdentifier),
+    responses=answers(*READING, OutcomeUnknown, NotFound, IdentifierInvalid, LastIdentifier),
     summary="Remove an identifier",
 )
 def remove_identifier(
@@ -257,19 +261,27 @@ def list_lots(
     return answer
 
 
+def _brief(enrolled: service.Enrolled) -> MemberBrief:
+    return MemberBrief.model_validate(_facts(enrolled))
+
+
 def _member(enrolled: service.Enrolled) -> MemberOut:
-    gates = GATES[enrolled.member.status]
-    return MemberOut.model_validate(
-        {
-            "id": enrolled.member.id,
-            "status": enrolled.member.status,
-            "may_earn": gates.earn,
-            "may_spend": gates.spend,
-            "enrolled_at": enrolled.member.enrolled_at,
-            "identifiers": [{"kind": has.kind, "value": has.value} for has in enrolled.identifiers],
-            "profile": {"name": enrolled.profile.name, "language": enrolled.profile.language},
-        }
-    )
+    personal = {
+        "identifiers": [{"kind": has.kind, "value": has.value} for has in enrolled.identifiers],
+        "profile": {"name": enrolled.profile.name, "language": enrolled.profile.language},
+    }
+    return MemberOut.model_validate(_facts(enrolled) | personal)
+
+
+def _facts(enrolled: service.Enrolled) -> dict[str, Any]:
+    member, gates = enrolled.member, GATES[enrolled.member.status]
+    return {
+        "id": member.id,
+        "status": member.status,
+        "may_earn": gates.earn,
+        "may_spend": gates.spend,
+        "enrolled_at": member.enrolled_at,
+    }
 
 
 def _normalised(session: Session, program_id: UUID, item: IdentifierIn, now: datetime) -> Identifier:

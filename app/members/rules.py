@@ -87,10 +87,10 @@ def normalise(kind: str, value: str, phone_region: str | None = None) -> Identif
 
 
 def _card(value: str) -> str:
-    text = re.sub(r"[\s-]", "", value).upper()
-    if not re.fullmatch(r"[A-Z0-9]{1,64}", text):
+    text = re.sub(r"[\s-]", "", value)
+    if not re.fullmatch(r"[A-Za-z0-9]{1,64}", text):
         raise IdentifierInvalid("a card number has letters and digits only")
-    return text
+    return text.upper()
 
 
 def _partner(value: str) -> str:
@@ -102,7 +102,8 @@ def _phone(value: str, region: str | None) -> str:
         number = phonenumbers.parse(value, region)
     except phonenumbers.NumberParseException:
         raise IdentifierInvalid("a phone number is needed, with its country code: +14155550100") from None
-    if not phonenumbers.is_possible_number(number):
+    # not a local number either, which a till reads out without its area code: it is several people's
+    if phonenumbers.is_possible_number_with_reason(number) != phonenumbers.ValidationResult.IS_POSSIBLE:
         raise IdentifierInvalid("no phone number has this length")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 

@@ -98,6 +98,16 @@ class ProfileOut(Answer):
     language: str | None
 
 
+class MemberBrief(Answer):
+    """A member without their personal data: such answers are kept for retries."""
+
+    id: UUID
+    status: Status
+    may_earn: bool
+    may_spend: bool
+    enrolled_at: Stamp
+
+
 class MemberOut(Answer):
     """A member with their personal data."""
 

@@ -155,9 +155,12 @@ def add_identifier(session: Session, program_id: UUID, member_id: UUID, identifi
 def remove_identifier(
     session: Session, program_id: UUID, member_id: UUID, identifier: Identifier, now: datetime
 ) -> None:
-    """Forgets one identifier. NotFound if the member has no such one, LastIdentifier for the only one."""
+    """Forgets one identifier. NotFound if the member has no such one, LastIdentifier for the only one.
+
+    A closed member may lose even that, so that the card can be enrolled anew.
+    """
     ledger.claim(session, [member_id], now)
-    read(session, program_id, member_id)
+    closed = read(session, program_id, member_id).member.status == "closed"
     theirs = select(func.count()).where(MemberIdentifier.member_id == member_id)
     this = delete(MemberIdentifier).where(
         MemberIdentifier.program_id == program_id,
@@ -167,5 +170,5 @@ def remove_identifier(
     )
     if not getattr(session.execute(this), "rowcount", 0):
         raise NotFound
-    if session.execute(theirs).scalar_one() == 0:
+    if not closed and session.execute(theirs).scalar_one() == 0:
         raise LastIdentifier

@@ -149,7 +149,7 @@ def change_draft(
 def publish_terms(
     program_id: UUID,
     version: int,
-    body: PublishIn,
+    body: Annotated[PublishIn, Body(openapi_examples={"now": {"value": {}}})],
     caller: Annotated[Caller, needs("programs:write")],
     attempt: Annotated[Attempt, keyed("programs:write")],
     database: Db,

@@ -27,7 +27,8 @@ def _currency(code: str) -> str:
 
 @cache
 def _zones() -> frozenset[str]:
-    return frozenset(available_timezones())
+    # "localtime" is whatever this machine is set to, "Factory" a placeholder
+    return frozenset(available_timezones() - {"localtime", "Factory"})
 
 
 def _zone(name: str) -> str:
@@ -163,7 +164,7 @@ class Terms(Request):
 def _account_codes(codes: dict[str, str]) -> dict[str, str]:
     for role in codes:
         if role not in ROLES:
-            raise PydanticCustomError("unknown_account", "unknown account role {role}", {"role": role[:60]})
+            raise PydanticCustomError("unknown_account", "not a role of the chart of accounts")
     chosen = [codes.get(role, default.code) for role, default in ROLES.items()]
     if len(set(chosen)) != len(chosen):
         raise PydanticCustomError("account_code_twice", "two accounts would have the same code")

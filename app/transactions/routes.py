@@ -139,22 +139,27 @@ def record_batch(
     def reply(outcomes: Sequence[Outcome]) -> Reply:
         recorded = iter(outcomes)
         whole = [next(recorded) if isinstance(item, Purchase) else item for item in judged]
-        items = [_item(position, outcome, now, dry_run) for position, outcome in enumerate(whole)]
+        items = [_item(*item, now, dry_run, attempt.request_id) for item in enumerate(whole)]
         return Reply(200, BatchOut(results=items).model_dump_json().encode())
 
+    begun = False
+
     def act(session: Session) -> Reply:
+        nonlocal begun
+        begun = True
         return reply(service.record(session, caller.program, purchases, now, dry_run=dry_run))
 
     if dry_run:
         return database.read(act).response()
     try:
         return _repeatable(database, attempt, now, act)
-    except Problem as problem:
-        if not isinstance(problem, IdempotencyInProgress):
+    except Exception as error:
+        if not begun or (isinstance(error, Problem) and not isinstance(error, IdempotencyInProgress)):
             raise
-    except Exception:
         structlog.get_logger().warning("a batch failed as a whole and runs item by item", exc_info=True)
     apart = [_alone(database, caller.program, purchase, now) for purchase in purchases]
+    if any(isinstance(outcome, Problem) and outcome.passing for outcome in apart):
+        return reply(apart).response()  # not kept: sent again, the items that failed get their chance
     return _repeatable(database, attempt, now, lambda _session: reply(apart))
 
 
@@ -276,12 +281,12 @@ def _status(recorded: Recorded, dry_run: bool) -> int:
     return 200 if dry_run or recorded.duplicate else 201
 
 
-def _item(position: int, outcome: Outcome, now: datetime, dry_run: bool) -> BatchItem:
+def _item(position: int, outcome: Outcome, now: datetime, dry_run: bool, request_id: str | None) -> BatchItem:
     if isinstance(outcome, Recorded):
         answer = _out(outcome, now, dry_run)
         return BatchItem(index=position, status=_status(outcome, dry_run), transaction=answer)
     placed = [found.under(f"/transactions/{position}") for found in outcome.findings]
-    problem = ProblemBody(**type(outcome)(outcome.detail, findings=placed).body())
+    problem = ProblemBody(**type(outcome)(outcome.detail, findings=placed).body(), request_id=request_id)
     return BatchItem(index=position, status=outcome.status, problem=problem)
 
 
