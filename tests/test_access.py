@@ -1,0 +1,504 @@
+"""Who may do what: every route, tried as everybody it is not for. And keys: on the wire, at rest, in logs."""
+
+import hashlib
+import hmac
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+from zlib import crc32
+
+import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select, text
+from sqlalchemy.orm import Session
+
+from app import clients, main, telemetry
+from app.clients import KINDS, SCOPES, TooManyKeys, check_routes, needs, public, scope_of
+from app.clients.models import ApiKey, Client
+from app.clients.rules import new_secret, read_secret
+from app.db import Base
+from app.main import create_app
+from tests.conftest import settings_for
+from tests.shop import PEPPER, TERMS, Shop, make_key, make_program, purchase
+
+ROUTES: dict[str, APIRoute] = {
+    f"{method} {context.path}": context.original_route
+    for context in iter_route_contexts(create_app(settings_for("sqlite:///unused.db")).routes)
+    if isinstance(context.original_route, APIRoute)
+    for method in sorted(context.original_route.methods or ())
+}
+"""Every route of the service."""
+
+CLOSED = {name: scope for name, route in ROUTES.items() if (scope := scope_of(route)) is not None}
+OPEN = [name for name, route in ROUTES.items() if scope_of(route) is None]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request to a route that succeeds for staff: `path` may name the objects of `made`."""
+
+    method: str
+    path: str
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    elsewhere: int = 404
+    """What the staff of another programme are answered."""
+
+
+_KEY = {"Idempotency-Key": "k"}
+_TERMS = "/v1/programs/{program}/terms"
+
+CALLS: dict[str, Call] = {
+    "POST /v1/transactions": Call("POST", "/v1/transactions", purchase("new"), elsewhere=201),
+    "POST /v1/transactions/batch": Call(
+        "POST", "/v1/transactions/batch", {"transactions": [purchase("new")]}, elsewhere=200
+    ),
+    "GET /v1/transactions/{source}/{external_id:path}": Call("GET", "/v1/transactions/store-1/r1"),
+    "POST /v1/transactions/{transaction_id}/claim": Call(
+        "POST", "/v1/transactions/{guest}/claim", {"member": {"card": "900"}}
+    ),
+    "POST /v1/members": Call(
+        "POST", "/v1/members", {"identifiers": [{"kind": "card", "value": "901"}]}, _KEY, elsewhere=201
+    ),
+    "GET /v1/members/lookup": Call("GET", "/v1/members/lookup?card=900"),
+    "GET /v1/members/{member_id}": Call("GET", "/v1/members/{member}"),
+    "PATCH /v1/members/{member_id}": Call(
+        "PATCH", "/v1/members/{member}", {"status": "suspended"}, {"If-Match": '"1"'}
+    ),
+    "POST /v1/members/{member_id}/identifiers": Call(
+        "POST", "/v1/members/{member}/identifiers", {"kind": "partner", "value": "p2"}
+    ),
+    "DELETE /v1/members/{member_id}/identifiers/{kind}/{value:path}": Call(
+        "DELETE", "/v1/members/{member}/identifiers/partner/p1"
+    ),
+    "GET /v1/members/{member_id}/balance": Call("GET", "/v1/members/{member}/balance"),
+    "GET /v1/members/{member_id}/entries": Call("GET", "/v1/members/{member}/entries"),
+    "GET /v1/members/{member_id}/lots": Call("GET", "/v1/members/{member}/lots"),
+    "POST /v1/programs": Call("POST", "/v1/programs", {"code": "third", "name": "Third"}, elsewhere=403),
+    "GET /v1/programs": Call("GET", "/v1/programs", elsewhere=200),
+    "GET /v1/programs/{program_id}": Call("GET", "/v1/programs/{program}"),
+    "POST /v1/programs/{program_id}/terms": Call("POST", _TERMS, TERMS),
+    "GET /v1/programs/{program_id}/terms": Call("GET", _TERMS),
+    "GET /v1/programs/{program_id}/terms/{version}": Call("GET", f"{_TERMS}/1"),
+    "PUT /v1/programs/{program_id}/terms/{version}": Call("PUT", f"{_TERMS}/2", TERMS, {"If-Match": '"1"'}),
+    "POST /v1/programs/{program_id}/terms/{version}/publish": Call("POST", f"{_TERMS}/2/publish", {}),
+    "GET /v1/accounting/accounts": Call("GET", "/v1/accounting/accounts", elsewhere=200),
+    "GET /v1/accounting/journal": Call("GET", "/v1/accounting/journal?document_id={purchase}", elsewhere=200),
+    "GET /v1/accounting/trial-balance": Call("GET", "/v1/accounting/trial-balance", elsewhere=200),
+    "GET /v1/accounting/cohorts": Call("GET", "/v1/accounting/cohorts", elsewhere=200),
+    "GET /v1/proof": Call("GET", "/v1/proof", elsewhere=200),
+}
+"""A good request to each route that needs a key. A new route fails the first test below until it is here."""
+
+
+def test_every_route_is_tried() -> None:
+    """So that no route is added without the questions of this file being asked of it."""
+    assert CALLS.keys() == CLOSED.keys()
+    assert OPEN == ["GET /livez", "GET /readyz", "GET /metrics", "GET /problems/{code}"]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A shop with something of everything, and the ids of it."""
+
+    shop: Shop
+    ids: dict[str, str]
+
+    def call(self, http: TestClient, route: str) -> Any:
+        call = CALLS[route]
+        return http.request(call.method, call.path.format(**self.ids), json=call.body, headers=call.headers)
+
+    def key(self, kind: clients.Kind = "staff", **options: Any) -> TestClient:
+        """A caller with a key of a new client of this programme."""
+        clock, program_id = self.shop.clock, options.pop("program_id", self.shop.program_id)
+        write = self.shop.database.write
+        return self.shop.client(write(lambda session: make_key(session, kind, clock(), program_id, **options)))
+
+    def another_programme(self, code: str) -> UUID:
+        return self.shop.database.write(lambda session: make_program(session, TERMS, self.shop.clock(), code))
+
+
+@pytest.fixture
+def made(shop: Shop) -> Made:
+    bought, guest = shop.post(purchase("r1")).json(), shop.post(purchase("guest", member=None)).json()
+    member = bought["member"]["id"]
+    shop.http.post(f"/v1/members/{member}/identifiers", json={"kind": "partner", "value": "p1"})
+    shop.http.post(f"/v1/programs/{shop.program_id}/terms", json=TERMS)
+    ids = {"member": member, "purchase": bought["id"], "guest": guest["id"], "program": str(shop.program_id)}
+    return Made(shop, ids)
+
+
+def check_problem(response: Any, status: int, code: str) -> None:
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_nobody_comes_in(made: Made, subtests: pytest.Subtests) -> None:
+    """Without a key, or with one that is malformed, unknown, expired or revoked: 401, which says nothing of why."""
+    shop, good = made.shop, made.shop.keys["staff"]
+    expiring = made.key(expires_at=shop.clock() + timedelta(minutes=1))
+    revoked = made.key()
+    shop.database.write(lambda session: clients.revoke_key(session, public_id_of(revoked), shop.clock()))
+    shop.clock.forward(minutes=1)
+    nobodies = [
+        TestClient(shop.app),
+        *(TestClient(shop.app, headers={"Authorization": value}) for value in (good, f"Basic {good}", "Bearer", "")),
+        *(shop.client(value) for value in ("x", good[:-1], good + "0", good.upper(), new_secret("staff").text)),
+        expiring,
+        revoked,
+    ]
+    for route in CLOSED:
+        with subtests.test(route=route):
+            bodies = set()
+            for http in nobodies:
+                response = made.call(http, route)
+                check_problem(response, 401, "unauthenticated")
+                assert response.headers["WWW-Authenticate"] == "Bearer"
+                bodies.add(json.dumps(response.json() | {"request_id": None}))
+            assert len(bodies) == 1
+
+
+def public_id_of(http: TestClient) -> str:
+    return http.headers["Authorization"].split("_")[2]
+
+
+def test_the_scope_decides(made: Made, subtests: pytest.Subtests) -> None:
+    """All scopes but the one are not enough; the one alone is."""
+    for route, scope in CLOSED.items():
+        with subtests.test(route=route):
+            check_problem(made.call(made.key(scopes=SCOPES.keys() - {scope}), route), 403, "forbidden")
+            program_id = None if scope == "programs:create" else made.shop.program_id
+            response = made.call(made.key(scopes={scope}, program_id=program_id), route)
+            assert response.status_code in (200, 201, 204), response.text
+
+
+def test_another_programme_sees_nothing_of_this_one(made: Made, subtests: pytest.Subtests) -> None:
+    """Its objects do not exist for them; lists are their own. What they post lands in their programme."""
+    shop = made.shop
+    before = shop.get("/v1/accounting/journal"), shop.get(f"/v1/members/{made.ids['member']}")
+    for number, route in enumerate(CLOSED):
+        with subtests.test(route=route):
+            stranger = made.key(program_id=made.another_programme(f"p{number}"))
+            response = made.call(stranger, route)
+            assert response.status_code == CALLS[route].elsewhere, response.text
+            assert not any(id_ in response.text for id_ in made.ids.values())
+            assert (shop.get("/v1/accounting/journal"), shop.get(f"/v1/members/{made.ids['member']}")) == before
+            assert stranger.get("/v1/proof").json()["holds"]
+    shop.prove()
+
+
+def test_what_a_kind_of_key_may_do(made: Made) -> None:
+    """The scopes of its kind open exactly their routes. No kind of key creates programmes."""
+    for kind in KINDS:
+        http = made.key(kind)
+        for route, scope in CLOSED.items():
+            response = made.call(http, route)
+            assert (response.status_code != 403) == (scope in KINDS[kind]), (kind, route, response.text)
+    assert all("programs:create" not in scopes for scopes in KINDS.values())
+
+
+def test_the_installation_s_own_key_belongs_to_no_programme(made: Made) -> None:
+    """Though it may read all programmes, it has no members, purchases or books."""
+    key = made.key(program_id=None, scopes=SCOPES)
+    for route in CLOSED:
+        expected = (200, 201) if "/v1/programs" in route else (403,)
+        response = made.call(key, route)
+        assert response.status_code in expected, (route, response.text)
+
+
+def test_anybody_may_ask(shop: Shop) -> None:
+    for route in OPEN:
+        method, path = route.format(code="busy").split()
+        assert TestClient(shop.app).request(method, path).status_code == 200
+
+
+# --- stores ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_terminal_acts_for_its_stores(made: Made) -> None:
+    """Posting for another store is forbidden, and so is posting for none."""
+    terminal = made.key("terminal", stores=["2", "3"])
+    for store in ("1", None):
+        response = terminal.post("/v1/transactions", json=purchase("new", store=store))
+        check_problem(response, 403, "store_not_allowed")
+    bodies = [purchase("a", store="2"), purchase("b", store="1"), purchase("c", store=None), purchase("d", store="3")]
+    results = terminal.post("/v1/transactions/batch", json={"transactions": bodies}).json()["results"]
+    assert [result["status"] for result in results] == [201, 403, 403, 201]
+    assert results[1]["problem"]["code"] == "store_not_allowed"
+    made.shop.prove()
+
+
+def test_a_terminal_sees_its_stores(made: Made) -> None:
+    """Another store's purchases do not exist for it, nor do those without a store."""
+    shop, terminal = made.shop, made.key("terminal", stores=["2"])
+    ours = shop.post(purchase("ours", store="2", member=None)).json()["id"]
+    none = shop.post(purchase("none", store=None, member=None)).json()["id"]
+    for external_id in ("r1", "guest", "none", "never"):
+        check_problem(terminal.get(f"/v1/transactions/store-1/{external_id}"), 404, "not_found")
+    for transaction_id in (made.ids["guest"], none):
+        for dry_run in (True, False):
+            path = f"/v1/transactions/{transaction_id}/claim"
+            response = terminal.post(path, json={"member": {"card": "900"}}, params={"dry_run": dry_run})
+            check_problem(response, 404, "not_found")
+    assert terminal.get("/v1/transactions/store-1/ours").status_code == 200
+    claim = terminal.post(f"/v1/transactions/{ours}/claim", json={"member": {"card": "900"}})
+    assert claim.status_code == 201, claim.text
+    shop.prove()
+
+
+# --- at start-up ----------------------------------------------------------------------------------------------------
+
+
+def test_a_route_without_a_scope_fails_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deny by default: the service does not come up with a route that forgot to say who may call it."""
+    forgetful = APIRouter(prefix="/v1")
+    forgetful.add_api_route("/forgotten", lambda: None, methods=["GET"])
+    monkeypatch.setattr(main, "operations", forgetful)
+    with pytest.raises(RuntimeError, match=r"routes without a scope: \['GET'\] .*/forgotten"):
+        create_app(settings_for("sqlite:///unused.db"))
+
+
+def test_check_routes_finds_each_and_only_those() -> None:
+    """Also inside nested routers, where a dependency of the outer one counts for the inner."""
+    app, outer, inner = FastAPI(), APIRouter(prefix="/outer"), APIRouter(prefix="/inner")
+    for router, name in ((outer, "a"), (inner, "b")):
+        router.add_api_route(f"/{name}", lambda: None)
+    inner.add_api_route("/c", lambda: None, dependencies=[public()])
+    inner.add_api_route("/d", lambda: None, dependencies=[needs("members:read")])
+    outer.include_router(inner)
+    app.include_router(outer)
+    with pytest.raises(RuntimeError) as refused:
+        check_routes(app)
+    assert [path in str(refused.value) for path in ("/a", "/b", "/c", "/d")] == [True, True, False, False]
+
+
+def test_an_unknown_scope_cannot_be_written() -> None:
+    with pytest.raises(ValueError, match="unknown scope members:raed"):
+        needs("members:raed")
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+def test_two_live_keys_at_most(shop: Shop) -> None:
+    """The one in use and its successor. Expired and revoked ones do not count."""
+
+    def make(session: Session, **options: Any) -> clients.NewKey:
+        return clients.create_key(session, client_id, PEPPER.encode(), shop.clock(), **options)
+
+    write = shop.database.write
+    client_id = write(
+        lambda session: clients.create_client(session, "terminal", "till", shop.clock(), program_id=shop.program_id)
+    )
+    first = write(make)
+    write(lambda session: make(session, expires_at=shop.clock() + timedelta(days=1)))
+    with pytest.raises(TooManyKeys):
+        write(make)
+    shop.clock.forward(days=1)
+    third = write(make)
+    with pytest.raises(TooManyKeys):
+        write(make)
+    assert write(lambda session: clients.revoke_key(session, first.public_id, shop.clock()))
+    assert not write(lambda session: clients.revoke_key(session, first.public_id, shop.clock()))
+    fourth = write(make)
+    alive = [shop.client(key.text).get("/v1/members/lookup?card=1").status_code for key in (first, third, fourth)]
+    assert alive == [401, 404, 404]
+
+
+@given(
+    kind=st.sampled_from(sorted(KINDS)), position=st.integers(0, 200), other=st.sampled_from("0123456789abcdefxyz_A ")
+)
+@settings(max_examples=300, derandomize=True, deadline=None)
+def test_a_damaged_key_is_no_key(kind: str, position: int, other: str) -> None:
+    """The checksum finds any one wrong character, without asking the database."""
+    good = new_secret(kind)
+    assert read_secret(good.text) == good
+    place = position % len(good.text)
+    damaged = good.text[:place] + other + good.text[place + 1 :]
+    assert read_secret(damaged) == (good if damaged == good.text else None)
+    assert read_secret(good.text + other) is None
+    assert read_secret(good.text[:-1]) is None
+
+
+def test_another_secret_under_a_known_id(shop: Shop) -> None:
+    """A well-formed key with somebody's public id and the wrong secret is nobody's."""
+    theirs, mine = read_secret(shop.keys["staff"]), new_secret("staff")
+    assert theirs is not None
+    text_ = mine.text.replace(mine.public_id, theirs.public_id)
+    forged = text_[:-8] + f"{crc32(text_[:-9].encode()):08x}"
+    assert read_secret(forged) is not None
+    check_problem(shop.client(forged).get("/v1/programs"), 401, "unauthenticated")
+
+
+def test_only_a_keyed_hash_of_a_key_is_stored(shop: Shop) -> None:
+    """Whoever reads the database cannot call the service, and without the pepper cannot even check a guess."""
+    with shop.database.engine.connect() as connection:
+        stored = connection.execute(select(ApiKey.public_id, ApiKey.secret_hash)).all()
+    hashes = {row.public_id: row.secret_hash for row in stored}
+    everything = dump(shop)
+    for key in shop.keys.values():
+        _, _, public_id, secret, _ = key.split("_")
+        assert hashes[public_id] == hmac.new(PEPPER.encode(), secret.encode(), hashlib.sha256).hexdigest()
+        assert secret not in everything
+        assert hashlib.sha256(secret.encode()).hexdigest() not in everything
+    assert PEPPER not in everything
+    assert len(set(hashes.values())) == len(shop.keys)
+
+
+def dump(shop: Shop) -> str:
+    """Every value of every table, as text."""
+    with shop.database.engine.connect() as connection:
+        rows = [row for table in Base.metadata.tables.values() for row in connection.execute(select(table))]
+    return "\n".join(str(value) for row in rows for value in row)
+
+
+def test_the_pepper_is_needed(shop: Shop) -> None:
+    """With another pepper, every key is wrong."""
+    shop.app.state.pepper = b"another pepper of more than 32 characters"
+    check_problem(shop.http.get("/v1/programs"), 401, "unauthenticated")
+
+
+def test_a_client_keeps_its_stores_and_programme(shop: Shop) -> None:
+    """What a key may do hangs on the client, so a successor can do no more."""
+    with shop.database.engine.connect() as connection:
+        programmes = set(connection.execute(select(Client.program_id)).scalars())
+    assert programmes == {shop.program_id, None}
+
+
+# --- logs -----------------------------------------------------------------------------------------------------------
+
+
+CARD, PHONE, EMAIL, NAME = "CANARYCARD5318", "+14155550199", "canary.5318@example.com", "Canary Mustermann"
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], str]]:
+    """All that the service logs at level debug, as it would write it to standard error."""
+    lines = io.StringIO()
+    for caller in ("httpx", "httpx2", "httpcore", "httpcore2"):  # the test's own client logs what it asks for
+        monkeypatch.setattr(logging.getLogger(caller), "disabled", True)
+    with redirect_stderr(lines):
+        telemetry.configure_logging("debug")
+        yield lines.getvalue
+    telemetry.configure_logging("error")
+    assert sys.stderr is not lines
+
+
+def check_no_canary(shop: Shop, words: str) -> None:
+    secrets = [key.split("_")[3] for key in shop.keys.values()]
+    for canary in (CARD, PHONE, PHONE[2:], EMAIL, NAME, "Mustermann", PEPPER, *secrets):
+        assert canary.lower() not in words.lower()
+
+
+def _ask_everything(shop: Shop) -> list[Any]:
+    """Requests full of personal data, accepted and refused, right and wrong."""
+    http, key = shop.http, {"Idempotency-Key": "k1"}
+    identifiers = [
+        {"kind": "card", "value": CARD},
+        {"kind": "phone", "value": PHONE},
+        {"kind": "email", "value": EMAIL},
+    ]
+    body = {"identifiers": identifiers, "profile": {"name": NAME}}
+    member = http.post("/v1/members", json=body, headers=key).json()["id"]
+    guest = shop.post(purchase("guest", member=None)).json()["id"]
+    path = f"/v1/members/{member}"
+    return [
+        http.post("/v1/members", json=body, headers={"Idempotency-Key": "k2"}),
+        http.post("/v1/members", json=body | {"identifiers": identifiers[:1]}, headers=key),
+        http.post("/v1/members", json=body | {NAME.lower(): 1}, headers={"Idempotency-Key": "k3"}),
+        http.post("/v1/members", json={"identifiers": [{"kind": NAME, "value": CARD}]}, headers=key),
+        http.post("/v1/members", content=json.dumps(body)[:-1], headers=key | {"Content-Type": "application/json"}),
+        http.post("/v1/members", content=json.dumps(body), headers=key | {"Content-Type": "text/plain"}),
+        shop.client("terminal").post("/v1/members", json=body, headers=key),
+        shop.client(shop.keys["staff"] + "0").post("/v1/members", json=body, headers=key),
+        http.get("/v1/members/lookup", params={"card": CARD, "phone": PHONE}),
+        http.get("/v1/members/lookup", params={"card": CARD + "!"}),
+        http.get("/v1/members/lookup", params={"partner": NAME}),
+        http.get(f"/v1/{EMAIL}"),
+        http.get(f"/v1/members/{CARD}"),
+        http.patch(path, json={"profile": {"name": NAME, "language": NAME}}, headers={"If-Match": '"1"'}),
+        http.patch(path, json={"profile": {"name": NAME}}, headers={"If-Match": f'"{CARD}"'}),
+        http.delete(f"{path}/identifiers/phone/{PHONE}9"),
+        http.delete(f"{path}/identifiers/card/{CARD}9"),
+        http.post(f"{path}/identifiers", json={"kind": "email", "value": NAME}),
+        shop.post(purchase("r2", member={"card": CARD}, total=1001)),
+        shop.post(purchase("r2", member={"card": CARD}, total=-1)),
+        shop.post(purchase("r2", member={"email": EMAIL + "x"})),
+        shop.post(purchase("r2", member={"card": CARD, "phone": PHONE})),
+        http.post(f"/v1/transactions/{guest}/claim", json={"member": {"phone": PHONE + "99999"}}),
+        http.post(f"/v1/transactions/{guest}/claim", json={"member": {"email": f"x{EMAIL}"}}),
+    ]
+
+
+def test_nothing_personal_in_logs_or_refusals(shop: Shop, log: Callable[[], str]) -> None:
+    """Canaries in every place where a card, a phone, an address, a name or a key can stand."""
+    for response in _ask_everything(shop):
+        if response.status_code >= 400:
+            check_no_canary(shop, response.text.replace(NAME.lower(), "its own key"))
+            assert response.json()["request_id"] in log()
+    lines = [json.loads(line) for line in log().splitlines()]
+    assert len([line for line in lines if line["event"] == "request"]) >= 24
+    check_no_canary(shop, log())
+
+
+def test_nothing_personal_in_the_log_of_a_crash(
+    shop: Shop, log: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database quotes the row it refuses: `Key (value)=(...) already exists`. The log says only what kind it was."""
+    shop.post(purchase(member={"card": CARD}))
+    quoted: list[str] = []
+
+    def insert_twice(session: Session, *_rest: object) -> None:
+        copy = text(
+            "INSERT INTO member_identifier (program_id, kind, value, member_id) "
+            f"SELECT program_id, kind, '{CARD}', member_id FROM member_identifier WHERE kind = :kind"
+        )
+        try:
+            session.execute(copy, {"kind": "card", "name": NAME})
+        except Exception as error:
+            quoted.append(f"{error} {getattr(error, 'orig', '')}")
+            raise
+
+    monkeypatch.setattr("app.ledger.write", insert_twice)
+    body = purchase("r2", member={"card": CARD}, cashier=NAME)
+    check_problem(shop.post(body), 500, "internal_error")
+    answer = shop.batch([body])[0]
+    assert answer["status"] == 500
+    check_no_canary(shop, json.dumps(answer))
+    assert all(CARD in words for words in quoted)
+    assert "IntegrityError" in log()
+    check_no_canary(shop, log())
+
+
+def test_a_defect_is_found_by_its_request_id(
+    shop: Shop, log: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer says nothing but the id; the log has the place, and neither has the request."""
+
+    def explode(*_args: object) -> None:
+        raise LookupError("a defect")
+
+    monkeypatch.setattr("app.ledger.write", explode)
+    request_id = "the-till-s-own.id-1"
+    response = shop.http.post(
+        "/v1/transactions", json=purchase(member={"card": CARD}), headers={"X-Request-Id": request_id}
+    )
+    check_problem(response, 500, "internal_error")
+    assert response.json()["request_id"] == response.headers["x-request-id"] == request_id
+    found = [json.loads(line) for line in log().splitlines() if request_id in line]
+    assert [line["event"] for line in found] == ["unhandled", "request"]
+    assert found[0]["exception"][0]["type"] == "LookupError"
+    assert "explode" in found[0]["exception"][0]["frames"][-1]
+    assert found[1]["status"] == 500
+    check_no_canary(shop, log())
