@@ -164,7 +164,7 @@ def _lasting(result: dict[str, Any]) -> dict[str, Any]:
 
 def test_fifty_identical_purchases_at_once_accrue_once(engines: Engines, engine: str) -> None:
     """Fifty connections at two processes, the same receipt in each: one 201, everybody else is told so."""
-    body = purchase_body(next(read_baskets(SAMPLE)))
+    body = next(purchase_body(basket) for basket in read_baskets(SAMPLE) if points_of(basket))
     with served(engines, engine) as shop:
 
         def post(_: int) -> tuple[int, bool]:
@@ -178,6 +178,6 @@ def test_fifty_identical_purchases_at_once_accrue_once(engines: Engines, engine:
         assert answers.count((201, False)) == 1
         assert answers.count((200, True)) == 49
         with shop.database.engine.connect() as connection:
-            assert connection.execute(text("SELECT count(*) FROM point_entry")).scalar_one() <= 1
+            assert connection.execute(text("SELECT count(*) FROM point_entry")).scalar_one() == 1
             assert connection.execute(text('SELECT count(*) FROM "transaction"')).scalar_one() == 1
         shop.state()
