@@ -26,7 +26,7 @@ run: .venv/run
 	@PORT=$(PORT) $(BIN)/loyalty run
 
 test: check
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: .venv/dev
 	$(BIN)/ruff check .

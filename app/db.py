@@ -73,9 +73,10 @@ class Instant(TypeDecorator[datetime]):
         return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        if value is None or dialect.name != "sqlite":
-            return value
-        return value.astimezone(UTC).isoformat(timespec="microseconds")
+        if value is None:
+            return None
+        instant = value.astimezone(UTC)  # PostgreSQL takes no offset beyond 15:59
+        return instant.isoformat(timespec="microseconds") if dialect.name == "sqlite" else instant
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         if value is None or dialect.name != "sqlite":
@@ -102,6 +103,10 @@ class Base(DeclarativeBase):
         dict[str, Any]: JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql"),
         list[str]: JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql"),
     }
+
+
+NO_ROWID = {"sqlite_with_rowid": False}
+"""Table argument of append-only tables: on SQLite a rowid is one more key by which INSERT OR REPLACE hits a row."""
 
 
 class Database:

@@ -60,6 +60,9 @@ WRITING = (*READING, InvalidJson, BodyTooLarge, BodyTimeout, UnsupportedMediaTyp
 """What any route with a body may refuse with."""
 
 DEFAULT_BODY_BYTES = 64 * 1024
+DEEPEST = 32
+"""How deeply a body may nest; what we take nests less than ten deep."""
+
 _DRAIN_SECONDS = 10.0
 
 
@@ -74,6 +77,7 @@ def parse_json(body: bytes) -> Any:
         )
         if b"\\ud" in body.lower():  # an escaped surrogate; alone it is not a character and no database takes it
             json.dumps(value, ensure_ascii=False).encode("utf-8")
+        _check_depth(value, DEEPEST)
     except RecursionError:
         raise InvalidJson("the document is nested too deeply") from None
     except UnicodeError:
@@ -83,6 +87,14 @@ def parse_json(body: bytes) -> Any:
     except ValueError as error:
         raise InvalidJson(str(error) if isinstance(error, _Refused) else "a number is too long") from None
     return value
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if left == 0:
+        raise RecursionError
+    for child in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(child, dict | list):
+            _check_depth(child, left - 1)
 
 
 class _Refused(ValueError):
@@ -149,19 +161,15 @@ def problem_response(problem: Problem, request_id: str | None) -> Response:
     return Response(body, problem.status, headers, MEDIA_TYPE)
 
 
-_PYDANTIC_CODES = {"missing": "missing", "extra_forbidden": "unknown_field"}
-
-
 def findings_of(error: RequestValidationError) -> list[Finding]:
     """Pydantic's errors as findings. The input is never echoed."""
     found = []
     for item in error.errors():
         location = list(item["loc"])
-        code = _PYDANTIC_CODES.get(item["type"], item["type"])
         if location and location[0] == "body":
-            found.append(finding(location[1:], code, item["msg"]))
+            found.append(finding(location[1:], item["type"], item["msg"]))
         else:
-            found.append(Finding(".".join(str(step) for step in location[1:]), code, item["msg"]))
+            found.append(Finding(".".join(str(step) for step in location[1:]), item["type"], item["msg"]))
     return found
 
 

@@ -118,6 +118,11 @@ def shop(database_url: str, clock: TestClock) -> Iterator[Shop]:
         yield shop
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no process is left with them at the end."""
+    items.sort(key=lambda item: item.path.name != "test_real_baskets.py")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = [
         report for report in terminalreporter.stats.get("skipped", []) if postgres.WHY_NONE in str(report.longrepr)

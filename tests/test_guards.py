@@ -211,6 +211,15 @@ def test_replace_is_refused_on_any_unique_key_and_any_connection(stocked: Shop) 
     plain.dispose()
 
 
+def test_tables_of_facts_have_no_rowid_to_be_replaced_by(stocked: Shop) -> None:
+    if stocked.database.engine.dialect.name == "postgresql":
+        pytest.skip("PostgreSQL has no rowid")
+    with stocked.database.engine.connect() as connection:
+        for table in ("journal_posting", "point_entry", "transaction", "transaction_claim", "lot", "program_terms"):
+            with pytest.raises(DatabaseError, match="no such column"):
+                attempt(connection, f'SELECT rowid FROM "{table}"')
+
+
 def test_truncate_is_refused(stocked: Shop) -> None:
     if stocked.database.engine.dialect.name == "sqlite":
         pytest.skip("SQLite has no TRUNCATE")

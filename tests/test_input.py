@@ -187,7 +187,7 @@ NOT_OF_THE_FORM = {
     "300 digits": "9" * 300,
     "an array": "[1]",
     "an object": f'{{"{"a" * 20}": 1}}',
-    "an array of arrays": "[" * 100 + "]" * 100,
+    "an array of arrays": "[" * 20 + "]" * 20,
 }
 """JSON, but not what any target wants in its place: 422."""
 
@@ -666,7 +666,7 @@ def test_answers_are_as_described(fuzzed: Fuzzed, method: str, path: str) -> Non
     operation = schemathesis.openapi.from_asgi("/openapi.json", shop.app)[path][method]
     key = shop.keys["operator" if (method, path) == ("POST", "/v1/programs") else "staff"]
     limits = settings(
-        max_examples=10,
+        max_examples=6,
         derandomize=True,
         deadline=None,
         database=None,

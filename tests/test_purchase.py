@@ -175,6 +175,17 @@ def test_the_clock_may_be_ahead_a_little_and_uploads_late(shop: Shop) -> None:
         assert shop.post(purchase(external_id, occurred_at=occurred_at)).status_code == 201
 
 
+def test_a_retry_after_the_card_was_removed_is_still_a_duplicate(shop: Shop) -> None:
+    member = shop.post(purchase()).json()["member"]["id"]
+    path = f"/v1/members/{member}/identifiers"
+    assert shop.http.post(path, json={"kind": "card", "value": "new"}).status_code == 200
+    assert shop.http.delete(f"{path}/card/900").status_code == 204
+    again = shop.post(purchase())
+    assert (again.status_code, again.json()["duplicate"]) == (200, True)
+    assert shop.post(purchase(member={"card": "new"})).status_code == 200
+    assert shop.post(purchase(member=None)).json()["code"] == "transaction_conflict"
+
+
 # --- late and out of order ------------------------------------------------------------------------------------------
 
 
@@ -441,3 +452,16 @@ def test_in_the_full_profile_a_claim_moves_revenue_of_the_sale_already_posted(sh
     claimed = claim(shop, answer["id"]).json()
     assert [(p["debit"], p["credit"], p["amount"]) for p in claimed["postings"]] == [("4000", "2100", 8)]
     shop.prove()
+
+
+def test_a_line_given_away_is_taken_net_of_vat_at_the_baskets_rate(shop: Shop) -> None:
+    """Two equal articles at 120.00 with 20.00 VAT inside, one of them free: each stands alone at 100.00.
+
+    120 points worth 1.20, 0.96 expected: 100.00 x 0.96 / 200.96 = 0.4777 is deferred.
+    """
+    bought = {"line": 1, "product": "p", "quantity": "1", "amount": 12_000, "tax": 2_000}
+    free = {"line": 2, "product": "p", "quantity": "1", "amount": 12_000, "discount": 12_000}
+    answer = shop.post(purchase(total=12_000, lines=[bought, free])).json()
+    assert answer["postings"][0]["amount"] == 48
+    (lot,) = shop.get(f"/v1/members/{answer['member']['id']}/lots")["items"]
+    assert lot["allocated_exact"] == "47.770701"

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db import Base
+from app.db import NO_ROWID, Base
 
 
 class Account(Base):
@@ -39,6 +39,7 @@ class JournalPosting(Base):
         Index(None, "program_id", "id"),
         Index(None, "program_id", "period"),
         Index(None, "document_id"),
+        NO_ROWID,
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

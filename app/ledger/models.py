@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db import Base
+from app.db import NO_ROWID, Base
 
 
 class PointAccount(Base):
@@ -59,6 +59,7 @@ class Lot(Base):
         ),
         Index(None, "document_id"),
         Index(None, "cohort_id"),
+        NO_ROWID,
     )
 
     member_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -100,6 +101,7 @@ class PointEntry(Base):
         CheckConstraint("number > 0", name="number_positive"),
         CheckConstraint("points <> 0", name="points_not_zero"),
         CheckConstraint("balance_after >= 0", name="balance_after_not_negative"),
+        NO_ROWID,
     )
 
     member_id: Mapped[UUID] = mapped_column(primary_key=True)

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db import Base
+from app.db import NO_ROWID, Base
 
 
 class Program(Base):
@@ -30,6 +30,7 @@ class ProgramTerms(Base):
         UniqueConstraint("program_id", "version"),
         UniqueConstraint("program_id", "effective_from"),
         CheckConstraint("(published_at IS NULL) = (effective_from IS NULL)", name="published_has_start"),
+        NO_ROWID,
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

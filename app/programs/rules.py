@@ -82,15 +82,19 @@ def tax_of(basket: Basket) -> int:
 
 
 def stand_alone_prices(basket: Basket, terms: Terms) -> list[Fraction | int]:
-    """Each line's price before discounts, net of VAT. The VAT in a list price is taken at the rate actually charged."""
-    return [_stand_alone_price(line, terms) for line in basket.lines]
+    """Each line's price before discounts, net of VAT. The VAT in a list price is taken at the rate actually charged;
+    for a line given away, at that of the whole basket."""
+    if not terms.prices_include_tax:
+        return [line.amount for line in basket.lines]
+    paid_in_all = sum(paid(line, terms) for line in basket.lines)
+    kept = Fraction(paid_in_all - tax_of(basket), paid_in_all) if paid_in_all else Fraction(1)
+    return [_before_tax(line, line.amount - line.discount, kept) for line in basket.lines]
 
 
-def _stand_alone_price(line: Line, terms: Terms) -> Fraction | int:
-    discounted = line.amount - line.discount
-    if not terms.prices_include_tax or line.tax == 0:
-        return line.amount
-    return Fraction(line.amount * (discounted - line.tax), discounted)
+def _before_tax(line: Line, discounted: int, kept: Fraction) -> Fraction | int:
+    if discounted == 0:
+        return line.amount * kept
+    return Fraction(line.amount * (discounted - line.tax), discounted) if line.tax else line.amount
 
 
 def check_basket(basket: Basket, terms: Terms) -> list[Finding]:

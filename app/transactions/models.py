@@ -8,14 +8,14 @@ from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, UniqueConstrain
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db import Base
+from app.db import NO_ROWID, Base
 
 
 class TransactionKey(Base):
     """The natural key of a transaction. Unique for ever: this is what makes a purchase earn once."""
 
     __tablename__ = "transaction_key"
-    __table_args__ = (UniqueConstraint("transaction_id"),)
+    __table_args__ = (UniqueConstraint("transaction_id"), NO_ROWID)
 
     program_id: Mapped[UUID] = mapped_column(ForeignKey("program.id"), primary_key=True)
     source: Mapped[str] = mapped_column(primary_key=True)
@@ -37,6 +37,7 @@ class Transaction(Base):
         CheckConstraint("member_id IS NULL OR claimable = 0", name="member_has_nothing_claimable"),
         Index(None, "program_id", "id"),
         Index(None, "member_id"),
+        NO_ROWID,
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -71,7 +72,11 @@ class TransactionClaim(Base):
     """A guest's purchase, claimed by a member later. At most one per transaction. Append-only, by trigger."""
 
     __tablename__ = "transaction_claim"
-    __table_args__ = (UniqueConstraint("transaction_id"), CheckConstraint("points >= 0", name="points_not_negative"))
+    __table_args__ = (
+        UniqueConstraint("transaction_id"),
+        CheckConstraint("points >= 0", name="points_not_negative"),
+        NO_ROWID,
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     transaction_id: Mapped[UUID] = mapped_column(ForeignKey("transaction.id"))

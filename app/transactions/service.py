@@ -246,7 +246,8 @@ def _again(loaded: _Loaded, purchase: Purchase, member: Member) -> Recorded:
     differing = []
     if fingerprint(purchase.content) != stored.row["fingerprint"]:
         differing = list(rules.differences(stored.row["content"], purchase.content))
-    if member != stored.row["member_id"]:
+    gone = isinstance(member, UnknownMember) and stored.row["member_id"] is not None  # the card was removed since
+    if member != stored.row["member_id"] and not gone:
         differing.append(finding(("member",), "differs", "differs from what was recorded"))
     if differing:
         raise TransactionConflict(findings=differing)

@@ -32,6 +32,9 @@ LOT_FACTS = (
 """Everything of a lot but what remains of it."""
 
 
+# Tables of facts have no rowid on SQLite: it is one more key by which INSERT OR REPLACE could hit an old row.
+
+
 def upgrade() -> None:
     op.create_table(
         "idempotency_key",
@@ -162,6 +165,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_program_terms"),
         sa.UniqueConstraint("program_id", "effective_from", name="uq_program_terms_program_id_effective_from"),
         sa.UniqueConstraint("program_id", "version", name="uq_program_terms_program_id_version"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "api_key",
@@ -205,6 +209,7 @@ def upgrade() -> None:
             ["program_id", "debit"], ["account.program_id", "account.code"], name="fk_journal_posting_program_id_debit"
         ),
         sa.PrimaryKeyConstraint("id", name="pk_journal_posting"),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_journal_posting_document_id", "journal_posting", ["document_id"])
     op.create_index("ix_journal_posting_program_id_id", "journal_posting", ["program_id", "id"])
@@ -287,6 +292,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["program_id"], ["program.id"], name="fk_transaction_program_id"),
         sa.ForeignKeyConstraint(["terms_id"], ["program_terms.id"], name="fk_transaction_terms_id"),
         sa.PrimaryKeyConstraint("id", name="pk_transaction"),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_transaction_member_id", "transaction", ["member_id"])
     op.create_index("ix_transaction_program_id_id", "transaction", ["program_id", "id"])
@@ -308,6 +314,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["member_id"], ["point_account.member_id"], name="fk_point_entry_member_id"),
         sa.PrimaryKeyConstraint("member_id", "id", name="pk_point_entry"),
         sa.UniqueConstraint("member_id", "number", name="uq_point_entry_member_id_number"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "transaction_claim",
@@ -321,6 +328,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["transaction_id"], ["transaction.id"], name="fk_transaction_claim_transaction_id"),
         sa.PrimaryKeyConstraint("id", name="pk_transaction_claim"),
         sa.UniqueConstraint("transaction_id", name="uq_transaction_claim_transaction_id"),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_transaction_claim_member_id", "transaction_claim", ["member_id"])
     op.create_table(
@@ -340,6 +348,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("program_id", "source", "external_id", "type", name="pk_transaction_key"),
         sa.UniqueConstraint("transaction_id", name="uq_transaction_key_transaction_id"),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "lot",
@@ -370,6 +379,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["member_id"], ["point_account.member_id"], name="fk_lot_member_id"),
         sa.PrimaryKeyConstraint("member_id", "id", name="pk_lot"),
         sa.UniqueConstraint("member_id", "entry_id", name="uq_lot_member_id_entry_id"),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_lot_cohort_id", "lot", ["cohort_id"])
     op.create_index("ix_lot_document_id", "lot", ["document_id"])
