@@ -337,6 +337,7 @@ OTHER: list[tuple[dict[str, Any], list[str]]] = [
 def test_natural_key_other_content(shop: Shop, subtests: pytest.Subtests) -> None:
     """The fields that differ are named; what the first one held is not."""
     shop.post(purchase(cashier="CANARY"))
+    shop.http.post("/v1/members", json=member_body("901"), headers=KEY)
     for changes, pointers in OTHER:
         with subtests.test(str(pointers)):
             response = shop.post(purchase(cashier="CANARY", **changes))
@@ -353,6 +354,21 @@ def test_natural_key_same_member_by_another_identifier(shop: Shop) -> None:
     shop.http.post(f"/v1/members/{member}/identifiers", json={"kind": "partner", "value": "p1"})
     assert shop.post(purchase(member={"partner": "p1"})).status_code == 200
     assert shop.post(purchase(member={"id": member})).status_code == 200
+
+
+def test_natural_key_after_the_card_was_lost(shop: Shop) -> None:
+    """A late retry still names the old card, which is nobody's by now: it is the same purchase all the same."""
+    first = shop.post(purchase()).json()
+    path = f"/v1/members/{first['member']['id']}/identifiers"
+    shop.http.post(path, json={"kind": "card", "value": "901"})
+    assert shop.http.delete(f"{path}/card/900").status_code == 204
+    again = shop.post(purchase())
+    assert (again.status_code, again.json()["points"], again.json()["balance"]) == (
+        200,
+        first["points"],
+        first["balance"],
+    )
+    assert rows(shop, Member) == 1, "and it enrols nobody"
 
 
 def test_the_same_natural_key_elsewhere_is_another_purchase(shop: Shop) -> None:
