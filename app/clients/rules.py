@@ -24,6 +24,7 @@ SCOPES: dict[str, str] = {
     "programs:write": "change programmes: draft and publish terms",
     "programs:create": "create programmes; for keys that belong to no programme",
     "accounting:read": "read the journal, balances, cohorts and the proof",
+    "accounting:write": "recognise revenue now",
 }
 
 KINDS: dict[Kind, frozenset[str]] = {
