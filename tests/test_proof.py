@@ -18,7 +18,7 @@ TAMPERING = {
     "lifetime_is_sum_of_accruals": "UPDATE point_account SET lifetime = lifetime + 1",
     "entries_are_numbered_without_gaps": "UPDATE point_entry SET number = number + 1 WHERE number = 3",
     "entries_carry_the_running_balance": "UPDATE point_entry SET balance_after = balance_after + 1",
-    "accruals_are_lots": "UPDATE point_entry SET points = points + 1",
+    "accruals_are_lots": "UPDATE point_entry SET points = points + 1, available = available + 1",
     "next_due_is_first_expiry": "UPDATE point_account SET next_due_at = NULL",
     "documents_granted_their_points": "UPDATE \"transaction\" SET points = points + 1 WHERE external_id = 'r1'",
     "deferrals_are_posted": "UPDATE journal_posting SET amount = amount + 1",

@@ -50,6 +50,7 @@ def test_a_purchase_earns_and_defers(shop: Shop) -> None:
     assert answer["points"] == {
         "earned": 10,
         "pending": 0,
+        "spent": 0,
         "qualifying": 10,
         "claimable": 0,
         "reasons": [{"rule": "base", "base": 1000, "points": 10}],

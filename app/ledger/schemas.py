@@ -2,7 +2,7 @@
 
 from datetime import UTC, tzinfo
 
-from app.ledger.rules import Standing
+from app.ledger.rules import Account
 from app.wire import Answer, Stamp
 
 
@@ -12,8 +12,8 @@ class ExpiringOut(Answer):
 
 
 class BalanceOut(Answer):
-    """Points. `available` can be spent now; `held` of them are reserved; `pending` are not available yet; `debt` is
-    owed and will be taken from the next points."""
+    """Points. `available` can be spent now; `held` are reserved for a spend; `pending` are not available yet; `debt` is
+    owed and will be taken from the next points. The balance is available + held + pending - debt."""
 
     available: int
     held: int
@@ -21,11 +21,11 @@ class BalanceOut(Answer):
     debt: int
 
 
-def balance_out(standing: Standing) -> BalanceOut:
-    return BalanceOut(available=standing.available, held=standing.held, pending=standing.pending, debt=standing.debt)
+def balance_out(account: Account) -> BalanceOut:
+    return BalanceOut(available=account.available, held=account.held, pending=account.pending, debt=account.debt)
 
 
-def expiring_out(standing: Standing, zone: tzinfo | None = None) -> ExpiringOut | None:
+def expiring_out(account: Account, zone: tzinfo | None = None) -> ExpiringOut | None:
     """What expires next, with the offset of `zone` (UTC for None)."""
-    first = standing.expiring_next
+    first = account.expiring_next
     return None if first is None else ExpiringOut(points=first.points, at=first.at.astimezone(zone or UTC))

@@ -1,6 +1,6 @@
 """Members over HTTP: enrol, look up, change; balance, entries, lots."""
 
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -89,14 +89,14 @@ def look_up(
         if member_id is None:
             raise NotFound
         status = service.statuses(session, [member_id])[member_id]
-        standing = ledger.standings(session, [member_id], now)[member_id]
+        account = ledger.look(session, [member_id], now, _zone(session, caller.program, now))[member_id]
         return LookupOut(
             id=member_id,
             status=status,
             may_earn=GATES[status].earn,
             may_spend=GATES[status].spend,
-            balance=ledger.balance_out(standing),
-            expiring_next=ledger.expiring_out(standing),
+            balance=ledger.balance_out(account),
+            expiring_next=ledger.expiring_out(account),
         )
 
     return database.read(read)
@@ -181,7 +181,7 @@ def remove_identifier(
 
     def act(session: Session) -> None:
         identifier = _normalised(session, caller.program, IdentifierIn(kind=kind, value=value), now)
-        service.remove_identifier(session, caller.program, member_id, identifier, now)
+        service.remove_identifier(session, caller.program, member_id, identifier)
 
     database.write(act)
     return Response(status_code=204)
@@ -193,18 +193,18 @@ def read_balance(
 ) -> StandingOut:
     """Points that have expired by now are gone from it, whether or not a job has written that down."""
 
-    def read(session: Session) -> ledger.Standing:
+    def read(session: Session) -> ledger.Account:
         service.read(session, caller.program, member_id)
-        return ledger.standings(session, [member_id], now)[member_id]
+        return ledger.look(session, [member_id], now, _zone(session, caller.program, now))[member_id]
 
-    standing = database.read(read)
+    account = database.read(read)
     return StandingOut(
         member_id=member_id,
         at=now,
-        balance=ledger.balance_out(standing),
-        qualifying=standing.qualifying,
-        lifetime=standing.lifetime,
-        expiring_next=ledger.expiring_out(standing),
+        balance=ledger.balance_out(account),
+        qualifying=account.qualifying,
+        lifetime=account.lifetime,
+        expiring_next=ledger.expiring_out(account),
     )
 
 
@@ -248,7 +248,8 @@ def list_lots(
     def read(session: Session) -> LotPage:
         service.read(session, caller.program, member_id)
         found = page(ledger.lots(session, member_id, after, limit + 1), limit, lambda row: [str(row.id)])
-        ladder = ledger.expiry_ladder(session, member_id, now)
+        zone = _zone(session, caller.program, now)
+        ladder = ledger.expiry_ladder(ledger.look(session, [member_id], now, zone, [member_id])[member_id])
         return LotPage(
             items=[LotOut.model_validate(row) for row in found.rows],
             next=found.next,
@@ -286,6 +287,10 @@ def _facts(enrolled: service.Enrolled) -> dict[str, Any]:
 
 def _normalised(session: Session, program_id: UUID, item: IdentifierIn, now: datetime) -> Identifier:
     return normalise(item.kind, item.value, _phone_region(session, program_id, now))
+
+
+def _zone(session: Session, program_id: UUID, now: datetime) -> tzinfo:
+    return timeline(session, program_id).zone_at(now)
 
 
 def _phone_region(session: Session, program_id: UUID, now: datetime) -> str | None:

@@ -125,7 +125,7 @@ def change(
     profile: dict[str, str | None] | None,
 ) -> Enrolled:
     """Changes status or profile of a member still at `revision`, else PreconditionFailed. Closing is for good."""
-    ledger.claim(session, [member_id], now)
+    ledger.lock(session, [member_id])
     member = read(session, program_id, member_id).member
     if member.revision != revision:
         raise PreconditionFailed
@@ -152,14 +152,12 @@ def add_identifier(session: Session, program_id: UUID, member_id: UUID, identifi
     return read(session, program_id, member_id)
 
 
-def remove_identifier(
-    session: Session, program_id: UUID, member_id: UUID, identifier: Identifier, now: datetime
-) -> None:
+def remove_identifier(session: Session, program_id: UUID, member_id: UUID, identifier: Identifier) -> None:
     """Forgets one identifier. NotFound if the member has no such one, LastIdentifier for the only one.
 
     A closed member may lose even that, so that the card can be enrolled anew.
     """
-    ledger.claim(session, [member_id], now)
+    ledger.lock(session, [member_id])
     closed = read(session, program_id, member_id).member.status == "closed"
     theirs = select(func.count()).where(MemberIdentifier.member_id == member_id)
     this = delete(MemberIdentifier).where(
