@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app import accounting
 from app.accounting import CohortChange, CohortKey, Folded
@@ -404,7 +405,7 @@ def test_points_without_a_purchase_release_their_provision(shop: Shop) -> None:
     assert (provided.points, provided.residue) == (320, 0)
     grant = accounting.Event(shop.program_id, PROGRAM, "USD", NOW, NOVEMBER, key.id)
 
-    def act(session: Any) -> None:
+    def act(session: Session) -> None:
         codes = accounting.chart(session, shop.program_id)
         accounting.post(session, accounting.provision_postings(grant, provided.points, codes), NOW)
 
@@ -531,6 +532,20 @@ def test_more_money_than_64_bits_hold_is_left_unfolded(shop: Shop) -> None:
     answer = shop.http.post("/v1/accounting/recognitions")
     assert (answer.status_code, answer.json()["left"]) == (200, 1)
     assert (cohort_of(shop)["allocated"], cohort_of(shop)["waiting"]) == (3 * 2**62, 3)
+    assert shop.http.get("/v1/proof").status_code == 200
+
+
+def test_a_trial_balance_beyond_64_bits(shop: Shop) -> None:
+    deferral = accounting.Event(shop.program_id, PROGRAM, "USD", NOW, NOVEMBER, key_of(shop).id)
+
+    def act(session: Session) -> None:
+        codes = accounting.chart(session, shop.program_id)
+        for _ in range(3):
+            accounting.post(session, accounting.concession_postings(deferral, 2**62 + 1, codes), NOW)
+
+    shop.database.write(act)
+    rows = shop.get("/v1/accounting/trial-balance")["items"]
+    assert {row["code"]: row["balance"] for row in rows} == {"2100": -3 * (2**62 + 1), "4000": 3 * (2**62 + 1)}
     assert shop.http.get("/v1/proof").status_code == 200
 
 
