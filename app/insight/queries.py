@@ -42,6 +42,12 @@ def _zero(value: ColumnElement[Any]) -> ColumnElement[Any]:
     return func.coalesce(value, 0)
 
 
+def _total(amount: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The sum of whole numbers. SQLite refuses a sum beyond 64 bits, so millions and the rest are summed apart; beyond
+    that it answers an approximation, but of anything else than zero never zero."""
+    return func.sum(amount // MILLION) * MILLION + func.sum(amount % MILLION)
+
+
 def _differing(subject: Any, expected: Any, actual: Any) -> Select[*tuple[Any, ...]]:
     found = select(cast(subject, String).label("subject"), expected.label("expected"), actual.label("actual"))
     return found.where(expected.is_distinct_from(actual))
@@ -150,14 +156,14 @@ def documents_granted_their_points(program_id: UUID | None) -> Select[*tuple[Any
 def deferrals_are_posted(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
     """What lots say was deferred is what the journal deferred, document by document."""
     lots = (
-        select(Lot.document_id, func.sum(Lot.allocated).label("amount"))
+        select(Lot.document_id, _total(Lot.allocated.expression).label("amount"))
         .join(PointAccount, PointAccount.member_id == Lot.member_id)
         .where(_within(PointAccount.program_id, program_id))
         .group_by(Lot.document_id)
         .subquery()
     )
     posted = (
-        select(JournalPosting.document_id, func.sum(JournalPosting.amount).label("amount"))
+        select(JournalPosting.document_id, _total(JournalPosting.amount.expression).label("amount"))
         .where(
             JournalPosting.cause.in_(("accrual", "provision", "concession")),
             _within(JournalPosting.program_id, program_id),
@@ -168,12 +174,6 @@ def deferrals_are_posted(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
     both = lots.join(posted, lots.c.document_id == posted.c.document_id, full=True)
     document = func.coalesce(lots.c.document_id, posted.c.document_id)
     return _differing(document, _zero(lots.c.amount), _zero(posted.c.amount)).select_from(both)
-
-
-def _total(amount: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The sum of whole numbers. SQLite refuses a sum beyond 64 bits, so millions and the rest are summed apart; beyond
-    that it answers an approximation, but of anything else than zero never zero."""
-    return func.sum(amount // MILLION) * MILLION + func.sum(amount % MILLION)
 
 
 def cohorts_are_sums_of_lots(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
