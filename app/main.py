@@ -99,6 +99,7 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # a path has one spelling; many clients drop their key on a redirect
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.database = Database(settings)

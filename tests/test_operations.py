@@ -74,6 +74,13 @@ def test_log_lines_are_json_with_route_and_trace(shop: Shop, capfd: pytest.Captu
     assert "secret" not in printed
 
 
+def test_a_path_has_one_spelling(shop: Shop) -> None:
+    """A slash more is another path: 404, without a redirect to follow."""
+    for method, path in (("GET", "/livez/"), ("GET", "/v1/programs/"), ("POST", "/v1/members/"), ("GET", "/v1/proof/")):
+        response = shop.http.request(method, path, follow_redirects=False)
+        assert (response.status_code, response.json()["code"]) == (404, "not_found"), path
+
+
 # --- limits ---------------------------------------------------------------------------------------------------------
 
 
