@@ -13,13 +13,14 @@ from uuid import UUID
 from zlib import crc32
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response, WebSocket
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
+from starlette.routing import WebSocketRoute
 
 from app import clients, main, telemetry
 from app.clients import KINDS, SCOPES, TooManyKeys, check_routes, needs, public, scope_of
@@ -279,6 +280,33 @@ def test_check_routes_finds_each_and_only_those() -> None:
     with pytest.raises(RuntimeError) as refused:
         check_routes(app)
     assert [path in str(refused.value) for path in ("/a", "/b", "/c", "/d")] == [True, True, False, False]
+
+
+def _plain(_request: Request) -> Response:
+    return Response()
+
+
+async def _socket(_websocket: WebSocket) -> None:
+    return None
+
+
+ROUTES_OF_OTHER_KINDS: dict[str, Callable[[FastAPI], object]] = {
+    "a mounted application": lambda app: app.mount("/odd", FastAPI()),
+    "one mounted under a known name": lambda app: app.mount("/odd", FastAPI(), name="openapi"),
+    "a plain route": lambda app: app.add_route("/odd", _plain),
+    "a socket": lambda app: app.router.routes.append(WebSocketRoute("/odd", _socket)),
+    "a socket of FastAPI's": lambda app: app.add_api_websocket_route("/odd", _socket),
+}
+
+
+@pytest.mark.parametrize("add", ROUTES_OF_OTHER_KINDS.values(), ids=ROUTES_OF_OTHER_KINDS)
+def test_check_routes_looks_at_every_kind(add: Callable[[FastAPI], object]) -> None:
+    """The pages of the description, which FastAPI adds by itself, are all that may say nothing."""
+    app = FastAPI(redoc_url=None)
+    check_routes(app)
+    add(app)
+    with pytest.raises(RuntimeError, match="/odd"):
+        check_routes(app)
 
 
 def test_an_unknown_scope_cannot_be_written() -> None:

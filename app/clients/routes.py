@@ -9,6 +9,7 @@ from fastapi.dependencies.models import Dependant
 from fastapi.params import Depends
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.routing import Route
 
 from app import idempotency
 from app.clients.rules import SCOPES, Caller
@@ -71,13 +72,25 @@ def public() -> Any:
     return Depends(_anybody)
 
 
+_DESCRIPTION = frozenset({"openapi", "swagger_ui_html", "swagger_ui_redirect"})
+"""Routes that FastAPI adds by itself, by name: `/openapi.json` and `/docs`, for anybody."""
+
+
 def check_routes(app: FastAPI) -> None:
-    """Refuses (RuntimeError) an application with a route that declares neither a scope nor `public()`."""
+    """Refuses (RuntimeError) an application with a route that declares neither a scope nor `public()`.
+
+    Routes of any kind: what cannot declare anything (a mounted application, a plain Starlette route) is refused too,
+    but for the pages of the API's description.
+    """
     undeclared = []
     for context in iter_route_contexts(app.routes):
         route = context.original_route
-        if isinstance(route, APIRoute) and not any(_declares(call) for call in _calls(route.dependant)):
-            undeclared.append(f"{sorted(route.methods or ())} {route.path}")
+        if type(route) is Route and route.name in _DESCRIPTION:
+            continue
+        dependant = getattr(route, "dependant", None)
+        if dependant is None or not any(_declares(call) for call in _calls(dependant)):
+            methods = sorted(getattr(route, "methods", None) or ())
+            undeclared.append(f"{methods or type(route).__name__} {getattr(route, 'path', '')}")
     if undeclared:
         raise RuntimeError(f"routes without a scope: {', '.join(undeclared)}")
 
