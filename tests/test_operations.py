@@ -60,6 +60,16 @@ def test_requests_are_counted_by_route_and_refusals_by_code(shop: Shop) -> None:
     assert "0199d3a6" not in metrics
 
 
+def test_methods_nobody_knows_share_one_label(shop: Shop) -> None:
+    """Else whoever invents words fills the memory with counters."""
+    for method in ("BREW", "X" * 200):
+        assert shop.http.request(method, "/livez").status_code == 405
+    metrics = shop.http.get("/metrics").text
+    assert 'loyalty_http_requests_total{method="other",route="/livez",status="405"}' in metrics
+    assert "BREW" not in metrics
+    assert "XXX" not in metrics
+
+
 def test_log_lines_are_json_with_route_and_trace(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
     telemetry.configure_logging("info")
     try:
