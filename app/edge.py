@@ -23,6 +23,7 @@ from app.errors import (
     BodyTimeout,
     BodyTooLarge,
     Busy,
+    ContentLengthInvalid,
     Finding,
     Forbidden,
     InternalError,
@@ -56,8 +57,10 @@ IfMatch = Annotated[str | None, Header(alias="If-Match", description="The `ETag`
 
 READING = (Unauthenticated, Forbidden, InvalidRequest, Busy)
 """What any route may refuse with."""
-WRITING = (*READING, InvalidJson, BodyTooLarge, BodyTimeout, UnsupportedMediaType, OutcomeUnknown)
+ASKING = (*READING, InvalidJson, ContentLengthInvalid, BodyTooLarge, BodyTimeout, UnsupportedMediaType)
 """What any route with a body may refuse with."""
+WRITING = (*ASKING, OutcomeUnknown)
+"""What any route that writes may refuse with."""
 
 DEFAULT_BODY_BYTES = 64 * 1024
 DEEPEST = 32
@@ -258,7 +261,9 @@ class Edge:
         """Reads the whole body, within the limits, and answers a `receive` that replays it."""
         limit = self._body_bytes.get(scope["path"], DEFAULT_BODY_BYTES)
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared[:20]) > limit:
+        if not declared.isdigit():
+            raise ContentLengthInvalid
+        if int(declared[:20]) > limit:
             raise BodyTooLarge
         body = bytearray()
         try:

@@ -133,6 +133,12 @@ class BodyTooLarge(Problem):
     status, code, title = 413, "body_too_large", "The body is too large"
 
 
+class ContentLengthInvalid(Problem):
+    """`Content-Length` is a number of bytes: digits only. Most HTTP libraries set it by themselves."""
+
+    status, code, title = 400, "content_length_invalid", "The Content-Length is not a number"
+
+
 class BodyTimeout(Problem):
     """The body did not arrive in time. Send it again."""
 

@@ -327,10 +327,15 @@ def test_sixty_megabytes_are_refused_before_they_are_read(untouched: Standing, t
     assert answered.taken <= (0 if declared else target.largest + len(chunks[0]))
 
 
-@pytest.mark.parametrize("length", ["-1", "+5", "1e3", "five", "", "1, 1", "9" * 5000])
+@pytest.mark.parametrize("length", ["-1", "+5", "1e3", "five", "", "1, 1"])
 def test_a_length_that_is_none(untouched: Standing, length: str) -> None:
     """Servers refuse most of these themselves; nothing may rest on that."""
     headers = [("content-type", "application/json"), ("content-length", length)]
+    check_refusal(send(untouched.shop, "POST", "/v1/transactions", headers, [b"{}"]), 400, "content_length_invalid")
+
+
+def test_a_length_beyond_all_bounds(untouched: Standing) -> None:
+    headers = [("content-type", "application/json"), ("content-length", "9" * 5000)]
     check_refusal(send(untouched.shop, "POST", "/v1/transactions", headers, [b"{}"]), 413, "body_too_large")
 
 
