@@ -246,7 +246,7 @@ class Edge:
         try:
             if self._under_way > self._max_concurrency:
                 raise Busy
-            await self._app(scope, await self._limited(scope, receive), watched)
+            await self._route(scope, await self._limited(scope, receive), watched)
         except Problem as problem:
             await self._refuse(problem, scope, receive, send)
         except Exception:
@@ -256,6 +256,17 @@ class Edge:
             await self._refuse(InternalError(), scope, receive, send)
         finally:
             self._under_way -= 1
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """HEAD is answered as GET (RFC 9110, 9.3.2); the ASGI server leaves the body out."""
+        if scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        inner = scope | {"method": "GET"}
+        try:
+            await self._app(inner, receive, send)
+        finally:
+            scope["route"] = inner.get("route")  # for the metrics
 
     async def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """Reads the whole body, within the limits, and answers a `receive` that replays it."""

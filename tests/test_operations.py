@@ -84,6 +84,19 @@ def test_log_lines_are_json_with_route_and_trace(shop: Shop, capfd: pytest.Captu
     assert "secret" not in printed
 
 
+def test_head_is_answered_as_get_without_a_body(engines: Engines) -> None:
+    """By a real server: load balancers ask that way. What has no GET has no HEAD either."""
+    settings = settings_for(engines.fresh("sqlite"), port=free_port())
+    with serving(settings), httpx.Client(base_url=f"http://127.0.0.1:{settings.port}") as http:
+        for path in ("/livez", "/readyz", "/problems/busy", "/problems/no_such_problem", "/v1/programs", "/v1/nowhere"):
+            got, asked = http.get(path), http.head(path)
+            assert (asked.status_code, asked.content) == (got.status_code, b""), path
+            assert asked.headers["content-length"] == got.headers["content-length"]
+            assert asked.headers["content-type"] == got.headers["content-type"]
+        assert http.head("/v1/transactions").status_code == 405
+        assert 'requests_total{method="HEAD",route="/livez",status="200"} 1.0' in http.get("/metrics").text
+
+
 def test_a_path_has_one_spelling(shop: Shop) -> None:
     """A slash more is another path: 404, without a redirect to follow."""
     for method, path in (("GET", "/livez/"), ("GET", "/v1/programs/"), ("POST", "/v1/members/"), ("GET", "/v1/proof/")):
