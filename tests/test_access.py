@@ -18,11 +18,12 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError, create_model
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 from starlette.routing import WebSocketRoute
 
-from app import clients, main, telemetry
+from app import clients, main, telemetry, wire
 from app.clients import KINDS, SCOPES, TooManyKeys, check_routes, needs, public, scope_of
 from app.clients.models import ApiKey, Client
 from app.clients.rules import new_secret, read_secret
@@ -506,6 +507,15 @@ def test_nothing_personal_in_the_log_of_a_crash(shop: Shop, monkeypatch: pytest.
     assert all(CARD in words for words in quoted)
     assert log().count("IntegrityError") == 3
     check_no_canary(shop, log())
+
+
+@pytest.mark.parametrize("model", [wire.Request, wire.Answer])
+def test_models_do_not_quote_what_they_refuse(model: type[BaseModel]) -> None:
+    """Where a model's complaint becomes a defect's message, it is logged."""
+    strict = create_model("Strict", __base__=model, age=(int, ...))
+    with pytest.raises(ValidationError, match="age") as refused:
+        strict.model_validate({"age": NAME})
+    assert NAME not in str(refused.value)
 
 
 def test_a_defect_is_found_by_its_request_id(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
