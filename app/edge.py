@@ -262,7 +262,7 @@ class Edge:
         if scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
-        inner = scope | {"method": "GET"}
+        inner: Scope = {**scope, "method": "GET"}
         try:
             await self._app(inner, receive, send)
         finally:
