@@ -17,7 +17,21 @@ from app.ledger.rules import (
     accrue,
     new_standing,
 )
-from app.ledger.schemas import BalanceOut, ExpiringOut, balance_out, expiring_out
+from app.ledger.schemas import (
+    BalanceOut,
+    BookedLotPage,
+    EntryPage,
+    ExpiringOut,
+    LotPage,
+    StandingOut,
+    balance_out,
+    entry_cursor,
+    entry_page,
+    expiring_out,
+    lot_cursor,
+    lot_page,
+    standing_out,
+)
 from app.ledger.service import claim, open_accounts, write
 
 __all__ = [
@@ -25,21 +39,30 @@ __all__ = [
     "MOST_POINTS",
     "Accrual",
     "BalanceOut",
+    "BookedLotPage",
+    "EntryPage",
     "Expiring",
     "ExpiringOut",
     "Granted",
     "Ladder",
+    "LotPage",
     "Standing",
+    "StandingOut",
     "TooManyPoints",
     "accrue",
     "balance_out",
     "claim",
     "entries",
+    "entry_cursor",
+    "entry_page",
     "expiring_out",
     "expiry_ladder",
+    "lot_cursor",
+    "lot_page",
     "lots",
     "new_standing",
     "open_accounts",
+    "standing_out",
     "standings",
     "write",
 ]
