@@ -5,6 +5,7 @@ become problem+json here and nowhere else.
 """
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
@@ -53,6 +54,7 @@ Db = Annotated[Database, Depends(_database)]
 Now = Annotated[datetime, Depends(_now)]
 """The instant of the request, by the service's clock."""
 
+IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="The `ETag` of what you have")]
 IfMatch = Annotated[str | None, Header(alias="If-Match", description="The `ETag` of what you read")]
 
 READING = (Unauthenticated, Forbidden, InvalidRequest, Busy)
@@ -209,6 +211,17 @@ def revision_in(if_match: str | None) -> int:
     if not (tag.isascii() and tag.isdigit() and len(tag) < 10):
         raise PreconditionFailed
     return int(tag)
+
+
+def weak_tag(content: bytes) -> str:
+    """The weak entity tag (RFC 9110, 8.8.3) of an answer that says `content`."""
+    return f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+
+def has_tag(if_none_match: str | None, tag: str) -> bool:
+    """Whether an `If-None-Match` header names `tag`, or `*`. Compared weakly, as it says there (13.1.2)."""
+    given = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
+    return "*" in given or tag.removeprefix("W/") in given
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------

@@ -104,9 +104,10 @@ class InvalidRequest(Problem):
 
 
 class Unauthenticated(Problem):
-    """No key, or one that is malformed, unknown, expired or revoked. Send `Authorization: Bearer <key>`."""
+    """No key, or one that is malformed, unknown, expired or revoked; below `/v1/me`, the same of a member's token.
+    Send `Authorization: Bearer <key>`."""
 
-    status, code, title = 401, "unauthenticated", "A valid API key is needed"
+    status, code, title = 401, "unauthenticated", "A valid API key, or a member's token below /v1/me, is needed"
 
 
 class Forbidden(Problem):

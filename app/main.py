@@ -20,6 +20,8 @@ from app.members.routes import router as members_router
 from app.programs.routes import router as programs_router
 from app.telemetry import Observe
 from app.transactions.routes import router as transactions_router
+from app.wallet.routes import router as wallet_router
+from app.wallet.routes import tokens as tokens_router
 from app.wire import Answer
 
 BATCH_BODY_BYTES = 1024 * 1024
@@ -106,6 +108,8 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     app.state.clock = clock
     app.state.pepper = settings.pepper
     for router in (
+        wallet_router,
+        tokens_router,
         transactions_router,
         members_router,
         programs_router,

@@ -35,7 +35,6 @@ from app.members.schemas import (
     lookup_query,
 )
 from app.paging import Cursor, Limit, link_next
-from app.programs import timeline
 
 router = APIRouter(prefix="/v1/members", tags=["members"], route_class=StrictRoute)
 
@@ -79,7 +78,7 @@ def look_up(
     """By card, phone, e-mail or partner id. Answers no personal data."""
 
     def read(session: Session) -> LookupOut:
-        identifier = identifier_in(reference, _phone_region(session, caller.program, now))
+        identifier = identifier_in(reference, service.phone_region(session, caller.program, now))
         member_id = service.find(session, caller.program, [identifier]).get(identifier)
         if member_id is None:
             raise NotFound
@@ -265,9 +264,4 @@ def _facts(enrolled: service.Enrolled) -> dict[str, Any]:
 
 
 def _normalised(session: Session, program_id: UUID, item: IdentifierIn, now: datetime) -> Identifier:
-    return normalise(item.kind, item.value, _phone_region(session, program_id, now))
-
-
-def _phone_region(session: Session, program_id: UUID, now: datetime) -> str | None:
-    version = timeline(session, program_id).at(now)
-    return None if version is None else version.terms.enrolment.phone_region
+    return normalise(item.kind, item.value, service.phone_region(session, program_id, now))
