@@ -140,6 +140,7 @@ TARGETS = {
         "POST", "/v1/members", {"identifiers": [{"kind": "partner", "value": CANARY}], "profile": {"name": PLACE}}
     ),
     "change": Target("PATCH", "/v1/members/{member}", {"profile": {"name": PLACE}, "status": "suspended"}),
+    "token": Target("POST", "/v1/oauth/token", {"member": {"partner": PLACE}}),
     "claim": Target("POST", "/v1/transactions/{guest}/claim", {"member": {"card": PLACE}}),
     "terms": Target(
         "POST", "/v1/programs/{program}/terms", TERMS | {"earning": {"points": PLACE, "per": 100}}, takes_number=True
