@@ -154,7 +154,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], list[str]]] = [
     ("unknown phone", "unknown_member", {"member": {"phone": "+14155550100"}}, ["#/member"]),
     ("not a card", "identifier_invalid", {"member": {"card": "#!"}}, []),
     ("too large", "purchase_too_large", {"total": 10**10 + 1}, ["#/total"]),
-    ("points tendered", "points_tender_unsupported", {"tenders": [{"type": "points", "amount": 1000}]}, []),
+    (
+        "points tendered",
+        "points_tender_refused",
+        {"tenders": [{"type": "points", "amount": 1000}]},
+        ["#/tenders/0/amount"],
+    ),
 ]
 
 

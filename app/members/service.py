@@ -13,6 +13,7 @@ from app.errors import NotFound, PreconditionFailed
 from app.ids import new_id
 from app.members.models import Member, MemberIdentifier, MemberProfile
 from app.members.rules import Identifier, IdentifierTaken, LastIdentifier, MemberClosed
+from app.programs import timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,18 @@ def statuses(session: Session, member_ids: Iterable[UUID]) -> dict[UUID, str]:
     """Each member's status. Read it after claiming their accounts: a change of status claims them too."""
     chosen = db.any_of(session, Member.id.expression, sorted(set(member_ids)))
     return dict(session.execute(select(Member.id, Member.status).where(chosen)).all())
+
+
+def status_in(session: Session, program_id: UUID, member_id: UUID) -> str | None:
+    """The status of a programme's member; None if it has no such member."""
+    mine = select(Member.status).where(Member.id == member_id, Member.program_id == program_id)
+    return session.scalars(mine).one_or_none()
+
+
+def phone_region(session: Session, program_id: UUID, now: datetime) -> str | None:
+    """Where a phone number without `+` is from, by the terms in force at `now`; None: such numbers are refused."""
+    version = timeline(session, program_id).at(now)
+    return None if version is None else version.terms.enrolment.phone_region
 
 
 def enrol_unknown(

@@ -50,6 +50,7 @@ from app.programs.service import (
     find_program,
     publish_terms,
     timeline,
+    zone_at,
 )
 
 __all__ = [
@@ -93,4 +94,5 @@ __all__ = [
     "tender_of",
     "timeline",
     "warnings_before",
+    "zone_at",
 ]
