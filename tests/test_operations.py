@@ -265,7 +265,7 @@ def test_the_proof_command_fails_when_the_books_differ(loyalty: Loyalty, shop: S
         connection.execute(text("UPDATE point_account SET available = available + 1"))
     bad = loyalty("proof")
     assert bad.returncode == 1
-    assert "balance_is_sum_of_entries            1 differ" in bad.stdout
+    assert "accounts_are_sums_of_entries         1 differ" in bad.stdout
 
 
 @pytest.fixture
