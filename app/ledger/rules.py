@@ -22,6 +22,12 @@ class TooManyPoints(Problem):
     status, code, title, final = 422, "too_many_points", "That is more points than an account can hold", True
 
 
+class InsufficientPoints(Problem):
+    """Fewer points can be spent than this takes; `missing` says how many more it needs."""
+
+    status, code, title, final = 422, "insufficient_points", "There are not enough points", True
+
+
 @dataclass(frozen=True, slots=True)
 class Expiring:
     """Points that expire together, and the instant from which they are gone."""

@@ -11,6 +11,7 @@ from app.members.rules import (
     Identifier,
     IdentifierInvalid,
     MemberMayNotEarn,
+    MemberMayNotSpend,
     UnknownMember,
     normalise,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "IdentifierIn",
     "IdentifierInvalid",
     "MemberMayNotEarn",
+    "MemberMayNotSpend",
     "MemberRef",
     "UnknownMember",
     "enrol",

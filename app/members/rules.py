@@ -37,6 +37,12 @@ class MemberMayNotEarn(Problem):
     status, code, title, final = 422, "member_may_not_earn", "The member may not earn points", True
 
 
+class MemberMayNotSpend(Problem):
+    """The member's status does not let them spend points."""
+
+    status, code, title, final = 422, "member_may_not_spend", "The member may not spend points", True
+
+
 class MemberClosed(Problem):
     """A closed membership stays closed. Enrol the person anew."""
 
