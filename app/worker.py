@@ -15,8 +15,8 @@ def _forget_keys(database: Database, now: datetime) -> int:
     return database.write(lambda session: idempotency.forget(session, now))
 
 
-def _fold_cohorts(database: Database, _now: datetime) -> int:
-    return accounting.fold(database)
+def _fold_cohorts(database: Database, now: datetime) -> int:
+    return accounting.fold(database, now).changes
 
 
 JOBS: dict[str, Callable[[Database, datetime], int]] = {

@@ -102,12 +102,12 @@ def test_a_fold_takes_up_every_change_once(shop: Shop) -> None:
     for number in range(6):
         shop.post(purchase(f"r{number}"))
     (before,) = shop.get("/v1/accounting/cohorts")["items"]
-    assert (before["allocated"], before["unfolded"]) == (48, 48)
+    assert (before["allocated"], before["unfolded"], before["waiting"]) == (48, 48, 6)
     assert run_jobs(shop.database, shop.clock())["fold-cohorts"] == 6
     assert run_jobs(shop.database, shop.clock())["fold-cohorts"] == 0
     shop.post(purchase("late"))
     (after,) = shop.get("/v1/accounting/cohorts")["items"]
-    assert after == before | {"allocated": 56, "unfolded": 8, "issued": 70, "expected": 56_000_000} | {
+    assert after == before | {"allocated": 56, "unfolded": 8, "waiting": 1, "issued": 70, "expected": 56_000_000} | {
         "residue": before["residue"] // 6 * 7
     }
     shop.prove()
@@ -119,8 +119,8 @@ def test_folds_at_once_and_accruals_meanwhile_lose_nothing(shop: Shop) -> None:
     def fold() -> int:
         folded = 0
         while not stop.is_set():
-            folded += accounting.fold(shop.database)
-        return folded + accounting.fold(shop.database)
+            folded += accounting.fold(shop.database, shop.clock()).changes
+        return folded + accounting.fold(shop.database, shop.clock()).changes
 
     def post(number: int) -> None:
         shop.batch([purchase(f"{number}-{card}", member={"card": str(card)}) for card in range(5)])

@@ -25,7 +25,7 @@ from app.accounting import (
     grant_postings,
     sale_postings,
 )
-from app.accounting.rules import sum_changes
+from app.accounting.recognition import ChangeCause, sum_changes
 from app.money import Rounding, exponent, is_currency, round_to_int, spread
 
 examples = settings(deadline=None, max_examples=100)
@@ -426,24 +426,39 @@ def test_cohort_ids_are_equal_exactly_where_keys_are(first: CohortKey, second: C
     assert (first.id == second.id) == (first == second)
 
 
-@examples
-@given(
-    st.lists(
-        st.builds(
-            CohortChange, keys | st.just(KEY), amounts, st.integers(-500_000, 500_000), st.integers(1, 10**6), amounts
-        ),
-        max_size=12,
+def change(key: CohortKey = KEY, cause: ChangeCause = "accrual", at: datetime = NOW, **figures: int) -> CohortChange:
+    carried = key if cause == "accrual" else None
+    return CohortChange(key.id, key.program_id, key.currency, cause, MONTH, at, carried, **figures)
+
+
+changes_of_batches = st.lists(
+    st.builds(
+        change,
+        keys | st.just(KEY),
+        st.sampled_from(["accrual", "return", "redemption", "expiry"]),
+        st.datetimes(datetime(2026, 11, 1), datetime(2026, 11, 30), timezones=st.just(UTC)),  # noqa: DTZ001  # UTC follows
+        allocated=amounts,
+        residue=st.integers(-500_000, 500_000),
+        issued=st.integers(-(10**6), 10**6),
+        expected=amounts,
+        used=st.integers(-9, 9),
     ),
-    st.randoms(use_true_random=False),
+    max_size=12,
 )
-def test_changes_are_summed_per_cohort_in_one_order(changes: list[CohortChange], shuffler: random.Random) -> None:
-    """One row per cohort whatever order the batch had; sorted, so that two batches never wait for each other."""
+
+
+@examples
+@given(changes_of_batches, st.randoms(use_true_random=False))
+def test_changes_are_summed_in_one_order(changes: list[CohortChange], shuffler: random.Random) -> None:
+    """One row per cohort and cause whatever order the batch had; sorted by cohort, so that batches never wait."""
     summed = sum_changes(changes)
-    assert [change.key.id for change in summed] == sorted({change.key.id for change in changes})
-    for change in summed:
-        parts = [part for part in changes if part.key == change.key]
-        for name in ("allocated", "residue", "issued", "expected"):
-            assert getattr(change, name) == sum(getattr(part, name) for part in parts)
+    assert [one.cohort_id for one in summed] == sorted(one.cohort_id for one in summed)
+    assert {(one.cohort_id, one.cause) for one in summed} == {(one.cohort_id, one.cause) for one in changes}
+    for one in summed:
+        parts = [part for part in changes if (part.cohort_id, part.cause) == (one.cohort_id, one.cause)]
+        for name in ("allocated", "residue", "issued", "expected", "used"):
+            assert getattr(one, name) == sum(getattr(part, name) for part in parts)
+        assert one.occurred_at == max(part.occurred_at for part in parts)
     shuffled = list(changes)
     shuffler.shuffle(shuffled)
     assert sum_changes(shuffled) == summed
@@ -451,13 +466,20 @@ def test_changes_are_summed_per_cohort_in_one_order(changes: list[CohortChange],
 
 def test_two_lots_of_one_cohort_are_one_change() -> None:
     """Two seed sales: 3.94 deferred, 300 points of which 200 are expected to be used."""
-    lot = CohortChange(KEY, 197, 368_421, 150, 100_000_000)
-    elsewhere = replace(lot, key=replace(KEY, estimate_class="4/5"))
-    assert sorted(sum_changes([lot, elsewhere, lot]), key=lambda change: change.issued) == [
+    lot = change(allocated=197, residue=368_421, issued=150, expected=100_000_000)
+    other = replace(KEY, estimate_class="4/5")
+    elsewhere = replace(lot, cohort_id=other.id, key=other)
+    assert sorted(sum_changes([lot, elsewhere, lot]), key=lambda one: one.issued) == [
         elsewhere,
-        CohortChange(KEY, 394, 736_842, 300, 200_000_000),
+        change(allocated=394, residue=736_842, issued=300, expected=200_000_000),
     ]
     assert sum_changes([]) == []
+
+
+def test_what_happens_in_two_months_stays_apart() -> None:
+    december = replace(change(cause="redemption", used=5), period=date(2026, 12, 1))
+    november = change(cause="redemption", used=3)
+    assert sum_changes([december, november]) == [november, december]
 
 
 @pytest.mark.parametrize(

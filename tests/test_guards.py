@@ -17,6 +17,7 @@ from sqlalchemy.exc import DatabaseError
 from app import schema
 from app.db import Base, Database
 from app.idempotency import IdempotencyRecord
+from app.worker import run_jobs
 from tests.conftest import Engines, settings_for
 from tests.shop import FOREVER, Shop, TestClock, open_shop, purchase
 
@@ -66,6 +67,8 @@ def new_id(connection: Connection) -> str:
     return NEW_ID.replace("-", "") if connection.dialect.name == "sqlite" else f"CAST({NEW_ID} AS uuid)"
 
 
+WITHOUT_KEY = "month = NULL, funding = NULL, estimate_class = NULL"
+
 ATTEMPTS = [
     trigger("journal_posting", "update", "UPDATE journal_posting SET amount = amount + 1"),
     trigger("journal_posting", "delete", "DELETE FROM journal_posting"),
@@ -102,7 +105,34 @@ ATTEMPTS = [
     check("journal_posting", "amount_positive", posting(amount="-5")),
     check("journal_posting", "two_accounts", posting(credit="debit")),
     check("journal_posting", "cause", posting(cause="'whim'", cohort_id="NULL")),
-    check("journal_posting", "accrual_has_cohort", posting(cause="'accrual'", cohort_id="NULL")),
+    *(
+        check("journal_posting", "deferral_has_cohort", posting(cause=f"'{cause}'", cohort_id="NULL"))
+        for cause in ("accrual", "provision", "concession")
+    ),
+    *(
+        check("journal_posting", "release_is_of_cohort", posting(cause=f"'{cause}'", cohort_id=cohort_id))
+        for cause in ("redemption", "expiry", "estimate", "rounding")
+        for cohort_id in ("NULL", "program_id")
+    ),
+    *(
+        check("journal_posting", "rest_has_no_cohort", posting(cause=f"'{cause}'", cohort_id="document_id"))
+        for cause in ("sale", "tender", "fulfilment", "write_off")
+    ),
+    check("cohort", "used_not_negative", "UPDATE cohort SET used = -1"),
+    check("cohort", "expired_not_negative", "UPDATE cohort SET expired = -1"),
+    check("cohort", "used_and_expired_within_issued", "UPDATE cohort SET used = issued, expired = 1"),
+    check("cohort", "recognised_within_allocated", "UPDATE cohort SET recognised = -1"),
+    check("cohort", "recognised_within_allocated", "UPDATE cohort SET recognised = allocated + 1"),
+    check("cohort", "expected_millionths_below_one", "UPDATE cohort SET expected_millionths = 1000000"),
+    check("cohort_change", "cause", f"UPDATE cohort_change SET cause = 'whim', {WITHOUT_KEY}"),
+    check("cohort_change", "accrual_has_key", f"UPDATE cohort_change SET {WITHOUT_KEY}"),
+    check("cohort_change", "accrual_has_key", "UPDATE cohort_change SET funding = NULL"),
+    check("cohort_change", "accrual_has_key", "UPDATE cohort_change SET estimate_class = NULL"),
+    check("cohort_change", "accrual_has_key", "UPDATE cohort_change SET cause = 'return'"),
+    check("cohort_change", "accrual_only_issues", "UPDATE cohort_change SET used = 1"),
+    check("cohort_change", "accrual_only_issues", "UPDATE cohort_change SET used_as_agent = 1"),
+    check("cohort_change", "accrual_only_issues", "UPDATE cohort_change SET expired = 1"),
+    check("cohort_change", "expected_millionths_below_one", "UPDATE cohort_change SET expected_millionths = -1"),
     check("member", "status", "UPDATE member SET status = 'grumpy'"),
     check("client", "kind", "UPDATE client SET kind = 'robot'"),
 ]  # fmt: skip
@@ -119,6 +149,7 @@ def stocked(request: pytest.FixtureRequest, engines: Engines, engine: str) -> It
         database.close()
     with open_shop(settings_for(url), TestClock()) as shop:
         assert shop.post(purchase("r1")).status_code == 201
+        run_jobs(shop.database, shop.clock())
         guest = shop.post(purchase("r2", member=None)).json()
         assert (
             shop.http.post(f"/v1/transactions/{guest['id']}/claim", json={"member": {"card": "900"}}).status_code == 201

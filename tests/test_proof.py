@@ -24,6 +24,8 @@ TAMPERING = {
     "deferrals_are_posted": "UPDATE journal_posting SET amount = amount + 1",
     "cohorts_are_sums_of_lots": "UPDATE cohort SET residue = residue + 1",
     "liability_is_sum_of_cohorts": "DELETE FROM journal_posting",
+    "provision_is_sum_of_cohorts": "UPDATE journal_posting SET credit = '2300'",
+    "recognised_is_posted": "UPDATE cohort SET recognised = recognised + 1",
     "sales_are_posted_whole": "UPDATE journal_posting SET debit = '1000' WHERE debit = '4000'",
     "transactions_hold_their_keys": "DELETE FROM transaction_key",
     "rows_belong_to_one_program": "UPDATE point_account SET program_id = (SELECT id FROM program WHERE code = 'other')",

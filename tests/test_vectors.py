@@ -417,7 +417,19 @@ def test_kpmg_10a_with_its_share_handed_in(database: Database, profile: Profile)
         standing, granted = ledger.accrue(ledger.claim(session, [member], NOW)[member], accrual)
         ledger.write(session, [standing], [granted])
         accounting.post(session, sale_postings(sale, profile, accounting.chart(session, program_id)), NOW)
-        accounting.change_cohorts(session, [CohortChange(cohort, share, 0, issued, millionths)], NOW)
+        change = CohortChange(
+            cohort.id,
+            program_id,
+            "JPY",
+            "accrual",
+            cohort.month,
+            NOW,
+            cohort,
+            allocated=share,
+            issued=issued,
+            expected=millionths,
+        )
+        accounting.change_cohorts(session, [change], NOW)
 
     database.write(act)
     books = books_of(database, program_id, [])

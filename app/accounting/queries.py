@@ -1,16 +1,18 @@
 """Reads of the journal and the cohorts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, select, union_all
+from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_, union, union_all
 from sqlalchemy.orm import Session
 
 from app import db
 from app.accounting.models import Account, Cohort, CohortChangeRow, JournalPosting
+from app.accounting.recognition import FIGURES
+from app.accounting.rules import MILLION
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,10 @@ def balances(session: Session, program_id: UUID, period_to: date | None = None) 
     ]
 
 
+CohortPlace = tuple[str, date, str, str]
+"""A cohort's currency, month, funding and estimate class: its place in their order."""
+
+
 @dataclass(frozen=True, slots=True)
 class CohortSum:
     """A cohort with what waits for the next fold: minor units, millionths of one, points, millionths of a point."""
@@ -98,22 +104,71 @@ class CohortSum:
     residue: int
     issued: int
     expected: int
+    used: int
+    expired: int
+    recognised: int
+    estimate: str
     unfolded: int
-    """How much of `allocated` no fold has consumed yet."""
+    """How much of `allocated` no fold has taken up yet."""
+    waiting: int
+    """How many changes no fold has taken up yet."""
+
+    @property
+    def place(self) -> CohortPlace:
+        return self.currency, self.month, self.funding, self.estimate_class
 
 
-def cohorts(session: Session, program_id: UUID) -> list[CohortSum]:
-    """All cohorts of a programme, changes that wait for a fold included, by currency, month and class."""
-    names = ("currency", "month", "funding", "estimate_class")
-    sums = ("allocated", "residue", "issued", "expected")
+def cohorts(
+    session: Session, program_id: UUID, after: CohortPlace | None = None, limit: int | None = None
+) -> list[CohortSum]:
+    """Cohorts of a programme, changes that wait for a fold included, by currency, month, funding and class, from the
+    one after `after`; at most `limit`, or all."""
+    names = ("id", "currency", "month", "funding", "estimate_class")
+    folded = select(*(getattr(Cohort, name).label(name) for name in names)).where(Cohort.program_id == program_id)
+    waiting = select(*(getattr(CohortChangeRow, "cohort_id" if name == "id" else name) for name in names)).where(
+        CohortChangeRow.program_id == program_id, CohortChangeRow.cause == "accrual"
+    )
+    known = union(folded, waiting).subquery()
+    place = [known.c[name] for name in names[1:]]
+    rows = select(known).order_by(*place).limit(limit)
+    if after is not None:
+        given = [literal(part, column.type) for part, column in zip(after, place, strict=True)]
+        rows = rows.where(tuple_(*place) > tuple_(*given))
+    found = session.execute(rows).all()
+    ids = [row.id for row in found]
+    kept = select(Cohort).where(db.any_of(session, Cohort.id.expression, ids))
+    folds = {cohort.id: cohort for cohort in session.scalars(kept)}
+    sums = _unfolded(session, ids)
+    return [CohortSum(*row, **_both(folds.get(row.id), sums.get(row.id, _NOTHING))) for row in found]
 
-    def part(model: type[Cohort] | type[CohortChangeRow], id_: str, waiting: int) -> Select[*tuple[Any, ...]]:
-        columns = [getattr(model, name) for name in (*names, *sums)]
-        unfolded = (model.allocated * waiting).label("unfolded")
-        return select(getattr(model, id_).label("id"), *columns, unfolded).where(model.program_id == program_id)
 
-    parts = union_all(part(Cohort, "id", 0), part(CohortChangeRow, "cohort_id", 1)).subquery()
-    keys = [parts.c[name] for name in ("id", *names)]
-    totals = [func.sum(parts.c[name]) for name in (*sums, "unfolded")]
-    rows = select(*keys, *totals).group_by(*keys).order_by(parts.c.currency, parts.c.month, parts.c.estimate_class)
-    return [CohortSum(*row[:5], *(int(value) for value in row[5:])) for row in session.execute(rows)]
+_SUMMED = (*FIGURES, "expected_millionths")
+_NOTHING = dict.fromkeys((*_SUMMED, "waiting"), 0)
+
+
+def _unfolded(session: Session, ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
+    """What waits for the next fold, by cohort: the sums of changes, and how many they are.
+
+    SQLite refuses a sum beyond 64 bits, so millions and the rest are summed apart.
+    """
+    columns = [getattr(CohortChangeRow, name) for name in _SUMMED]
+    sums = [func.sum(part) for column in columns for part in (column // MILLION, column % MILLION)]
+    chosen = db.any_of(session, CohortChangeRow.cohort_id.expression, ids)
+    rows = select(CohortChangeRow.cohort_id, func.count(), *sums).where(chosen).group_by(CohortChangeRow.cohort_id)
+    unfolded = {}
+    for id_, count, *parts in session.execute(rows):
+        totals = [int(high) * MILLION + int(low) for high, low in zip(parts[::2], parts[1::2], strict=True)]
+        unfolded[id_] = dict(zip(_SUMMED, totals, strict=True)) | {"waiting": count}
+    return unfolded
+
+
+def _both(folded: Cohort | None, unfolded: Mapping[str, int]) -> dict[str, Any]:
+    """What a cohort holds in all, of what is folded and what is not."""
+    sums = {name: unfolded[name] + (0 if folded is None else getattr(folded, name)) for name in _SUMMED}
+    sums["expected"] = sums["expected"] * MILLION + sums.pop("expected_millionths")
+    return sums | {
+        "recognised": 0 if folded is None else folded.recognised,
+        "estimate": "1" if folded is None else folded.estimate,
+        "unfolded": unfolded["allocated"],
+        "waiting": unfolded["waiting"],
+    }

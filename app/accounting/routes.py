@@ -1,5 +1,6 @@
 """The journal and what is made of it, over HTTP."""
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Any
 from uuid import UUID
@@ -7,12 +8,12 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
 
-from app.accounting import queries, schemas
+from app.accounting import queries, schemas, service
 from app.accounting.models import Account, JournalPosting
 from app.accounting.queries import Journal
 from app.accounting.rules import Cause
 from app.clients import Caller, needs
-from app.edge import READING, Db
+from app.edge import READING, Db, Now
 from app.errors import CursorInvalid, Finding, InvalidRequest, answers
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.wire import Answer, Text
@@ -74,11 +75,56 @@ def read_trial_balance(caller: Finance, database: Db, period_to: Period = None) 
     return schemas.TrialBalance(period_to=period_to, items=items)
 
 
-@router.get("/cohorts", responses=answers(*READING), summary="Read the cohorts")
-def list_cohorts(caller: Finance, database: Db) -> schemas.CohortList:
-    """What was deferred per month and redemption rate, with what waits for the next fold."""
-    rows = database.read(lambda session: queries.cohorts(session, caller.program))
-    return schemas.CohortList(items=[_cohort(row) for row in rows])
+@router.get("/cohorts", responses=answers(*READING, CursorInvalid), summary="Read the cohorts")
+def list_cohorts(
+    caller: Finance,
+    database: Db,
+    request: Request,
+    response: Response,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> schemas.CohortPage:
+    """What was deferred per currency, month, funding and redemption rate, and what became of it, with what waits for
+    the next fold."""
+    after = None if cursor is None else _place(decode(cursor, _word, _day, _word, _word))
+    rows = database.read(lambda session: queries.cohorts(session, caller.program, after, limit + 1))
+    found = page(rows, limit, lambda row: [row.currency, row.month.isoformat(), row.funding, row.estimate_class])
+    link_next(request, response, found.next)
+    return schemas.CohortPage(items=[_cohort(row) for row in found.rows], next=found.next)
+
+
+@router.post("/recognitions", responses=answers(*READING), summary="Recognise revenue now")
+def recognise(caller: Annotated[Caller, needs("accounting:write")], database: Db, now: Now) -> schemas.RecognitionOut:
+    """Takes up everything that waits in the programme's cohorts and posts what that releases, as the worker does every
+    minute. A repetition finds only what has come since."""
+    folded = service.fold(database, now, caller.program)
+    released = [
+        schemas.ReleasedOut(currency=currency, funding=funding, cause=cause, amount=amount)
+        for (currency, funding, cause), amount in sorted(folded.released.items())
+    ]
+    return schemas.RecognitionOut(
+        cohorts=folded.cohorts,
+        changes=folded.changes,
+        postings=folded.postings,
+        left=folded.left,
+        released=released,
+    )
+
+
+def _word(text: str) -> str:
+    """A part of a cohort's place. ValueError for what no cohort has and a database may not take."""
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("not a part of a cohort's key")
+    return text
+
+
+def _day(text: str) -> str:
+    return date.fromisoformat(text).isoformat()
+
+
+def _place(parts: Sequence[str]) -> queries.CohortPlace:
+    currency, month, funding, estimate_class = parts
+    return currency, date.fromisoformat(month), funding, estimate_class
 
 
 def _journal_row(row: JournalPosting) -> schemas.JournalRow:

@@ -1,15 +1,14 @@
-"""How a sale's price is shared between goods and points, and which postings follow. Pure, exact arithmetic.
+"""The chart of accounts, and how much of a price is put aside for points and given back with them. Pure, exact.
 
 Sources: IFRS 15.73-86 (allocation by relative stand-alone selling price), B39-B43 (customer options), IE267-IE270
-(Example 52); for the residual method IFRIC 13. Amounts are whole minor units, shares of them are `Fraction`s.
+(Example 52); for the residual method IFRIC 13. Amounts are whole minor units, shares of them are `Fraction`s. What is
+posted stands in `postings`, when the points' share becomes revenue in `recognition`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
 from fractions import Fraction
 from typing import Literal
-from uuid import UUID, uuid5
 
 from app.money import Rounding, round_to_int, spread
 
@@ -17,9 +16,24 @@ Profile = Literal["adjustment", "full"]
 """`adjustment`: till or ERP books the sale, we post the deferral only. `full`: we post the whole sale."""
 
 Method = Literal["relative", "residual"]
-Cause = Literal["sale", "accrual"]
-Funding = Literal["purchase"]
-"""What pays for points: the purchase they came with."""
+Cause = Literal[
+    "sale",
+    "accrual",
+    "return",
+    "redemption",
+    "expiry",
+    "estimate",
+    "tender",
+    "fulfilment",
+    "write_off",
+    "provision",
+    "concession",
+    "rounding",
+]
+"""Why something was posted."""
+
+Funding = Literal["purchase", "concession", "marketing"]
+"""What pays for points: the purchase they came with, the price of a failed order, or our marketing."""
 
 MILLION = 1_000_000
 
@@ -119,122 +133,23 @@ def expected_points(points: int, rate: Fraction) -> int:
     return round(points * rate * MILLION)
 
 
-# --- cohorts --------------------------------------------------------------------------------------------------------
+def set_aside(points: int, rate: Fraction, each: Fraction, at_most: int | None = None) -> Allocation:
+    """What is put aside for `points` that came with no purchase of their own, minor units: points x rate x each.
+
+    `rate`: the part expected to be used. `each`: what one point costs us (a provision, IAS 37), or what it is worth to
+    the member (a price concession, IFRS 15.51), which is `at_most` what was paid for the order it makes up for.
+    """
+    exact = points * rate * each
+    if at_most is not None:
+        exact = min(exact, Fraction(at_most))
+    share = round(exact)
+    return Allocation(share, round((exact - share) * MILLION), ())
 
 
-@dataclass(frozen=True, slots=True)
-class CohortKey:
-    """The pool a lot's revenue is recognised from. Lots of one key share one redemption estimate."""
+def returned_part(amount: int, taken_back: int, granted: int, already: int) -> int:
+    """How much of `amount` this return takes back: points `taken_back` so far, this return's included, of `granted`.
 
-    program_id: UUID
-    currency: str
-    month: date
-    """First day of the month of `occurred_at`, in the programme's zone."""
-    funding: Funding
-    estimate_class: str
-    """The redemption rate in force at issue, as a fraction in lowest terms: `2/3`."""
-
-    @property
-    def id(self) -> UUID:
-        """The cohort's id, the same wherever it is computed, so that no accrual has to look it up."""
-        return uuid5(self.program_id, f"{self.currency}/{self.month:%Y-%m}/{self.funding}/{self.estimate_class}")
-
-
-@dataclass(frozen=True, slots=True)
-class CohortChange:
-    """What one batch adds to one cohort: minor units, millionths of one, points, millionths of a point."""
-
-    key: CohortKey
-    allocated: int
-    residue: int
-    issued: int
-    expected: int
-
-
-def sum_changes(changes: Iterable[CohortChange]) -> list[CohortChange]:
-    """One change per cohort, in the order of their ids."""
-    sums: dict[CohortKey, CohortChange] = {}
-    for change in changes:
-        seen = sums.get(change.key)
-        if seen is not None:
-            change = CohortChange(  # noqa: PLW2901  # the running sum takes the item's place
-                change.key,
-                seen.allocated + change.allocated,
-                seen.residue + change.residue,
-                seen.issued + change.issued,
-                seen.expected + change.expected,
-            )
-        sums[change.key] = change
-    return sorted(sums.values(), key=lambda change: change.key.id)
-
-
-# --- postings -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Posting:
-    """One row of the journal: `amount` minor units from the account `credit` to the account `debit`."""
-
-    program_id: UUID
-    debit: str
-    credit: str
-    amount: int
-    currency: str
-    cause: Cause
-    cohort_id: UUID | None
-    document_id: UUID
-    occurred_at: datetime
-    period: date
-    """First day of the accounting month."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sale:
-    """A purchase as the journal sees it, minor units. `consideration` is net of VAT; `share` is the points' part."""
-
-    program_id: UUID
-    document_id: UUID
-    currency: str
-    occurred_at: datetime
-    period: date
-    consideration: int
-    tax: int
-    share: int
-    cohort_id: UUID | None
-
-
-def sale_postings(sale: Sale, profile: Profile, accounts: Chart) -> list[Posting]:
-    """What a purchase posts. Nothing is posted for a part that is zero."""
-    cash, goods = accounts["cash"], accounts["revenue_goods"]
-    if profile == "adjustment":
-        return grant_postings(sale, accounts)
-    return _postings(
-        sale,
-        (cash, goods, sale.consideration - sale.share, "sale"),
-        (cash, accounts["liability_points"], sale.share, "accrual"),
-        (cash, accounts["vat"], sale.tax, "sale"),
-    )
-
-
-def grant_postings(sale: Sale, accounts: Chart) -> list[Posting]:
-    """What deferring the points' part of an already booked sale posts."""
-    return _postings(sale, (accounts["revenue_goods"], accounts["liability_points"], sale.share, "accrual"))
-
-
-def _postings(sale: Sale, *legs: tuple[str, str, int, Cause]) -> list[Posting]:
-    return [
-        Posting(
-            sale.program_id,
-            debit,
-            credit,
-            amount,
-            sale.currency,
-            cause,
-            sale.cohort_id if cause == "accrual" else None,
-            sale.document_id,
-            sale.occurred_at,
-            sale.period,
-        )
-        for debit, credit, amount, cause in legs
-        if amount
-    ]
+    Cumulative, so that any split into returns ends exactly as one: what the points taken back come to in all,
+    half-even, less what earlier returns took `already`. 1.97 for 150 points goes back in thirds as 0.66, 0.65, 0.66.
+    """
+    return round(Fraction(amount * taken_back, granted)) - already

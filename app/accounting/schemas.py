@@ -6,6 +6,8 @@ from uuid import UUID
 
 from pydantic import Field
 
+from app.accounting.recognition import ReleaseCause
+from app.accounting.rules import Funding
 from app.wire import Answer, Stamp
 
 Period = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}$", examples=["2026-11"])]
@@ -25,7 +27,8 @@ class AccountList(Answer):
 
 
 class JournalRow(Answer):
-    """One posting. `document_id` is the transaction, or the claim of one, it belongs to."""
+    """One posting. `document_id` is the transaction, or the claim of one, it belongs to; for what was released for a
+    cohort it is the cohort."""
 
     id: UUID
     debit: str
@@ -65,8 +68,9 @@ class TrialBalance(Answer):
 
 
 class CohortOut(Answer):
-    """A pool that revenue is recognised from. `allocated` and `unfolded` in minor units, `residue` in millionths of
-    one, `issued` in points, `expected` in millionths of a point."""
+    """A pool that revenue is recognised from, with what waits for the next fold, which `recognised` does not know yet.
+    `allocated`, `recognised` and `unfolded` in minor units, `residue` in millionths of one; `issued`, `used` and
+    `expired` in points, `expected` in millionths of a point."""
 
     id: UUID
     currency: str
@@ -76,12 +80,38 @@ class CohortOut(Answer):
     allocated: int
     residue: int
     issued: int
-    expected: int
+    expected: Annotated[int, Field(description="At issue; times `estimate` it is what is expected now")]
+    used: int
+    expired: int
+    recognised: int
+    estimate: Annotated[str, Field(description="What is expected now over `expected`, as a fraction", examples=["1"])]
     unfolded: Annotated[int, Field(description="Part of `allocated` that the next fold will take up")]
+    waiting: Annotated[int, Field(description="Changes that the next fold will take up")]
 
 
-class CohortList(Answer):
+class CohortPage(Answer):
     items: list[CohortOut]
+    next: str | None
+
+
+class ReleasedOut(Answer):
+    """What was released for one cause, minor units, in all months; negative where more was taken back. It is revenue,
+    but for the funding `marketing`, where a provision is used up (`redemption`) or given back."""
+
+    currency: str
+    funding: Funding
+    cause: ReleaseCause
+    amount: int
+
+
+class RecognitionOut(Answer):
+    """What a run did. `left` cohorts could not be folded and wait, unchanged; the log says why."""
+
+    cohorts: Annotated[int, Field(description="Cohorts with changes that were taken up")]
+    changes: int
+    postings: int
+    left: int
+    released: list[ReleasedOut]
 
 
 def show_period(period: date) -> str:

@@ -1,21 +1,36 @@
-"""Write the journal, and fold what accruals left behind into cohorts."""
+"""Write the journal, and fold what events left behind into cohorts, which releases revenue."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import date, datetime
+from fractions import Fraction
 from functools import partial
 from uuid import UUID
 
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import RowMapping, delete, select, update
 from sqlalchemy.orm import Session
 
 from app import db
+from app.accounting import recognition
 from app.accounting.models import Account, Cohort, CohortChangeRow, JournalPosting
-from app.accounting.rules import ROLES, Chart, CohortChange, Posting, sum_changes
+from app.accounting.postings import Posting
+from app.accounting.recognition import (
+    FIGURES,
+    CohortChange,
+    CohortKey,
+    CohortState,
+    Release,
+    ReleaseCause,
+    release_postings,
+    sum_changes,
+)
+from app.accounting.rules import MILLION, ROLES, Chart, Funding
 from app.ids import new_id
 
-_SUMS = ("allocated", "residue", "issued", "expected")
-_KEY = ("program_id", "currency", "month", "funding", "estimate_class")
+_KEY = ("month", "funding", "estimate_class")
+_IDENTITY = ("program_id", "currency", *_KEY)
 
 
 def open_chart(session: Session, program_id: UUID, codes: Mapping[str, str]) -> None:
@@ -62,44 +77,140 @@ def post(session: Session, postings: Sequence[Posting], now: datetime) -> None:
 
 
 def change_cohorts(session: Session, changes: Iterable[CohortChange], now: datetime) -> None:
-    """Leaves one row per cohort for the next fold. Nothing here touches a cohort, so accruals never wait for one."""
-    rows = [
-        {"id": new_id(), "cohort_id": change.key.id, "recorded_at": now}
-        | {name: getattr(change.key, name) for name in _KEY}
-        | {name: getattr(change, name) for name in _SUMS}
-        for change in sum_changes(changes)
-    ]
-    db.insert_rows(session, CohortChangeRow, rows)
+    """Leaves one row per cohort, cause and month for the next fold. Nothing here touches a cohort, so that no purchase
+    and no spend ever waits for one."""
+    db.insert_rows(session, CohortChangeRow, [_change_row(change, now) for change in sum_changes(changes)])
 
 
-def fold(database: db.Database) -> int:
-    """Adds all waiting changes to their cohorts, one database transaction per cohort; answers how many changes.
+def _change_row(change: CohortChange, now: datetime) -> db.Row:
+    names = ("cohort_id", "program_id", "currency", "cause", "period", "occurred_at", *FIGURES, "used_as_agent")
+    key = {name: None if change.key is None else getattr(change.key, name) for name in _KEY}
+    same = {name: getattr(change, name) for name in names}
+    return {"id": new_id(), "recorded_at": now} | same | key | _apart(change.expected)
 
-    Two folds at once, or one that dies half-way, are harmless: a change is deleted in the transaction that adds it.
-    A cohort that cannot be folded is logged and left as it is; the others go on.
+
+def _apart(expected: int) -> dict[str, int]:
+    """Millionths of a point as the tables keep them."""
+    points, millionths = divmod(expected, MILLION)
+    return {"expected": points, "expected_millionths": millionths}
+
+
+# --- recognition ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """What a fold did: how many cohorts it changed, changes it took up, and rows it posted; and what it released.
+
+    `left` counts the cohorts that could not be folded. `released` is in minor units, by currency, funding and cause;
+    less than zero where more was taken back. For `marketing` it is provision used up or given back, else revenue.
     """
-    waiting = database.read(lambda session: session.scalars(select(CohortChangeRow.cohort_id).distinct()).all())
-    folded = 0
-    for cohort_id in sorted(waiting):
+
+    cohorts: int
+    changes: int
+    postings: int
+    left: int
+    released: Mapping[tuple[str, Funding, ReleaseCause], int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One cohort after its fold: how many changes it took up, what they released, and how many rows that posted."""
+
+    key: CohortKey
+    state: CohortState
+    changes: int
+    releases: list[Release]
+    postings: int
+
+
+def fold(database: db.Database, now: datetime, program_id: UUID | None = None) -> Folded:
+    """Adds all waiting changes, of one programme or of all, to their cohorts and posts what that releases.
+
+    One database transaction per cohort. Two folds at once, or one that dies half-way, are harmless: a change is
+    deleted in the transaction that takes it up. A cohort that cannot be folded is logged and left; the others go on.
+    """
+    waiting = select(CohortChangeRow.cohort_id).distinct()
+    if program_id is not None:
+        waiting = waiting.where(CohortChangeRow.program_id == program_id)
+    counts: Counter[str] = Counter()
+    released: Counter[tuple[str, Funding, ReleaseCause]] = Counter()
+    for cohort_id in sorted(database.read(lambda session: session.scalars(waiting).all())):
         try:
-            folded += database.write(partial(_fold_cohort, cohort_id=cohort_id))
+            step = database.write(partial(_fold_cohort, cohort_id=cohort_id, now=now), repeatable=True)
         except Exception:
             structlog.get_logger().exception("a cohort could not be folded", cohort=str(cohort_id))
-    return folded
+            counts["left"] += 1
+            continue
+        counts.update(cohorts=step.changes > 0, changes=step.changes, postings=step.postings)
+        for release in step.releases:
+            released[step.key.currency, step.key.funding, release.cause] += release.amount
+    return Folded(counts["cohorts"], counts["changes"], counts["postings"], counts["left"], dict(released))
 
 
-def _fold_cohort(session: Session, cohort_id: UUID) -> int:
-    columns = [getattr(CohortChangeRow, name) for name in (*_KEY, *_SUMS)]
-    taken = session.execute(delete(CohortChangeRow).where(CohortChangeRow.cohort_id == cohort_id).returning(*columns))
-    changes = taken.all()
-    if not changes:
-        return 0
-    new = {"id": cohort_id, **{name: getattr(changes[0], name) for name in _KEY}, **dict.fromkeys(_SUMS, 0)}
-    db.claim_rows(session, Cohort, [new], ["id"])
-    sums = {name: sum(getattr(change, name) for change in changes) for name in _SUMS}
-    session.execute(
-        update(Cohort)
-        .where(Cohort.id == cohort_id)
-        .values({name: getattr(Cohort, name) + sums[name] for name in _SUMS})
-    )
-    return len(changes)
+def revise_estimate(
+    session: Session, cohort_id: UUID, expected_points: Fraction | int, now: datetime, period: date
+) -> list[Release]:
+    """From now on `expected_points` of the cohort's points are expected to be used in all; posts what that changes.
+
+    What waits for a fold is taken up first, so that the estimate is compared with all that was issued. Answers what
+    was released in all, the estimate's part last, in `period`. ValueError where nothing was expected at issue.
+    """
+    step = _fold_cohort(session, cohort_id, now)
+    state, revised = recognition.revise(step.state, expected_points, period, now)
+    _write_cohort(session, step.key, state, revised, now)
+    return [*step.releases, *revised]
+
+
+def _fold_cohort(session: Session, cohort_id: UUID, now: datetime) -> _Step:
+    key, before = _lock_cohort(session, cohort_id)
+    taken = delete(CohortChangeRow).where(CohortChangeRow.cohort_id == cohort_id)
+    rows = session.execute(taken.returning(*CohortChangeRow.__table__.c)).mappings().all()
+    state, releases = recognition.fold(before, map(_change_of, rows))
+    postings = _write_cohort(session, key, state, releases, now) if rows else 0
+    return _Step(key, state, len(rows), releases, postings)
+
+
+def _lock_cohort(session: Session, cohort_id: UUID) -> tuple[CohortKey, CohortState]:
+    """Locks a cohort until the transaction ends; makes it, with nothing in it, from the key in one of its accruals."""
+    locked = select(*Cohort.__table__.c).where(Cohort.id == cohort_id).with_for_update(key_share=True)
+    row = session.execute(locked).mappings().one_or_none()
+    if row is None:
+        accruals = select(*(getattr(CohortChangeRow, name) for name in _IDENTITY)).where(
+            CohortChangeRow.cohort_id == cohort_id, CohortChangeRow.cause == "accrual"
+        )
+        nothing = dict.fromkeys((*FIGURES, "expected_millionths", "recognised"), 0) | {"estimate": "1"}
+        keys = session.execute(accruals.limit(1)).mappings()
+        db.claim_rows(session, Cohort, [{"id": cohort_id, **key, **nothing} for key in keys], ["id"])
+        row = session.execute(locked).mappings().one()  # ours, or that of a fold which was faster
+    key = CohortKey(**{name: row[name] for name in _IDENTITY})
+    if key.id != cohort_id:
+        raise ValueError("changes of this cohort carry the key of another")
+    return key, _state_of(row)
+
+
+def _state_of(row: RowMapping) -> CohortState:
+    figures = {name: row[name] for name in FIGURES} | {"expected": _together(row)}
+    return CohortState(**figures, estimate=Fraction(row["estimate"]), recognised=row["recognised"])
+
+
+def _change_of(row: RowMapping) -> CohortChange:
+    names = ("cohort_id", "program_id", "currency", "cause", "period", "occurred_at", *FIGURES, "used_as_agent")
+    return CohortChange(**{name: row[name] for name in names} | {"expected": _together(row)})
+
+
+def _together(row: RowMapping) -> int:
+    """Millionths of a point, from what `_apart` made of them."""
+    return int(row["expected"] * MILLION + row["expected_millionths"])
+
+
+def _write_cohort(
+    session: Session, key: CohortKey, state: CohortState, releases: Sequence[Release], now: datetime
+) -> int:
+    """Writes a cohort as it stands and posts `releases`; answers how many rows that were."""
+    values = {name: getattr(state, name) for name in (*FIGURES, "recognised")} | _apart(state.expected)
+    session.execute(update(Cohort).where(Cohort.id == key.id).values(**values, estimate=str(state.estimate)))
+    accounts = chart(session, key.program_id) if releases else {}
+    postings = [posting for release in releases for posting in release_postings(key, release, accounts)]
+    post(session, postings, now)
+    return len(postings)

@@ -28,6 +28,7 @@ SCOPES: dict[str, str] = {
     "redemptions:read": "read redemptions, vouchers, and which rewards a member can have",
     "redemptions:write": "redeem, fulfil and cancel; burn vouchers",
     "accounting:read": "read the journal, balances, cohorts and the proof",
+    "accounting:write": "recognise revenue now",
 }
 
 _REWARDS = frozenset({"rewards:read", "redemptions:read", "redemptions:write"})

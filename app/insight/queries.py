@@ -8,9 +8,24 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, literal, or_, select, true, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    String,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    union,
+    union_all,
+)
 
 from app.accounting.models import Account, Cohort, CohortChangeRow, JournalPosting
+from app.accounting.rules import MILLION
 from app.ledger.models import Lot, PointAccount, PointEntry
 from app.members.models import Member, MemberIdentifier
 from app.programs.models import ProgramTerms
@@ -143,7 +158,10 @@ def deferrals_are_posted(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
     )
     posted = (
         select(JournalPosting.document_id, func.sum(JournalPosting.amount).label("amount"))
-        .where(JournalPosting.cause == "accrual", _within(JournalPosting.program_id, program_id))
+        .where(
+            JournalPosting.cause.in_(("accrual", "provision", "concession")),
+            _within(JournalPosting.program_id, program_id),
+        )
         .group_by(JournalPosting.document_id)
         .subquery()
     )
@@ -152,27 +170,32 @@ def deferrals_are_posted(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
     return _differing(document, _zero(lots.c.amount), _zero(posted.c.amount)).select_from(both)
 
 
+def _total(amount: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The sum of whole numbers. SQLite refuses a sum beyond 64 bits, so millions and the rest are summed apart; beyond
+    that it answers an approximation, but of anything else than zero never zero."""
+    return func.sum(amount // MILLION) * MILLION + func.sum(amount % MILLION)
+
+
 def cohorts_are_sums_of_lots(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
     """A cohort, with the changes that wait for it, is the sum of its lots: money, residue, points, expected points."""
-    sums = ("allocated", "residue", "issued", "expected")
+    sums = ("allocated", "residue", "issued", "expected", "millionths")
 
-    def part(sign: int, id_: Any, columns: list[Any]) -> Select[*tuple[Any, ...]]:
-        return select(
-            id_.label("id"), *(func.sum(column * sign).label(name) for column, name in zip(columns, sums, strict=True))
-        )
+    def part(id_: Any, columns: list[Any]) -> Select[*tuple[Any, ...]]:
+        return select(id_.label("id"), *(column.label(name) for column, name in zip(columns, sums, strict=True)))
 
+    def kept(model: type[Cohort] | type[CohortChangeRow], id_: Any) -> Select[*tuple[Any, ...]]:
+        columns = [model.allocated, model.residue, model.issued, model.expected, model.expected_millionths]
+        return part(id_, columns).where(_within(model.program_id, program_id))
+
+    expected = [-(Lot.expected // MILLION), -(Lot.expected % MILLION)]
     lots = (
-        part(-1, Lot.cohort_id, [Lot.allocated, Lot.residue, Lot.granted, Lot.expected])
+        part(Lot.cohort_id, [-Lot.allocated, -Lot.residue, -Lot.granted, *expected])
         .join(PointAccount, PointAccount.member_id == Lot.member_id)
         .where(_within(PointAccount.program_id, program_id))
-        .group_by(Lot.cohort_id)
     )
-    folded = part(1, Cohort.id, [getattr(Cohort, name) for name in sums])
-    folded = folded.where(_within(Cohort.program_id, program_id)).group_by(Cohort.id)
-    waiting = part(1, CohortChangeRow.cohort_id, [getattr(CohortChangeRow, name) for name in sums])
-    waiting = waiting.where(_within(CohortChangeRow.program_id, program_id)).group_by(CohortChangeRow.cohort_id)
-    parts = union_all(lots, folded, waiting).subquery()
-    wrong = [func.sum(parts.c[name]) != 0 for name in sums]
+    parts = union_all(lots, kept(Cohort, Cohort.id), kept(CohortChangeRow, CohortChangeRow.cohort_id)).subquery()
+    whole = func.sum(parts.c.expected) * MILLION + func.sum(parts.c.millionths)
+    wrong = [*(_total(parts.c[name]) != 0 for name in sums[:3]), whole != 0]
     off = sum((case((condition, 1), else_=0) for condition in wrong), start=literal(0))
     return (
         select(cast(parts.c.id, String).label("subject"), literal(0).label("expected"), off.label("actual"))
@@ -182,45 +205,86 @@ def cohorts_are_sums_of_lots(program_id: UUID | None) -> Select[*tuple[Any, ...]
 
 
 def liability_is_sum_of_cohorts(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
-    """The contract liability for points in the journal is what cohorts and waiting changes hold."""
+    """The contract liability for points in the journal is what cohorts have not recognised, and waiting changes."""
+    return _held_is_posted(program_id, "liability_points", lambda funding: funding != "marketing")
 
-    def cohort_part(model: type[Cohort] | type[CohortChangeRow]) -> Select[*tuple[Any, ...]]:
-        return select(model.program_id, model.currency, model.allocated.label("held"), literal(0).label("posted"))
+
+def provision_is_sum_of_cohorts(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """The provision in the journal is what cohorts of points without a purchase have left, and waiting changes."""
+    return _held_is_posted(program_id, "provision_points", lambda funding: funding == "marketing")
+
+
+def _held_is_posted(
+    program_id: UUID | None, role: str, funded: Callable[[Any], ColumnElement[bool]]
+) -> Select[*tuple[Any, ...]]:
+    """Per programme and currency: what the cohorts so `funded` hold is the balance of the account with `role`."""
+    folded = select(
+        Cohort.program_id,
+        Cohort.currency,
+        (Cohort.allocated - Cohort.recognised).label("held"),
+        literal(0).label("posted"),
+    ).where(funded(Cohort.funding))
+    # Only accruals say their funding: a cohort is known by its row, or by an accrual that waits.
+    known = union(
+        select(Cohort.id).where(funded(Cohort.funding)),
+        select(CohortChangeRow.cohort_id).where(funded(CohortChangeRow.funding)),
+    ).subquery()
+    waiting = select(CohortChangeRow.program_id, CohortChangeRow.currency, CohortChangeRow.allocated, literal(0)).where(
+        CohortChangeRow.cohort_id.in_(select(known.c.id))
+    )
 
     def journal_part(account: Any, sign: int) -> Select[*tuple[Any, ...]]:
         return select(
-            JournalPosting.program_id,
-            JournalPosting.currency,
-            literal(0).label("held"),
-            (JournalPosting.amount * sign).label("posted"),
+            JournalPosting.program_id, JournalPosting.currency, literal(0), JournalPosting.amount * sign
         ).join(
             Account,
             and_(
                 Account.program_id == JournalPosting.program_id,
                 Account.code == account,
-                Account.role == "liability_points",
+                Account.role == role,
             ),
         )
 
     parts = union_all(
-        cohort_part(Cohort),
-        cohort_part(CohortChangeRow),
-        journal_part(JournalPosting.credit, 1),
-        journal_part(JournalPosting.debit, -1),
+        folded, waiting, journal_part(JournalPosting.credit, 1), journal_part(JournalPosting.debit, -1)
     ).subquery()
-    sums = (
-        select(
-            parts.c.program_id,
-            parts.c.currency,
-            func.sum(parts.c.held).label("held"),
-            func.sum(parts.c.posted).label("posted"),
-        )
+    subject = cast(parts.c.program_id, String) + literal(" ") + parts.c.currency
+    return (
+        select(subject.label("subject"), _total(parts.c.held).label("expected"), _total(parts.c.posted).label("actual"))
         .where(_within(parts.c.program_id, program_id))
         .group_by(parts.c.program_id, parts.c.currency)
-        .subquery()
+        .having(_total(parts.c.held - parts.c.posted) != 0)
     )
-    subject = cast(sums.c.program_id, String) + literal(" ") + sums.c.currency
-    return _differing(subject, sums.c.held, sums.c.posted)
+
+
+def recognised_is_posted(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What a cohort has recognised is what its folds and estimates released from the liability or the provision."""
+    kept = select(Cohort.id, Cohort.recognised.label("kept"), literal(0).label("posted")).where(
+        _within(Cohort.program_id, program_id)
+    )
+
+    def released(account: Any, sign: int) -> Select[*tuple[Any, ...]]:
+        return (
+            select(JournalPosting.cohort_id, literal(0), JournalPosting.amount * sign)
+            .join(Account, and_(Account.program_id == JournalPosting.program_id, Account.code == account))
+            .where(
+                Account.role.in_(("liability_points", "provision_points")),
+                JournalPosting.document_id == JournalPosting.cohort_id,
+                JournalPosting.cause != "rounding",  # that one changes what is allocated
+                _within(JournalPosting.program_id, program_id),
+            )
+        )
+
+    parts = union_all(kept, released(JournalPosting.debit, 1), released(JournalPosting.credit, -1)).subquery()
+    return (
+        select(
+            cast(parts.c.id, String).label("subject"),
+            _total(parts.c.posted).label("expected"),
+            _total(parts.c.kept).label("actual"),
+        )
+        .group_by(parts.c.id)
+        .having(_total(parts.c.kept - parts.c.posted) != 0)
+    )
 
 
 def sales_are_posted_whole(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
@@ -291,6 +355,8 @@ CHECKS: tuple[Check, ...] = (
     deferrals_are_posted,
     cohorts_are_sums_of_lots,
     liability_is_sum_of_cohorts,
+    provision_is_sum_of_cohorts,
+    recognised_is_posted,
     sales_are_posted_whole,
     transactions_hold_their_keys,
     rows_belong_to_one_program,

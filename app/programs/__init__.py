@@ -2,29 +2,48 @@
 
 Owns programmes and the versions of their terms. A version is drafted, changed while it is a draft, and published; a
 published one never changes. `timeline` answers the published versions; `Timeline.at` the one in force at an instant.
-The rules are pure: `earn` says what a basket earns and why, `expires_at` until when.
+The rules are pure. Of a basket: `earn` says what it earns and why, `tender_of` what it pays with points, `kept` what is
+left of it all after returns. Of the calendar: `available_from` says from when points are good, `expires_at` (or
+`lapses_at`, where inactivity decides) until when, `switched_on` what becomes of those from before there was any expiry.
 """
 
+from app.programs.calendar import (
+    Timeline,
+    Version,
+    available_from,
+    cancels_at,
+    expires_at,
+    lapses,
+    lapses_at,
+    local_month,
+    switched_on,
+    switched_on_at,
+    warnings_before,
+)
 from app.programs.models import Program
 from app.programs.rules import (
     Basket,
     Earning,
+    Kept,
     Line,
+    PointsTender,
     Reason,
     Tender,
+    cash_part,
     check_basket,
+    check_points_tender,
     consideration,
     earn,
-    expires_at,
-    local_month,
+    kept,
+    kept_points,
+    net_paid_with_points,
     stand_alone_prices,
     tax_of,
+    tender_of,
 )
 from app.programs.schemas import EXAMPLE_TERMS, Terms
 from app.programs.service import (
     NoTerms,
-    Timeline,
-    Version,
     create_program,
     draft_terms,
     find_program,
@@ -36,24 +55,39 @@ __all__ = [
     "EXAMPLE_TERMS",
     "Basket",
     "Earning",
+    "Kept",
     "Line",
     "NoTerms",
+    "PointsTender",
     "Program",
     "Reason",
     "Tender",
     "Terms",
     "Timeline",
     "Version",
+    "available_from",
+    "cancels_at",
+    "cash_part",
     "check_basket",
+    "check_points_tender",
     "consideration",
     "create_program",
     "draft_terms",
     "earn",
     "expires_at",
     "find_program",
+    "kept",
+    "kept_points",
+    "lapses",
+    "lapses_at",
     "local_month",
+    "net_paid_with_points",
     "publish_terms",
     "stand_alone_prices",
+    "switched_on",
+    "switched_on_at",
     "tax_of",
+    "tender_of",
     "timeline",
+    "warnings_before",
 ]

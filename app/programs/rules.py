@@ -1,13 +1,17 @@
-"""What a basket earns, and until when. Pure; money in minor units, exact shares as `Fraction`s."""
+"""What a basket is worth, earns, pays with points, and keeps of it all when goods come back.
 
+Pure; money in minor units, exact shares as `Fraction`s.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from math import ceil, gcd
 
 from app.errors import Finding, finding
 from app.money import round_to_int, spread
-from app.programs.schemas import Terms
+from app.programs.schemas import BaseEarning, PointValue, Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,27 +77,67 @@ def net(line: Line, terms: Terms) -> int:
 
 
 def consideration(basket: Basket, terms: Terms) -> int:
-    """What goods and points are sold for together, net of VAT and discounts."""
-    return sum(net(line, terms) for line in basket.lines)
+    """What goods and points are sold for together: net of VAT and discounts, without the part paid with points."""
+    return _halves_up(_net(basket, terms) * cash_part(basket))
+
+
+def net_paid_with_points(basket: Basket, terms: Terms) -> int:
+    """What points paid for goods, net of its VAT: with `consideration`, the whole net price."""
+    return _halves_down(_net(basket, terms) * (1 - cash_part(basket)))
 
 
 def tax_of(basket: Basket) -> int:
+    """The VAT in what was not paid with points: with `consideration`, all that was paid in money."""
+    return _halves_down(_tax(basket) * cash_part(basket))
+
+
+def cash_part(basket: Basket) -> Fraction:
+    """The share of the total that was not paid with points. Points pay for all lines in proportion."""
+    return 1 - Fraction(_tendered(basket), basket.total) if basket.total else Fraction(1)
+
+
+def _halves_up(exact: Fraction | int) -> int:
+    return round_to_int(Fraction(exact), "half_up")
+
+
+def _halves_down(exact: Fraction | int) -> int:
+    """For what is left beside a part rounded by `_halves_up`: no unit is lost or made."""
+    return ceil(exact - Fraction(1, 2))
+
+
+def _net(basket: Basket, terms: Terms) -> int:
+    return sum(net(line, terms) for line in basket.lines)
+
+
+def _tax(basket: Basket) -> int:
     return sum(line.tax for line in basket.lines)
 
 
+def _tendered(basket: Basket) -> int:
+    return sum(tender.amount for tender in basket.tenders if tender.type == "points")
+
+
 def stand_alone_prices(basket: Basket, terms: Terms) -> list[Fraction | int]:
-    """Each line's price before discounts, net of VAT. The VAT in a list price is taken at the rate actually charged;
-    for a line given away, at that of the whole basket."""
+    """Each line's price before discounts, net of VAT, without the part paid with points.
+
+    The VAT in a list price is taken at the rate actually charged; for a line given away, at that of the whole basket.
+    """
+    part = cash_part(basket)
+    prices = _list_prices(basket, terms)
+    return prices if part == 1 else [price * part for price in prices]
+
+
+def _list_prices(basket: Basket, terms: Terms) -> list[Fraction | int]:
     if not terms.prices_include_tax:
         return [line.amount for line in basket.lines]
     paid_in_all = sum(paid(line, terms) for line in basket.lines)
-    kept = Fraction(paid_in_all - tax_of(basket), paid_in_all) if paid_in_all else Fraction(1)
-    return [_before_tax(line, line.amount - line.discount, kept) for line in basket.lines]
+    untaxed = Fraction(paid_in_all - _tax(basket), paid_in_all) if paid_in_all else Fraction(1)
+    return [_before_tax(line, line.amount - line.discount, untaxed) for line in basket.lines]
 
 
-def _before_tax(line: Line, discounted: int, kept: Fraction) -> Fraction | int:
+def _before_tax(line: Line, discounted: int, untaxed: Fraction) -> Fraction | int:
     if discounted == 0:
-        return line.amount * kept
+        return line.amount * untaxed
     return Fraction(line.amount * (discounted - line.tax), discounted) if line.tax else line.amount
 
 
@@ -124,12 +168,21 @@ def earn(basket: Basket, terms: Terms) -> Earning:
     The base is what eligible lines cost, less the part of them that tenders which do not earn paid for (those pay for
     all lines in proportion). It is spread over the lines by largest remainder, and rounded into points once.
     """
-    rule = terms.earning
     eligible = [_eligible(line, terms) for line in basket.lines]
-    withheld = sum(tender.amount for tender in basket.tenders if tender.type in rule.non_earning_tenders)
-    earning_part = Fraction(basket.total - withheld, basket.total) if basket.total else Fraction(0)
-    base = round_to_int(sum(eligible) * earning_part)
-    if base < rule.minimum_spend:
+    return _earned(eligible, earning_part(basket, terms), terms.earning, terms.earning.minimum_spend)
+
+
+def earning_part(basket: Basket, terms: Terms) -> Fraction:
+    """The share of the total that was paid by tenders that earn."""
+    if not basket.total:
+        return Fraction(0)
+    withheld = sum(tender.amount for tender in basket.tenders if tender.type in terms.earning.non_earning_tenders)
+    return Fraction(basket.total - withheld, basket.total)
+
+
+def _earned(eligible: Sequence[Fraction | int], part: Fraction, rule: BaseEarning, minimum: int) -> Earning:
+    base = round_to_int(sum(eligible) * part)
+    if base < minimum:
         base = 0
     line_bases = spread(base, eligible) if base else [0] * len(eligible)
     points = round_to_int(Fraction(base * rule.points, rule.per), rule.rounding)
@@ -148,33 +201,131 @@ def _eligible(line: Line, terms: Terms) -> int:
     return net(line, terms) + (line.tax if terms.earning.earn_on_tax else 0)
 
 
-# --- time -----------------------------------------------------------------------------------------------------------
+# --- paying with points ---------------------------------------------------------------------------------------------
 
 
-def local_month(instant: datetime, terms: Terms) -> date:
-    """First day of the month `instant` falls in, in the programme's zone."""
-    return instant.astimezone(terms.zone).date().replace(day=1)
+@dataclass(frozen=True, slots=True)
+class PointsTender:
+    """The part of a basket paid with points: `amount` minor units of its total, and how many `points` that costs."""
+
+    amount: int
+    points: int
 
 
-def expires_at(occurred_at: datetime, terms: Terms) -> datetime | None:
-    """The first instant at which points earned at `occurred_at` are gone, in UTC; None if they stay.
+def check_points_tender(basket: Basket, terms: Terms) -> list[Finding]:
+    """Why a basket cannot be paid with points like this; nothing if it can, or if no points are tendered."""
+    amount = _tendered(basket)
+    if not amount:
+        return []
+    place = ("tenders", [tender.type for tender in basket.tenders].index("points"), "amount")
+    policy = terms.points_tender
+    if policy is None:
+        return [finding(place, "points_tender_not_offered", "points do not pay here")]
+    found = []
+    points = amount / policy.value.each
+    if points < policy.minimum:
+        found.append(finding(place, "points_tender_below_minimum", f"at least {policy.minimum} points are needed"))
+    if points.denominator != 1:
+        detail = f"not a whole number of points: {_nearest(amount, policy.value, 1)}"
+        found.append(finding(place, "points_tender_not_whole", detail))
+    elif points % policy.step:
+        detail = f"not a multiple of {policy.step} points: {_nearest(amount, policy.value, policy.step)}"
+        found.append(finding(place, "points_tender_not_in_steps", detail))
+    most = basket.total * policy.largest_share.fraction
+    if amount > most:
+        found.append(finding(place, "points_tender_above_share", f"points may pay at most {int(most)}"))
+    return found
 
-    They are good to the end of a day of the programme's zone: the one `months` later (the last of its month where it
-    has no such day), or the last of the month, quarter or year that day falls in.
-    """
-    if terms.expiry is None:
+
+def tender_of(basket: Basket, terms: Terms) -> PointsTender | None:
+    """What a basket pays with points, if it does; of a basket that `check_points_tender` finds nothing wrong with."""
+    amount = _tendered(basket)
+    if not amount or terms.points_tender is None:
         return None
-    last = _add_months(occurred_at.astimezone(terms.zone).date(), terms.expiry.months)
-    span = {"day": 0, "month": 1, "quarter": 3, "year": 12}[terms.expiry.round_up_to]
-    if span:
-        first_of_next = _add_months(last.replace(day=1), span - (last.month - 1) % span)
-    else:
-        first_of_next = last + timedelta(days=1)
-    return datetime.combine(first_of_next, time(), terms.zone).astimezone(UTC)
+    return PointsTender(amount, int(amount / terms.points_tender.value.each))
 
 
-def _add_months(day: date, months: int) -> date:
-    years, month = divmod(day.month - 1 + months, 12)
-    first = date(day.year + years, month + 1, 1)
-    following = (first + timedelta(days=31)).replace(day=1)
-    return min(first + timedelta(days=day.day - 1), following - timedelta(days=1))
+def _nearest(amount: int, value: PointValue, step: int) -> str:
+    """The amounts around `amount` that are worth multiples of `step` points."""
+    unit = value.amount * step // gcd(value.amount * step, value.points)
+    below = amount // unit * unit
+    return f"{below} or {below + unit} would do" if below else f"{unit} would do"
+
+
+# --- what comes back ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is left of a purchase after returns. Each figure is rounded once, from what came back in all.
+
+    So it does not matter in how many returns that was, or in which order: what one return changes is the difference
+    between two of these, never negative, and all returns together change what one would have.
+    """
+
+    lines: tuple[Fraction, ...]
+    """The part of each line that the customer keeps."""
+    earning: Earning
+    """Of the lines kept, at most that of the whole."""
+    total: int
+    """What was paid for them, tax included."""
+    consideration: int
+    tax: int
+    net_paid_with_points: int
+    """As the verbs of these names say of the whole; `tax` as `tax_of`."""
+    tender: PointsTender | None
+    """What of it was paid with points."""
+
+
+def kept(basket: Basket, terms: Terms, returned: Mapping[int, Decimal], returned_amount: int = 0) -> Kept:
+    """What is left of a purchase when so much of it has come back, in all.
+
+    `returned`: quantities by line number, at most those bought; a line of quantity 0 comes back by being named.
+    `returned_amount`: refunds that name no line, minor units with tax; they are for all that is left, in proportion.
+    ValueError for more of a line than was bought. Tenders stay in the proportions in which they paid.
+    """
+    parts = _parts_kept(basket, terms, returned, returned_amount)
+    lines = list(zip(basket.lines, parts, strict=True))
+    whole, rule = earn(basket, terms), terms.earning
+    forgiven = terms.returns.minimum_spend == "kept" and whole.reasons
+    eligible = [_eligible(line, terms) * part for line, part in lines]
+    total = sum((paid(line, terms) * part for line, part in lines), Fraction(0))
+    price = sum(net(line, terms) * part for line, part in lines)
+    cash, tender = cash_part(basket), tender_of(basket, terms)
+    return Kept(
+        lines=parts,
+        earning=_earned(eligible, earning_part(basket, terms), rule, 0 if forgiven else rule.minimum_spend),
+        total=round_to_int(total),
+        consideration=_halves_up(price * cash),
+        tax=_halves_down(sum(line.tax * part for line, part in lines) * cash),
+        net_paid_with_points=_halves_down(price * (1 - cash)),
+        tender=None if tender is None else _tender_kept(tender, total / basket.total),
+    )
+
+
+def kept_points(basket: Basket, terms: Terms, returned: Mapping[int, Decimal], returned_amount: int = 0) -> int:
+    """The points that the customer keeps when so much has come back (`kept`): at most those of the whole purchase."""
+    return kept(basket, terms, returned, returned_amount).earning.points
+
+
+def _parts_kept(
+    basket: Basket, terms: Terms, returned: Mapping[int, Decimal], returned_amount: int
+) -> tuple[Fraction, ...]:
+    parts = [_part_kept(line, returned.get(line.number)) for line in basket.lines]
+    if returned_amount == 0:
+        return tuple(parts)
+    left = sum((paid(line, terms) * part for line, part in zip(basket.lines, parts, strict=True)), Fraction(0))
+    unrefunded = max(Fraction(0), 1 - returned_amount / left) if left else Fraction(0)
+    return tuple(part * unrefunded for part in parts)
+
+
+def _part_kept(line: Line, returned: Decimal | None) -> Fraction:
+    if returned is None:
+        return Fraction(1)
+    if not 0 <= returned <= line.quantity:
+        raise ValueError("more of a line came back than was bought")
+    return 1 - Fraction(returned) / Fraction(line.quantity) if line.quantity else Fraction(0)
+
+
+def _tender_kept(tender: PointsTender, part: Fraction) -> PointsTender:
+    return PointsTender(round_to_int(tender.amount * part), round_to_int(tender.points * part))

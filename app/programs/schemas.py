@@ -2,12 +2,12 @@
 
 from fractions import Fraction
 from functools import cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
 from phonenumbers import SUPPORTED_REGIONS
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.accounting import ROLES, Method, Profile
@@ -17,6 +17,12 @@ from app.wire import Answer, CurrencyCode, Minor, Request, Stamp, Text, Token, W
 Names = Annotated[list[Text], Field(max_length=1000)]
 Tenders = Annotated[list[Token], Field(max_length=50)]
 IdentifierKind = Literal["card", "phone", "email", "partner"]
+Activity = Literal["purchase", "redemption", "transfer", "adjustment"]
+"""What a member does that can keep points from lapsing."""
+
+Points = Annotated[int, Field(ge=1, le=10**12)]
+Days = Annotated[int, Field(ge=1, le=366)]
+WarnDays = Annotated[list[Days], Field(max_length=5)]
 
 
 def _currency(code: str) -> str:
@@ -76,7 +82,7 @@ class PointValue(Request):
 
 
 class Rate(Request):
-    """The part of issued points expected to be used, as a fraction of whole numbers: 2/3, never 0.6667."""
+    """A part of a whole, as a fraction of whole numbers: 2/3, never 0.6667."""
 
     numerator: Annotated[int, Field(ge=1, le=10**9)]
     denominator: Annotated[int, Field(ge=1, le=10**9)]
@@ -84,7 +90,7 @@ class Rate(Request):
     @model_validator(mode="after")
     def _at_most_one(self) -> Self:
         if self.numerator > self.denominator:
-            raise PydanticCustomError("rate_above_one", "more points cannot be used than were issued")
+            raise PydanticCustomError("rate_above_one", "a part is not more than the whole")
         return self
 
     @property
@@ -99,11 +105,117 @@ class AllocationPolicy(Request):
     rounding: Rounding = "half_even"
 
 
-class Expiry(Request):
-    """Points are good until the end of the local day `months` after they were earned, or of the period it falls in."""
+class ExpiryTerms(Request):
+    """What all ways to expire have in common."""
 
-    months: Annotated[int, Field(ge=1, le=600)]
-    round_up_to: Literal["day", "month", "quarter", "year"] = "month"
+    existing_points: Literal["one_period_later", "never"] = "one_period_later"
+    """When points granted before there was any expiry go: as if granted when these terms take effect, or never."""
+    warn_days: WarnDays = [30]
+    """How many days ahead of an expiry a warning event is sent."""
+
+
+class _Span(ExpiryTerms):
+    """A span of calendar time, then up to the end of the period of the calendar year that its last day falls in."""
+
+    months: Annotated[int | None, Field(ge=1, le=600)] = None
+    days: Annotated[int | None, Field(ge=1, le=18_250)] = None
+    round_up_to: Literal["day", "month", "quarter", "half_year", "year"] = "month"
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.months is None) == (self.days is None):
+            raise PydanticCustomError("one_of_months_and_days", "either months or days")
+        return self
+
+    @property
+    def shortest_days(self) -> int:
+        """Days it has at the very least: no month is shorter than 28."""
+        return self.days or 28 * (self.months or 0)
+
+
+class PeriodExpiry(_Span):
+    """Points are good until the end of the local day so long after they were earned, or of the period it falls in."""
+
+    mode: Literal["period"] = "period"
+
+
+class InactivityExpiry(_Span):
+    """A member's points lapse together, so long after the last thing the member did that counts as activity."""
+
+    mode: Literal["inactivity"]
+    activities: Annotated[list[Activity], Field(min_length=1, max_length=4)] = ["purchase", "redemption"]
+
+
+def _month_day(text: str) -> str:
+    month, day = int(text[:2]), int(text[3:])
+    if day > (29 if month == 2 else 30 if month in (4, 6, 9, 11) else 31):
+        raise PydanticCustomError("not_a_day", "no year has this day")
+    return text
+
+
+def _all_different(names: list[str]) -> list[str]:
+    if len(set(names)) != len(names):
+        raise PydanticCustomError("named_twice", "the same is named twice")
+    return names
+
+
+MonthDay = Annotated[str, Field(pattern="^(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"), AfterValidator(_month_day)]
+"""A day of every year, `12-31`; `02-29` is the last of February."""
+
+
+class FixedDatesExpiry(ExpiryTerms):
+    """Points are good until the end of the next of these days."""
+
+    mode: Literal["fixed_dates"]
+    dates: Annotated[list[MonthDay], Field(min_length=1, max_length=12), AfterValidator(_all_different)]
+    at_least_days: Annotated[int, Field(ge=0, le=3660)] = 0
+    """Points that are younger than this on a date go to the next."""
+
+    @property
+    def shortest_days(self) -> int:
+        return self.at_least_days
+
+
+Expiry = PeriodExpiry | FixedDatesExpiry | InactivityExpiry
+
+
+class PendingDays(Request):
+    """Points become available so many local days after the purchase, at its time of day."""
+
+    mode: Literal["days"]
+    days: Days
+
+    @property
+    def longest_days(self) -> int:
+        return self.days
+
+
+class PendingEvent(Request):
+    """Points become available when something happens (`shipped`), and are cancelled if it has not after some days."""
+
+    mode: Literal["event"]
+    event: Token
+    cancel_after_days: Days
+
+    @property
+    def longest_days(self) -> int:
+        return self.cancel_after_days
+
+
+Pending = PendingDays | PendingEvent
+
+
+class PointsTenderPolicy(Request):
+    """Paying with points at the till."""
+
+    value: PointValue
+    """What points pay there, as the till's prices are: with VAT where those contain it."""
+    minimum: Points = 1
+    """Fewest points in one purchase."""
+    step: Points = 1
+    """Only multiples of this many points."""
+    largest_share: Rate = Rate(numerator=1, denominator=1)
+    """Of the basket's total."""
 
 
 class ReturnsPolicy(Request):
@@ -115,6 +227,58 @@ class ReturnsPolicy(Request):
     without_receipt_limit: Annotated[int, Field(ge=0, le=10**12, description="Points per return without receipt")] = 0
     expired_meanwhile: Literal["stay_expired", "grace_days", "new_lot"] = "grace_days"
     grace_days: Annotated[int, Field(ge=1, le=366)] = 14
+    minimum_spend: Literal["lost", "kept"] = "lost"
+    """What becomes of points when the rest of the purchase is below `earning.minimum_spend`."""
+    withhold_value: PointValue | None = None
+    """What a spent point takes off the refund; null: `point_value`."""
+    waiting_alarm_days: Days = 7
+    """How long a return may wait for its purchase before somebody is told."""
+
+
+class HoldPolicy(Request):
+    """How long points may be reserved."""
+
+    default_minutes: Annotated[int, Field(ge=1, le=527_040)] = 1440
+    longest_minutes: Annotated[int, Field(ge=1, le=527_040)] = 10_080
+
+    @model_validator(mode="after")
+    def _default_is_allowed(self) -> Self:
+        if self.default_minutes > self.longest_minutes:
+            raise PydanticCustomError("default_above_longest", "the default is longer than the longest")
+        return self
+
+
+class AdjustmentPolicy(Request):
+    """What staff may correct. Points, added or taken, in one adjustment."""
+
+    limit: Annotated[int, Field(ge=0, le=10**12)] = 1000
+    """Above it a second person approves."""
+    limits: Annotated[dict[Token, Annotated[int, Field(ge=0, le=10**12)]], Field(max_length=50)] = {}
+    """The same for certain roles of staff."""
+    concession_needs_consent: bool = True
+    """Whether goodwill for a failed order is given only with the member's consent on record."""
+
+
+class TransferPolicy(Request):
+    """Points given from member to member."""
+
+    minimum: Points = 1
+    most_at_once: Points | None = None
+    """null: no limit."""
+    most_per_day: Points | None = None
+    """By giver, in a local day; null: no limit."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if any(most is not None and most < self.minimum for most in (self.most_at_once, self.most_per_day)):
+            raise PydanticCustomError("minimum_above_limit", "the least is more than the most")
+        return self
+
+
+class PoolPolicy(Request):
+    """Members who put their points together."""
+
+    most_members: Annotated[int, Field(ge=2, le=1000)] = 10
 
 
 class EnrolmentPolicy(Request):
@@ -147,18 +311,59 @@ class Terms(Request):
     """Whether a line's `amount` contains its `tax`."""
     earning: BaseEarning
     point_value: PointValue
+    point_cost: PointValue | None = None
+    """What used points cost the programme, for points given without a purchase; null: `point_value`."""
     redemption_rate: Rate
+    """The part of issued points expected to be used."""
     allocation: AllocationPolicy = AllocationPolicy()
     expiry: Expiry | None = None
     """null: points never expire."""
+    pending: Pending | None = None
+    """null: points are available at once."""
+    points_tender: PointsTenderPolicy | None = None
+    """null: points do not pay at the till."""
     posting_profile: Profile = "adjustment"
     returns: ReturnsPolicy = ReturnsPolicy()
+    holds: HoldPolicy = HoldPolicy()
+    adjustments: AdjustmentPolicy = AdjustmentPolicy()
+    transfers: TransferPolicy | None = None
+    """null: not offered."""
+    pools: PoolPolicy | None = None
+    """null: not offered."""
     enrolment: EnrolmentPolicy = EnrolmentPolicy()
     uploads: UploadPolicy = UploadPolicy()
+
+    # Chosen here and not by a discriminated union: terms of before modes have none, and findings point at the field.
+    @field_validator("expiry", mode="before")
+    @classmethod
+    def _expiry_by_mode(cls, value: Any) -> Any:
+        return _of_mode(value, PeriodExpiry, FixedDatesExpiry, InactivityExpiry)
+
+    @field_validator("pending", mode="before")
+    @classmethod
+    def _pending_by_mode(cls, value: Any) -> Any:
+        return _of_mode(value, PendingDays, PendingEvent)
+
+    @field_validator("pending")
+    @classmethod
+    def _available_before_they_expire(cls, pending: Pending | None, info: ValidationInfo) -> Pending | None:
+        expiry = info.data.get("expiry")
+        if pending is not None and expiry is not None and pending.longest_days > expiry.shortest_days:
+            raise PydanticCustomError("pending_beyond_expiry", "points could expire before they are available")
+        return pending
 
     @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.time_zone)
+
+
+def _of_mode(value: Any, first: type[Request], *others: type[Request]) -> Any:
+    """A document as the model of its `mode`; as the `first` if it names none, or one there is not."""
+    if value is None or isinstance(value, Request):
+        return value
+    mode = value.get("mode") if isinstance(value, dict) else None
+    chosen = [model for model in others if mode in get_args(model.model_fields["mode"].annotation)]
+    return (chosen or [first])[0].model_validate(value)
 
 
 def _account_codes(codes: dict[str, str]) -> dict[str, str]:

@@ -1,8 +1,6 @@
 """Create programmes; draft, change and publish their terms."""
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -12,6 +10,7 @@ from sqlalchemy.orm import Session
 from app import accounting, db, outbox
 from app.errors import NotFound, PreconditionFailed, Problem
 from app.ids import new_id
+from app.programs.calendar import Timeline, Version
 from app.programs.models import Program, ProgramTerms
 from app.programs.schemas import Terms
 
@@ -38,28 +37,6 @@ class NoTerms(Problem):
     """No published terms were in force at `occurred_at`. Publish terms, or correct the time."""
 
     status, code, title, final = 422, "no_terms", "The programme had no terms then", True
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A published version of terms and the instant it holds from."""
-
-    id: UUID
-    number: int
-    effective_from: datetime
-    terms: Terms
-
-
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """All published versions of a programme, oldest first."""
-
-    versions: tuple[Version, ...]
-
-    def at(self, instant: datetime) -> Version | None:
-        """The version in force at `instant`, if there was one."""
-        index = bisect_right(self.versions, instant, key=lambda version: version.effective_from)
-        return self.versions[index - 1] if index else None
 
 
 def create_program(

@@ -249,10 +249,22 @@ def accrual_of(priced: Priced, member_id: UUID, document_id: UUID, occurred_at: 
     )
 
 
-def cohort_change_of(priced: Priced) -> CohortChange:
+def cohort_change_of(priced: Priced, occurred_at: datetime) -> CohortChange:
     """What a priced basket adds to its cohort."""
-    allocation = priced.allocation
-    return CohortChange(priced.cohort, allocation.points, allocation.residue, priced.earning.points, priced.expected)
+    cohort = priced.cohort
+    return CohortChange(
+        cohort.id,
+        cohort.program_id,
+        cohort.currency,
+        "accrual",
+        cohort.month,
+        occurred_at,
+        cohort,
+        allocated=priced.allocation.points,
+        residue=priced.allocation.residue,
+        issued=priced.earning.points,
+        expected=priced.expected,
+    )
 
 
 def sale_of(priced: Priced, document_id: UUID, occurred_at: datetime) -> Sale:

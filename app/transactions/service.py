@@ -308,7 +308,7 @@ def _accrue(
         accrual = rules.accrual_of(verdict.priced, member, document_id, occurred_at, now)
         standings[member], granted = ledger.accrue(standings[member], accrual)
         writing.granted.append(granted)
-        writing.changes.append(rules.cohort_change_of(verdict.priced))
+        writing.changes.append(rules.cohort_change_of(verdict.priced, occurred_at))
         writing.touched.add(member)
 
 

@@ -1,0 +1,180 @@
+"""Terms over time, and the calendar of points: from when, until when, and when to warn. Pure; instants in UTC.
+
+Days, months and years are those of the programme's zone. A day begins with its first instant there: at one o'clock
+where the clocks skip midnight, and with the first midnight where they turn back to it.
+"""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from app.programs.schemas import FixedDatesExpiry, InactivityExpiry, PendingDays, PendingEvent, PeriodExpiry, Terms
+
+_MONTHS = {"day": 0, "month": 1, "quarter": 3, "half_year": 6, "year": 12}
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A published version of terms and the instant it holds from."""
+
+    id: UUID
+    number: int
+    effective_from: datetime
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """All published versions of a programme, oldest first."""
+
+    versions: tuple[Version, ...]
+
+    def at(self, instant: datetime) -> Version | None:
+        """The version in force at `instant`, if there was one."""
+        count = self._count(instant)
+        return self.versions[count - 1] if count else None
+
+    def after(self, instant: datetime) -> tuple[Version, ...]:
+        """The versions that took effect later than `instant`, oldest first."""
+        return self.versions[self._count(instant) :]
+
+    def _count(self, instant: datetime) -> int:
+        return bisect_right(self.versions, instant, key=lambda version: version.effective_from)
+
+
+def local_month(instant: datetime, terms: Terms) -> date:
+    """First day of the month `instant` falls in, in the programme's zone."""
+    return instant.astimezone(terms.zone).date().replace(day=1)
+
+
+# --- from when ------------------------------------------------------------------------------------------------------
+
+
+def available_from(occurred_at: datetime, terms: Terms) -> datetime | None:
+    """When points of `occurred_at` can be spent; None while that depends on an event.
+
+    Pending days end at the same time of day. Where the clocks skip that time it is as much later as they skip; where
+    they show it twice it is the first.
+    """
+    match terms.pending:
+        case None:
+            return occurred_at.astimezone(UTC)
+        case PendingDays(days=days):
+            return _days_later(occurred_at, days, terms.zone)
+        case PendingEvent():
+            return None
+
+
+def cancels_at(occurred_at: datetime, terms: Terms) -> datetime | None:
+    """When points of `occurred_at` are cancelled unless their event has come; None if they wait for none."""
+    if isinstance(terms.pending, PendingEvent):
+        return _days_later(occurred_at, terms.pending.cancel_after_days, terms.zone)
+    return None
+
+
+# --- until when -----------------------------------------------------------------------------------------------------
+
+
+def expires_at(granted_at: datetime, terms: Terms) -> datetime | None:
+    """The first instant at which points granted at `granted_at` are gone; None if no date is set for them.
+
+    They are good to the end of a local day: the one so many months or days later (the last of its month where it has
+    no such day), the last of the month, quarter, half-year or year that day falls in, or the next of the fixed dates.
+    """
+    match terms.expiry:
+        case PeriodExpiry() as period:
+            return _day_begins(_day_after(granted_at, period, terms.zone), terms.zone)
+        case FixedDatesExpiry() as fixed:
+            youngest = granted_at.astimezone(terms.zone).date() + timedelta(days=fixed.at_least_days)
+            return _day_begins(_next_date(youngest, fixed) + timedelta(days=1), terms.zone)
+        case _:
+            return None
+
+
+def lapses_at(activity_at: datetime, terms: Terms) -> datetime | None:
+    """The first instant at which a member's points are gone if nothing follows the activity at `activity_at`.
+
+    None unless points lapse by inactivity. Reckoned like `expires_at`.
+    """
+    if isinstance(terms.expiry, InactivityExpiry):
+        return _day_begins(_day_after(activity_at, terms.expiry, terms.zone), terms.zone)
+    return None
+
+
+def lapses(terms: Terms) -> bool:
+    """Whether points go when the member has been inactive for long, and not by a date of their own."""
+    return isinstance(terms.expiry, InactivityExpiry)
+
+
+def switched_on(timeline: Timeline, granted_at: datetime) -> Version | None:
+    """The version by which points granted at `granted_at`, when nothing expired, are to go after all.
+
+    None if they stay. It is the first later version with expiry that decides, once: points it leaves alone are not
+    taken by another. They go as if granted at its `effective_from`, so never at once.
+    """
+    for version in timeline.after(granted_at):
+        if version.terms.expiry is not None:
+            return version if version.terms.expiry.existing_points == "one_period_later" else None
+    return None
+
+
+def switched_on_at(timeline: Timeline, granted_at: datetime) -> datetime | None:
+    """When points granted at `granted_at`, when nothing expired, are gone after all (`switched_on`).
+
+    None if they stay, or lapse by inactivity from then on.
+    """
+    version = switched_on(timeline, granted_at)
+    return None if version is None else expires_at(version.effective_from, version.terms)
+
+
+def warnings_before(gone_at: datetime, terms: Terms) -> list[datetime]:
+    """When to warn of points that are gone from `gone_at`: the beginnings of days so many ahead, the earliest first."""
+    if terms.expiry is None:
+        return []
+    day = gone_at.astimezone(terms.zone).date()
+    ahead = sorted(set(terms.expiry.warn_days), reverse=True)
+    return [_day_begins(day - timedelta(days=days), terms.zone) for days in ahead]
+
+
+# --- days -----------------------------------------------------------------------------------------------------------
+
+
+def _day_begins(day: date, zone: ZoneInfo) -> datetime:
+    return datetime.combine(day, time(), zone).astimezone(UTC)
+
+
+def _days_later(instant: datetime, days: int, zone: ZoneInfo) -> datetime:
+    return (instant.astimezone(zone) + timedelta(days=days)).astimezone(UTC)  # adds to the clock, not to the instant
+
+
+def _day_after(start: datetime, span: PeriodExpiry | InactivityExpiry, zone: ZoneInfo) -> date:
+    """The day after the last of `span`."""
+    first = start.astimezone(zone).date()
+    last = first + timedelta(days=span.days) if span.days else _add_months(first, span.months or 0)
+    months = _MONTHS[span.round_up_to]
+    if months == 0:
+        return last + timedelta(days=1)
+    return _add_months(last.replace(day=1), months - (last.month - 1) % months)
+
+
+def _next_date(day: date, fixed: FixedDatesExpiry) -> date:
+    """The first of the fixed dates that is not before `day`."""
+    dates = (_date_in(year, text) for year in (day.year, day.year + 1) for text in sorted(fixed.dates))
+    return next(found for found in dates if found >= day)
+
+
+def _date_in(year: int, month_day: str) -> date:
+    return _in_month(date(year, int(month_day[:2]), 1), int(month_day[3:]))
+
+
+def _add_months(day: date, months: int) -> date:
+    years, month = divmod(day.month - 1 + months, 12)
+    return _in_month(date(day.year + years, month + 1, 1), day.day)
+
+
+def _in_month(first: date, day: int) -> date:
+    """The day numbered `day` of the month that begins with `first`, or its last where it has no such day."""
+    following = (first + timedelta(days=31)).replace(day=1)
+    return min(first + timedelta(days=day - 1), following - timedelta(days=1))
