@@ -43,8 +43,6 @@ def facts(available: int = 5000, in_all: int = 0, this_month: int = 0, *, may_sp
     return Facts(may_spend, available, {MUG: Had(in_all, this_month)})
 
 
-ONE_LEFT = {"limits": {"in_all": 3}}
-
 REFUSED: dict[str, tuple[Reward, Facts, int, datetime, str, dict[str, Any]]] = {
     # this reward, for this member, so many, then: the code, what it says besides
     "999 of 1,000 buy nothing": (reward(), facts(999), 1, NOW, "insufficient_points", {"missing": 1}),
@@ -118,7 +116,7 @@ REFUSED: dict[str, tuple[Reward, Facts, int, datetime, str, dict[str, Any]]] = {
     ),
     "suspended": (reward(), facts(may_spend=False), 1, NOW, "member_may_not_spend", {}),
     "one left of three, two wanted": (
-        reward(**ONE_LEFT),
+        reward(limits={"in_all": 3}),
         facts(in_all=2),
         2,
         NOW,
@@ -126,7 +124,7 @@ REFUSED: dict[str, tuple[Reward, Facts, int, datetime, str, dict[str, Any]]] = {
         {"left": 1, "again_at": None},
     ),
     "the limit was lowered below what they had": (
-        reward(**ONE_LEFT),
+        reward(limits={"in_all": 3}),
         facts(in_all=7),
         1,
         NOW,
@@ -172,7 +170,7 @@ GRANTED: dict[str, tuple[Reward, Facts, int, datetime, int]] = {
         1000,
     ),
     "another year's blackout": (reward(blackout_dates=["2025-11-22"]), facts(), 1, NOW, 1000),
-    "up to the limit": (reward(**ONE_LEFT), facts(in_all=2), 1, NOW, 1000),
+    "up to the limit": (reward(limits={"in_all": 3}), facts(in_all=2), 1, NOW, 1000),
     "had last month, not this": (reward(limits={"per_month": 1}), facts(in_all=9), 1, NOW, 1000),
 }
 
@@ -252,8 +250,8 @@ REWARD: dict[str, Any] = {"code": "mug", "name": "Mug", "points": 1000, "currenc
         {"item": {"kind": "goods", "value": 500}},
         {"supplier": {"type": "own", "charge": 5}},
         {"supplier": {"type": "own", "cost": -1}},
-        {"supplier": {"type": "partner_agent", "cost": 5}},
-        {"supplier": {"type": "partner_principal", "name": "Gym"}},
+        {"supplier": {"type": "agent", "cost": 5}},
+        {"supplier": {"type": "principal", "name": "Gym"}},
         {"limits": {"per_month": 0}},
         {"taken": 5},
     ],
@@ -269,7 +267,7 @@ def test_an_offer_survives_storing() -> None:
         REWARD
         | {
             "item": {"kind": "voucher", "value": 500, "valid_days": 90},
-            "supplier": {"type": "partner_agent", "name": "Gym", "reference": "G-7", "charge": 92},
+            "supplier": {"type": "agent", "name": "Gym", "reference": "G-7", "charge": 92},
             "available_from": "2026-11-01T00:00:00.5-04:00",
             "blackout_dates": ["02-29", "2026-12-24"],
             "limits": {"in_all": 3, "per_month": 1},

@@ -159,6 +159,12 @@ def take(session: Session, reward_id: UUID, quantity: int) -> bool:
     return bool(getattr(session.execute(changed), "rowcount", 0))
 
 
+def left(session: Session, reward_id: UUID) -> int:
+    """How many pieces of a limited supply are left now."""
+    remaining = select(RewardRow.supply - RewardRow.taken).where(RewardRow.id == reward_id)
+    return session.execute(remaining).scalar_one() or 0
+
+
 def give_back(session: Session, reward_id: UUID, quantity: int) -> None:
     """Returns the pieces of a cancelled order to the supply."""
     session.execute(update(RewardRow).where(RewardRow.id == reward_id).values(taken=RewardRow.taken - quantity))

@@ -47,7 +47,7 @@ class Redemption(Base):
     __table_args__ = (
         CheckConstraint("status IN ('ordered', 'fulfilled', 'cancelled')", name="status"),
         CheckConstraint("(status = 'ordered') = (ended_at IS NULL)", name="ended_has_time"),
-        CheckConstraint("supplier IN ('own', 'partner_principal', 'partner_agent')", name="supplier"),
+        CheckConstraint("supplier IN ('own', 'principal', 'agent')", name="supplier"),
         CheckConstraint("quantity > 0", name="quantity_positive"),
         CheckConstraint("points > 0", name="points_positive"),
         CheckConstraint("cost >= 0", name="cost_not_negative"),

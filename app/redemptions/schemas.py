@@ -51,15 +51,23 @@ class Own(Request):
     type: Literal["own"] = "own"
     cost: Minor = 0
 
+    @property
+    def each(self) -> int:
+        return self.cost
+
 
 class Partner(Request):
-    """A partner's. We answer for it (`partner_principal`) or only arrange it (`partner_agent`); the partner charges us
-    `charge` minor units for each piece."""
+    """A partner's, who charges us `charge` minor units for each piece. We answer for it (`principal`) or only arrange
+    it (`agent`)."""
 
-    type: Literal["partner_principal", "partner_agent"]
+    type: Literal["principal", "agent"]
     name: Text
     reference: Text | None = None
     charge: Minor
+
+    @property
+    def each(self) -> int:
+        return self.charge
 
 
 class Limits(Request):
@@ -187,7 +195,7 @@ class ChoicePage(Answer):
 class VoucherIssued(Answer):
     """A voucher of a redemption. `code` is in the answer that issued it, and nowhere else."""
 
-    id: UUID
+    id: UUID | None
     code: Annotated[str | None, Field(examples=["7Z3K-0QF2-9XWA-MM4T-C81P"])]
     value: Money
     issued_at: Stamp

@@ -1,7 +1,7 @@
 """Vouchers: issue, look up, burn, cancel."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Any
 from uuid import UUID
 
@@ -13,13 +13,14 @@ from app.errors import NotFound
 from app.ids import new_id
 from app.redemptions.codes import code_of, hash_code, read_code
 from app.redemptions.models import Redemption, VoucherRow
-from app.redemptions.rules import Receipt, check_burn, check_open
+from app.redemptions.rules import Receipt, check_burn, check_open, voucher_expires_at
 
 
-def made_for(redemption: Redemption, expires_at: datetime, pepper: bytes, now: datetime) -> list[dict[str, Any]]:
+def made_for(redemption: Redemption, zone: tzinfo, pepper: bytes, now: datetime) -> list[dict[str, Any]]:
     """The rows of a redemption's vouchers, one for each piece; none for goods."""
-    if redemption.voucher_value is None:
+    if redemption.voucher_value is None or redemption.voucher_days is None:
         return []
+    expires_at = voucher_expires_at(now, redemption.voucher_days, zone)
     rows = []
     for number in range(1, redemption.quantity + 1):
         id_ = new_id()

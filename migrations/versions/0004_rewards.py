@@ -9,7 +9,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "0004"
-down_revision = "0001"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -77,7 +77,7 @@ def upgrade() -> None:
         sa.CheckConstraint("status IN ('ordered', 'fulfilled', 'cancelled')", name=op.f("ck_redemption_status")),
         sa.CheckConstraint("(status = 'ordered') = (ended_at IS NULL)", name=op.f("ck_redemption_ended_has_time")),
         sa.CheckConstraint(
-            "supplier IN ('own', 'partner_principal', 'partner_agent')", name=op.f("ck_redemption_supplier")
+            "supplier IN ('own', 'principal', 'agent')", name=op.f("ck_redemption_supplier")
         ),
         sa.CheckConstraint("quantity > 0", name=op.f("ck_redemption_quantity_positive")),
         sa.CheckConstraint("points > 0", name=op.f("ck_redemption_points_positive")),
