@@ -18,7 +18,8 @@ class Settings(BaseSettings):
     """`sqlite:///file` or `postgresql://user:password@host/database`. Also read as `DATABASE_URL`."""
 
     key_pepper: SecretStr = SecretStr("")
-    """Secret of at least 32 characters that API keys are hashed with. Losing it makes every key invalid."""
+    """Secret of at least 32 characters that API keys are hashed with, and the key that signs members' tokens is derived
+    from. Losing it makes every key invalid. Random, not a phrase: the public half of that key lets guesses be tried."""
 
     key_pepper_file: Path | None = None
     """File to read `key_pepper` from instead (a mounted secret)."""

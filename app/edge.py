@@ -5,6 +5,7 @@ become problem+json here and nowhere else.
 """
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import datetime
@@ -23,6 +24,7 @@ from app.errors import (
     BodyTimeout,
     BodyTooLarge,
     Busy,
+    ContentLengthInvalid,
     Finding,
     Forbidden,
     InternalError,
@@ -52,12 +54,15 @@ Db = Annotated[Database, Depends(_database)]
 Now = Annotated[datetime, Depends(_now)]
 """The instant of the request, by the service's clock."""
 
+IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="The `ETag` of what you have")]
 IfMatch = Annotated[str | None, Header(alias="If-Match", description="The `ETag` of what you read")]
 
 READING = (Unauthenticated, Forbidden, InvalidRequest, Busy)
 """What any route may refuse with."""
-WRITING = (*READING, InvalidJson, BodyTooLarge, BodyTimeout, UnsupportedMediaType, OutcomeUnknown)
+ASKING = (*READING, InvalidJson, ContentLengthInvalid, BodyTooLarge, BodyTimeout, UnsupportedMediaType)
 """What any route with a body may refuse with."""
+WRITING = (*ASKING, OutcomeUnknown)
+"""What any route that writes may refuse with."""
 
 DEFAULT_BODY_BYTES = 64 * 1024
 DEEPEST = 32
@@ -208,6 +213,17 @@ def revision_in(if_match: str | None) -> int:
     return int(tag)
 
 
+def weak_tag(content: bytes) -> str:
+    """The weak entity tag (RFC 9110, 8.8.3) of an answer that says `content`."""
+    return f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+
+def has_tag(if_none_match: str | None, tag: str) -> bool:
+    """Whether an `If-None-Match` header names `tag`, or `*`. Compared weakly, as it says there (13.1.2)."""
+    given = [part.strip().removeprefix("W/") for part in (if_none_match or "").split(",")]
+    return "*" in given or tag.removeprefix("W/") in given
+
+
 # --- limits ---------------------------------------------------------------------------------------------------------
 
 
@@ -243,7 +259,7 @@ class Edge:
         try:
             if self._under_way > self._max_concurrency:
                 raise Busy
-            await self._app(scope, await self._limited(scope, receive), watched)
+            await self._route(scope, await self._limited(scope, receive), watched)
         except Problem as problem:
             await self._refuse(problem, scope, receive, send)
         except Exception:
@@ -254,11 +270,24 @@ class Edge:
         finally:
             self._under_way -= 1
 
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """HEAD is answered as GET (RFC 9110, 9.3.2); the ASGI server leaves the body out."""
+        if scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        inner: Scope = {**scope, "method": "GET"}
+        try:
+            await self._app(inner, receive, send)
+        finally:
+            scope["route"] = inner.get("route")  # for the metrics
+
     async def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """Reads the whole body, within the limits, and answers a `receive` that replays it."""
         limit = self._body_bytes.get(scope["path"], DEFAULT_BODY_BYTES)
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared[:20]) > limit:
+        if not declared.isdigit():
+            raise ContentLengthInvalid
+        if int(declared[:20]) > limit:
             raise BodyTooLarge
         body = bytearray()
         try:

@@ -104,9 +104,10 @@ class InvalidRequest(Problem):
 
 
 class Unauthenticated(Problem):
-    """No key, or one that is malformed, unknown, expired or revoked. Send `Authorization: Bearer <key>`."""
+    """No key, or one that is malformed, unknown, expired or revoked; below `/v1/me`, the same of a member's token.
+    Send `Authorization: Bearer <key>`."""
 
-    status, code, title = 401, "unauthenticated", "A valid API key is needed"
+    status, code, title = 401, "unauthenticated", "A valid API key, or a member's token below /v1/me, is needed"
 
 
 class Forbidden(Problem):
@@ -131,6 +132,12 @@ class BodyTooLarge(Problem):
     """A body may have 64 KiB, a batch 1 MiB. Send a large batch in parts."""
 
     status, code, title = 413, "body_too_large", "The body is too large"
+
+
+class ContentLengthInvalid(Problem):
+    """`Content-Length` is a number of bytes: digits only. Most HTTP libraries set it by themselves."""
+
+    status, code, title = 400, "content_length_invalid", "The Content-Length is not a number"
 
 
 class BodyTimeout(Problem):

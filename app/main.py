@@ -21,6 +21,8 @@ from app.programs.routes import router as programs_router
 from app.redemptions.routes import router as redemptions_router
 from app.telemetry import Observe
 from app.transactions.routes import router as transactions_router
+from app.wallet.routes import router as wallet_router
+from app.wallet.routes import tokens as tokens_router
 from app.wire import Answer
 
 BATCH_BODY_BYTES = 1024 * 1024
@@ -100,12 +102,15 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # a path has one spelling; many clients drop their key on a redirect
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.database = Database(settings)
     app.state.clock = clock
     app.state.pepper = settings.pepper
     for router in (
+        wallet_router,
+        tokens_router,
         transactions_router,
         redemptions_router,
         members_router,

@@ -15,13 +15,13 @@ LARGEST = 2**53 - 1
 class Request(BaseModel):
     """A request body: no conversions ("1" is not 1, true is not 1), no unknown fields, immutable."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class Answer(BaseModel):
     """An answer body, built by us."""
 
-    model_config = ConfigDict(frozen=True, from_attributes=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True, hide_input_in_errors=True)
 
 
 _RFC_3339 = re.compile(

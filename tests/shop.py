@@ -65,6 +65,25 @@ def purchase(external_id: str = "r1", total: int = 1000, **changes: Any) -> dict
     return {name: value for name, value in body.items() if value is not None}
 
 
+def returned(external_id: str = "b1", of: str = "r1", **changes: Any) -> dict[str, Any]:
+    """The body of a return of everything that is left of a purchase, half an hour before the test clock starts."""
+    body = {
+        "type": "return",
+        "source": "store-1",
+        "external_id": external_id,
+        "occurred_at": "2026-11-22T06:30:00-05:00",
+        "original": {"source": "store-1", "external_id": of},
+        "store": "1",
+    } | changes
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def voided(external_id: str = "v1", of: str = "r1", type_: str = "purchase") -> dict[str, Any]:
+    """The body of a void."""
+    original = {"source": "store-1", "external_id": of, "type": type_}
+    return returned(external_id, type="void", original=original)
+
+
 @dataclass(frozen=True, slots=True)
 class Shop:
     """The service, one programme, and callers. `http` is a member of staff with every scope of the programme."""

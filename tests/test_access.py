@@ -13,16 +13,18 @@ from uuid import UUID
 from zlib import crc32
 
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request, Response, WebSocket
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError, create_model
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
+from starlette.routing import WebSocketRoute
 
-from app import clients, main, telemetry
-from app.clients import KINDS, SCOPES, TooManyKeys, check_routes, needs, public, scope_of
+from app import clients, main, telemetry, wire
+from app.clients import KINDS, SCOPES, TooManyKeys, check_routes, needs, public, scope_of, takes_token
 from app.clients.models import ApiKey, Client
 from app.clients.rules import new_secret, read_secret
 from app.db import Base
@@ -40,7 +42,7 @@ ROUTES: dict[str, APIRoute] = {
 """Every route of the service."""
 
 CLOSED = {name: scope for name, route in ROUTES.items() if (scope := scope_of(route)) is not None}
-OPEN = [name for name, route in ROUTES.items() if scope_of(route) is None]
+OPEN = [name for name, route in ROUTES.items() if scope_of(route) is None and not takes_token(route)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ CALLS: dict[str, Call] = {
     ),
     "GET /v1/members/{member_id}/balance": Call("GET", "/v1/members/{member}/balance"),
     "GET /v1/members/{member_id}/entries": Call("GET", "/v1/members/{member}/entries"),
+    "POST /v1/oauth/token": Call("POST", "/v1/oauth/token", {"member": {"card": "900"}}, elsewhere=422),
     "GET /v1/members/{member_id}/lots": Call("GET", "/v1/members/{member}/lots"),
     "POST /v1/programs": Call("POST", "/v1/programs", {"code": "third", "name": "Third"}, elsewhere=403),
     "GET /v1/programs": Call("GET", "/v1/programs", elsewhere=200),
@@ -104,7 +107,7 @@ CALLS: dict[str, Call] = {
 def test_every_route_is_tried() -> None:
     """So that no route is added without the questions of this file being asked of it."""
     assert CALLS.keys() == CLOSED.keys()
-    assert OPEN == ["GET /livez", "GET /readyz", "GET /metrics", "GET /problems/{code}"]
+    assert OPEN == ["GET /.well-known/jwks.json", "GET /livez", "GET /readyz", "GET /metrics", "GET /problems/{code}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +282,33 @@ def test_check_routes_finds_each_and_only_those() -> None:
     with pytest.raises(RuntimeError) as refused:
         check_routes(app)
     assert [path in str(refused.value) for path in ("/a", "/b", "/c", "/d")] == [True, True, False, False]
+
+
+def _plain(_request: Request) -> Response:
+    return Response()
+
+
+async def _socket(_websocket: WebSocket) -> None:
+    return None
+
+
+ROUTES_OF_OTHER_KINDS: dict[str, Callable[[FastAPI], object]] = {
+    "a mounted application": lambda app: app.mount("/odd", FastAPI()),
+    "one mounted under a known name": lambda app: app.mount("/odd", FastAPI(), name="openapi"),
+    "a plain route": lambda app: app.add_route("/odd", _plain),
+    "a socket": lambda app: app.router.routes.append(WebSocketRoute("/odd", _socket)),
+    "a socket of FastAPI's": lambda app: app.add_api_websocket_route("/odd", _socket),
+}
+
+
+@pytest.mark.parametrize("add", ROUTES_OF_OTHER_KINDS.values(), ids=ROUTES_OF_OTHER_KINDS)
+def test_check_routes_looks_at_every_kind(add: Callable[[FastAPI], object]) -> None:
+    """The pages of the description, which FastAPI adds by itself, are all that may say nothing."""
+    app = FastAPI(redoc_url=None)
+    check_routes(app)
+    add(app)
+    with pytest.raises(RuntimeError, match="/odd"):
+        check_routes(app)
 
 
 def test_an_unknown_scope_cannot_be_written() -> None:
@@ -478,6 +508,15 @@ def test_nothing_personal_in_the_log_of_a_crash(shop: Shop, monkeypatch: pytest.
     assert all(CARD in words for words in quoted)
     assert log().count("IntegrityError") == 3
     check_no_canary(shop, log())
+
+
+@pytest.mark.parametrize("model", [wire.Request, wire.Answer])
+def test_models_do_not_quote_what_they_refuse(model: type[BaseModel]) -> None:
+    """Where a model's complaint becomes a defect's message, it is logged."""
+    strict = create_model("Strict", __base__=model, age=(int, ...))
+    with pytest.raises(ValidationError, match="age") as refused:
+        strict.model_validate({"age": NAME})
+    assert NAME not in str(refused.value)
 
 
 def test_a_defect_is_found_by_its_request_id(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

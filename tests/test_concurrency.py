@@ -1,8 +1,9 @@
 """Many tills at once: one member, one new card, one guest's purchase. Each database transaction is a thread's own."""
 
 from collections import Counter
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, tzinfo
 from uuid import UUID
 
 import pytest
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app import ledger
 from app.ledger.models import PointAccount
-from app.ledger.queries import load_standings
+from app.ledger.queries import load_accounts
 from tests.shop import Shop, purchase
 
 TILLS = 12
@@ -69,10 +70,12 @@ def test_batches_that_cross_do_not_deadlock(shop: Shop) -> None:
     shop.prove()
 
 
-def naive_claim(session: Session, member_ids: set[UUID], now: datetime) -> dict[UUID, ledger.Standing]:
+def naive_claim(
+    session: Session, member_ids: set[UUID], now: datetime, zone: tzinfo, lots: Collection[UUID] = ()
+) -> dict[UUID, ledger.Account]:
     """The mistake: reads the account without locking it."""
     accounts = select(PointAccount).where(PointAccount.member_id.in_(member_ids))
-    return load_standings(session, accounts, now)
+    return load_accounts(session, accounts, now, zone, lots)
 
 
 def test_without_the_lock_purchases_would_be_lost(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,16 @@ def test_requests_are_counted_by_route_and_refusals_by_code(shop: Shop) -> None:
     assert "0199d3a6" not in metrics
 
 
+def test_methods_nobody_knows_share_one_label(shop: Shop) -> None:
+    """Else whoever invents words fills the memory with counters."""
+    for method in ("BREW", "X" * 200):
+        assert shop.http.request(method, "/livez").status_code == 405
+    metrics = shop.http.get("/metrics").text
+    assert 'loyalty_http_requests_total{method="other",route="/livez",status="405"}' in metrics
+    assert "BREW" not in metrics
+    assert "XXX" not in metrics
+
+
 def test_log_lines_are_json_with_route_and_trace(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
     telemetry.configure_logging("info")
     try:
@@ -72,6 +82,26 @@ def test_log_lines_are_json_with_route_and_trace(shop: Shop, capfd: pytest.Captu
     assert (line["route"], line["status"], line["problem"]) == ("/v1/members/lookup", 404, "not_found")
     assert line["trace_id"] == "4bf92f3577b34da6a3ce929d0e0e4736"
     assert "secret" not in printed
+
+
+def test_head_is_answered_as_get_without_a_body(engines: Engines) -> None:
+    """By a real server: load balancers ask that way. What has no GET has no HEAD either."""
+    settings = settings_for(engines.fresh("sqlite"), port=free_port())
+    with serving(settings), httpx.Client(base_url=f"http://127.0.0.1:{settings.port}") as http:
+        for path in ("/livez", "/readyz", "/problems/busy", "/problems/no_such_problem", "/v1/programs", "/v1/nowhere"):
+            got, asked = http.get(path), http.head(path)
+            assert (asked.status_code, asked.content) == (got.status_code, b""), path
+            assert asked.headers["content-length"] == got.headers["content-length"]
+            assert asked.headers["content-type"] == got.headers["content-type"]
+        assert http.head("/v1/transactions").status_code == 405
+        assert 'requests_total{method="HEAD",route="/livez",status="200"} 1.0' in http.get("/metrics").text
+
+
+def test_a_path_has_one_spelling(shop: Shop) -> None:
+    """A slash more is another path: 404, without a redirect to follow."""
+    for method, path in (("GET", "/livez/"), ("GET", "/v1/programs/"), ("POST", "/v1/members/"), ("GET", "/v1/proof/")):
+        response = shop.http.request(method, path, follow_redirects=False)
+        assert (response.status_code, response.json()["code"]) == (404, "not_found"), path
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------

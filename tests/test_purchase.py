@@ -50,6 +50,7 @@ def test_a_purchase_earns_and_defers(shop: Shop) -> None:
     assert answer["points"] == {
         "earned": 10,
         "pending": 0,
+        "spent": 0,
         "qualifying": 10,
         "claimable": 0,
         "reasons": [{"rule": "base", "base": 1000, "points": 10}],
@@ -153,7 +154,12 @@ REFUSED: list[tuple[str, str, dict[str, Any], list[str]]] = [
     ("unknown phone", "unknown_member", {"member": {"phone": "+14155550100"}}, ["#/member"]),
     ("not a card", "identifier_invalid", {"member": {"card": "#!"}}, []),
     ("too large", "purchase_too_large", {"total": 10**10 + 1}, ["#/total"]),
-    ("points tendered", "points_tender_unsupported", {"tenders": [{"type": "points", "amount": 1000}]}, []),
+    (
+        "points tendered",
+        "points_tender_refused",
+        {"tenders": [{"type": "points", "amount": 1000}]},
+        ["#/tenders/0/amount"],
+    ),
 ]
 
 

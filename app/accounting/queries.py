@@ -76,15 +76,25 @@ def balances(session: Session, program_id: UUID, period_to: date | None = None) 
 
     legs = union_all(side(JournalPosting.debit.expression, 1), side(JournalPosting.credit.expression, 0)).subquery()
     sums = (
-        select(Account, legs.c.currency, func.sum(legs.c.debits), func.sum(legs.c.credits))
+        select(Account, legs.c.currency, *_apart(legs.c.debits), *_apart(legs.c.credits))
         .join(Account, (Account.code == legs.c.code) & (Account.program_id == program_id))
         .group_by(*Account.__table__.c, legs.c.currency)
         .order_by(legs.c.currency, Account.code)
     )
     return [
-        AccountBalance(account, currency, int(debited), int(credited))
-        for account, currency, debited, credited in session.execute(sums)
+        AccountBalance(account, currency, _together(*parts[:2]), _together(*parts[2:]))
+        for account, currency, *parts in session.execute(sums)
     ]
+
+
+def _apart(amount: ColumnElement[int]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
+    """A sum as its millions and the rest: SQLite refuses a sum beyond 64 bits."""
+    return func.sum(amount // MILLION), func.sum(amount % MILLION)
+
+
+def _together(millions: Any, rest: Any) -> int:
+    """A whole sum, from what `_apart` made of it."""
+    return int(millions) * MILLION + int(rest)
 
 
 CohortPlace = tuple[str, date, str, str]
@@ -147,17 +157,13 @@ _NOTHING = dict.fromkeys((*_SUMMED, "waiting"), 0)
 
 
 def _unfolded(session: Session, ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
-    """What waits for the next fold, by cohort: the sums of changes, and how many they are.
-
-    SQLite refuses a sum beyond 64 bits, so millions and the rest are summed apart.
-    """
-    columns = [getattr(CohortChangeRow, name) for name in _SUMMED]
-    sums = [func.sum(part) for column in columns for part in (column // MILLION, column % MILLION)]
+    """What waits for the next fold, by cohort: the sums of changes, and how many they are."""
+    sums = [part for name in _SUMMED for part in _apart(getattr(CohortChangeRow, name))]
     chosen = db.any_of(session, CohortChangeRow.cohort_id.expression, ids)
     rows = select(CohortChangeRow.cohort_id, func.count(), *sums).where(chosen).group_by(CohortChangeRow.cohort_id)
     unfolded = {}
     for id_, count, *parts in session.execute(rows):
-        totals = [int(high) * MILLION + int(low) for high, low in zip(parts[::2], parts[1::2], strict=True)]
+        totals = [_together(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
         unfolded[id_] = dict(zip(_SUMMED, totals, strict=True)) | {"waiting": count}
     return unfolded
 

@@ -9,14 +9,21 @@ from fastapi.dependencies.models import Dependant
 from fastapi.params import Depends
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.routing import Route
 
 from app import idempotency
-from app.clients.rules import SCOPES, Caller
+from app.clients.rules import SCOPES, Caller, MemberCaller, read_token, signing_key
 from app.clients.service import authenticate
 from app.errors import Forbidden, Unauthenticated
 from app.idempotency import Attempt
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="An API key: `loyalty keys create`")
+_token_bearer = HTTPBearer(
+    auto_error=False,
+    scheme_name="MemberToken",
+    bearerFormat="JWT",
+    description="A member's token: `POST /v1/oauth/token`",
+)
 
 
 class _Needs:
@@ -62,6 +69,25 @@ def keyed(scope: str, *, required: bool = False) -> Any:
     return Depends(attempt)
 
 
+def _member_token(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_token_bearer)]
+) -> MemberCaller:
+    state = request.app.state
+    token = None if credentials is None else credentials.credentials
+    member = None if token is None else read_token(signing_key(state.pepper), token, state.clock())
+    if member is None:
+        raise Unauthenticated
+    return member
+
+
+def member_token() -> Any:
+    """Marks a `MemberCaller`: whom the request's token speaks for. Unauthenticated without a good token.
+
+    What became of the member since is not looked up: clients know no members. Routes take `wallet.me()`, which does.
+    """
+    return Depends(_member_token)
+
+
 def _anybody() -> None:
     return None
 
@@ -71,24 +97,41 @@ def public() -> Any:
     return Depends(_anybody)
 
 
+_DESCRIPTION = frozenset({"openapi", "swagger_ui_html", "swagger_ui_redirect"})
+"""Routes that FastAPI adds by itself, by name: `/openapi.json` and `/docs`, for anybody."""
+
+
 def check_routes(app: FastAPI) -> None:
-    """Refuses (RuntimeError) an application with a route that declares neither a scope nor `public()`."""
+    """Refuses (RuntimeError) an application with a route that declares no scope, nor `member_token()`, nor `public()`.
+
+    Routes of any kind: what cannot declare anything (a mounted application, a plain Starlette route) is refused too,
+    but for the pages of the API's description.
+    """
     undeclared = []
     for context in iter_route_contexts(app.routes):
         route = context.original_route
-        if isinstance(route, APIRoute) and not any(_declares(call) for call in _calls(route.dependant)):
-            undeclared.append(f"{sorted(route.methods or ())} {route.path}")
+        if type(route) is Route and route.name in _DESCRIPTION:
+            continue
+        dependant = getattr(route, "dependant", None)
+        if dependant is None or not any(_declares(call) for call in _calls(dependant)):
+            methods = sorted(getattr(route, "methods", None) or ())
+            undeclared.append(f"{methods or type(route).__name__} {getattr(route, 'path', '')}")
     if undeclared:
         raise RuntimeError(f"routes without a scope: {', '.join(undeclared)}")
 
 
 def scope_of(route: APIRoute) -> str | None:
-    """The scope a route needs; None for a public one."""
+    """The scope a route needs; None for a public one, and for one that takes a member's token."""
     return next((call.scope for call in _calls(route.dependant) if isinstance(call, _Needs)), None)
 
 
+def takes_token(route: APIRoute) -> bool:
+    """Whether a route is called by a member, with a token."""
+    return any(call is _member_token for call in _calls(route.dependant))
+
+
 def _declares(call: Any) -> bool:
-    return isinstance(call, _Needs) or call is _anybody
+    return isinstance(call, _Needs) or call is _member_token or call is _anybody
 
 
 def _calls(dependant: Dependant) -> Iterable[Any]:

@@ -1,16 +1,27 @@
-"""What a key looks like and what a caller may do."""
+"""What a key and a token look like, and what a caller may do."""
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any, Literal
 from uuid import UUID
 
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from jwt.algorithms import OKPAlgorithm
+from jwt.utils import base64url_encode
+
 from app.errors import Forbidden, NotFound
+from app.ids import new_id
 
 Kind = Literal["terminal", "partner", "staff"]
 
@@ -20,6 +31,7 @@ SCOPES: dict[str, str] = {
     "members:lookup": "find a member by identifier and read the balance",
     "members:read": "read members, their balances, entries and lots",
     "members:write": "enrol and change members",
+    "tokens:write": "get tokens with which members read their own points",
     "programs:read": "read programmes and their terms",
     "programs:write": "change programmes: draft and publish terms",
     "programs:create": "create programmes; for keys that belong to no programme",
@@ -35,7 +47,9 @@ _REWARDS = frozenset({"rewards:read", "redemptions:read", "redemptions:write"})
 
 KINDS: dict[Kind, frozenset[str]] = {
     "terminal": frozenset({"transactions:write", "transactions:read", "members:lookup"}) | _REWARDS,
-    "partner": frozenset({"transactions:read", "members:lookup", "members:read", "members:write", "programs:read"})
+    "partner": frozenset(
+        {"transactions:read", "members:lookup", "members:read", "members:write", "tokens:write", "programs:read"}
+    )
     | _REWARDS,
     "staff": frozenset(SCOPES) - {"programs:create"},
 }
@@ -98,6 +112,91 @@ def read_secret(text: str) -> Secret | None:
 def hash_secret(secret: str, pepper: bytes) -> str:
     """HMAC-SHA256 in hex. A slow hash protects weak passwords; these are 256 random bits, and tills are many."""
     return hmac.new(pepper, secret.encode(), hashlib.sha256).hexdigest()
+
+
+# --- tokens of members ----------------------------------------------------------------------------------------------
+
+
+TOKEN_LIFE = timedelta(minutes=15)
+
+_ISSUER, _AUDIENCE, _TYPE = "loyalty", "loyalty/me", "at+jwt"
+_ALGORITHM = "EdDSA"
+_LONGEST_TOKEN = 1024
+_CLAIMS = ("iss", "aud", "sub", "program", "client_id", "iat", "exp", "jti")
+
+
+@dataclass(frozen=True, slots=True)
+class MemberCaller:
+    """Who is calling: a member, for themselves, through a token."""
+
+    member_id: UUID
+    program_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """An Ed25519 key. `id` is the thumbprint of its public half (RFC 7638)."""
+
+    private: Ed25519PrivateKey
+    public: Ed25519PublicKey
+    id: str
+
+    def public_jwk(self) -> dict[str, str]:
+        """The public half as a JSON Web Key (RFC 8037)."""
+        return _jwk(self.public) | {"kid": self.id, "use": "sig", "alg": _ALGORITHM}
+
+
+@lru_cache(maxsize=4)
+def signing_key(pepper: bytes) -> SigningKey:
+    """The key that signs tokens: derived, so that all processes agree on it and nobody keeps a second secret."""
+    seed = HKDF(SHA256(), length=32, salt=None, info=b"loyalty: member tokens, Ed25519, 1").derive(pepper)
+    private = Ed25519PrivateKey.from_private_bytes(seed)
+    canonical = json.dumps(_jwk(private.public_key()), sort_keys=True, separators=(",", ":"))
+    thumbprint = base64url_encode(hashlib.sha256(canonical.encode()).digest()).decode()
+    return SigningKey(private, private.public_key(), thumbprint)
+
+
+def _jwk(public: Ed25519PublicKey) -> dict[str, str]:
+    known = OKPAlgorithm.to_jwk(public, as_dict=True)
+    return {name: known[name] for name in ("kty", "crv", "x")}
+
+
+def sign_token(key: SigningKey, member: MemberCaller, client_id: UUID, now: datetime) -> str:
+    """A JWT access token (RFC 9068) for `member`, good for `TOKEN_LIFE` from `now`, asked for by a client."""
+    claims = {
+        "iss": _ISSUER,
+        "aud": _AUDIENCE,
+        "sub": str(member.member_id),
+        "program": str(member.program_id),
+        "client_id": str(client_id),
+        "iat": int(now.timestamp()),
+        "exp": int((now + TOKEN_LIFE).timestamp()),
+        "jti": new_id().hex,
+    }
+    return jwt.encode(claims, key.private, _ALGORITHM, headers={"typ": _TYPE, "kid": key.id})
+
+
+def read_token(key: SigningKey, text: str, now: datetime) -> MemberCaller | None:
+    """The member a token speaks for at `now`, or None if it is not one of ours, or not good any more or yet.
+
+    The times are compared here, by the service's clock and to the second: the library would take the machine's.
+    """
+    if len(text) > _LONGEST_TOKEN:
+        return None
+    own_clock: Any = {"verify_exp": False, "verify_iat": False, "verify_nbf": False}
+    wanted: Any = {"require": list(_CLAIMS), "strict_aud": True}
+    try:
+        token = jwt.decode_complete(
+            text, key.public, [_ALGORITHM], options=own_clock | wanted, audience=_AUDIENCE, issuer=_ISSUER
+        )
+        header, claims = token["header"], token["payload"]
+        if (header.get("typ"), header.get("kid")) != (_TYPE, key.id):
+            return None
+        if not claims["iat"] <= now.timestamp() < claims["exp"]:
+            return None
+        return MemberCaller(UUID(claims["sub"]), UUID(claims["program"]))
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+        return None
 
 
 def unknown_scopes(scopes: Collection[str]) -> list[str]:

@@ -1,47 +1,141 @@
 """The ledger of points: the only place a balance changes.
 
-Owns accounts, lots and entries. The way of a batch: `claim` the accounts (they are locked until the transaction
-ends) and get each one's `Standing`; decide with `accrue`, which is pure and answers the standing that follows and the
-rows it means; hand all of that to `write`, once. A dry run stops before `write`.
+Owns accounts, lots, entries and holds. The way of a batch: `claim` the accounts (they are locked until the transaction
+ends; what is due has happened to them); decide with pure verbs that take an `Account` and answer the next one
+(`accrue`; `spend`, `hold`, `capture`, `release`, `transfer`, `extend`, `activate`, `cancel`; `reverse`, `restore`,
+`undo`, `spend_again`, `reinstate`, `write_off`); hand the accounts to `write`, once. Cohorts learn from `write` what
+was issued, used, expired and returned; only the journal is left to the caller. A dry run takes the accounts from
+`look` and stops before `write`.
 """
 
-from app.ledger.queries import Ladder, entries, expiry_ladder, lots, standings
+from app.ledger.models import Hold, Lot, PointEntry
+from app.ledger.queries import (
+    Ladder,
+    Payment,
+    entries,
+    expiry_ladder,
+    granted_lots,
+    lots,
+    payments,
+    reversals,
+    spent_parts,
+)
+from app.ledger.returning import (
+    GrantedLot,
+    Reversal,
+    Reversed,
+    SpentPart,
+    reinstate,
+    restore,
+    reverse,
+    spend_again,
+    undo,
+    write_off,
+)
 from app.ledger.rules import (
     MOST_GRANTED,
     MOST_POINTS,
+    Account,
     Accrual,
+    Act,
     Expiring,
-    Granted,
     InsufficientPoints,
-    Standing,
+    OpenLot,
     TooManyPoints,
     accrue,
-    new_standing,
+    settle,
 )
-from app.ledger.schemas import BalanceOut, ExpiringOut, balance_out, expiring_out
-from app.ledger.service import claim, open_accounts, write
+from app.ledger.schemas import (
+    BalanceOut,
+    BookedLotPage,
+    EntryPage,
+    ExpiringOut,
+    LotPage,
+    StandingOut,
+    balance_out,
+    entry_cursor,
+    entry_page,
+    expiring_out,
+    lot_cursor,
+    lot_page,
+    standing_out,
+)
+from app.ledger.service import claim, lock, look, open_accounts, write
+from app.ledger.spending import (
+    CaptureAboveHold,
+    HoldEnded,
+    activate,
+    awaiting,
+    cancel,
+    capture,
+    extend,
+    hold,
+    release,
+    spend,
+    transfer,
+)
 
 __all__ = [
     "MOST_GRANTED",
     "MOST_POINTS",
+    "Account",
     "Accrual",
+    "Act",
     "BalanceOut",
+    "BookedLotPage",
+    "CaptureAboveHold",
+    "EntryPage",
     "Expiring",
     "ExpiringOut",
-    "Granted",
+    "GrantedLot",
+    "Hold",
+    "HoldEnded",
     "InsufficientPoints",
     "Ladder",
-    "Standing",
+    "Lot",
+    "LotPage",
+    "OpenLot",
+    "Payment",
+    "PointEntry",
+    "Reversal",
+    "Reversed",
+    "SpentPart",
+    "StandingOut",
     "TooManyPoints",
     "accrue",
+    "activate",
+    "awaiting",
     "balance_out",
+    "cancel",
+    "capture",
     "claim",
     "entries",
+    "entry_cursor",
+    "entry_page",
     "expiring_out",
     "expiry_ladder",
+    "extend",
+    "granted_lots",
+    "hold",
+    "lock",
+    "look",
+    "lot_cursor",
+    "lot_page",
     "lots",
-    "new_standing",
     "open_accounts",
-    "standings",
+    "payments",
+    "reinstate",
+    "release",
+    "restore",
+    "reversals",
+    "reverse",
+    "settle",
+    "spend",
+    "spend_again",
+    "spent_parts",
+    "standing_out",
+    "transfer",
+    "undo",
     "write",
+    "write_off",
 ]

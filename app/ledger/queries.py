@@ -1,21 +1,21 @@
-"""Reads of balances, entries and lots."""
+"""Reads of accounts, entries, lots and holds."""
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Row, Select, case, func, select
+from sqlalchemy.orm import Session, aliased
 
 from app import db
-from app.ledger.models import Lot, PointAccount, PointEntry
-from app.ledger.rules import Expiring, Standing
+from app.ledger.models import Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
+from app.ledger.returning import GrantedLot, Reversed, SpentPart
+from app.ledger.rules import Account, Expiring, LotReturn, OpenHold, OpenLot, Use, settle
 
-
-def standings(session: Session, member_ids: Iterable[UUID], now: datetime) -> dict[UUID, Standing]:
-    """Each member's standing at `now`, read without locking."""
-    return load_standings(session, accounts_of(session, member_ids), now)
+# --- accounts -------------------------------------------------------------------------------------------------------
 
 
 def accounts_of(session: Session, member_ids: Iterable[UUID]) -> Select[PointAccount]:
@@ -24,49 +24,119 @@ def accounts_of(session: Session, member_ids: Iterable[UUID]) -> Select[PointAcc
     return select(PointAccount).where(mine).order_by(PointAccount.member_id)
 
 
-def load_standings(session: Session, accounts: Select[PointAccount], now: datetime) -> dict[UUID, Standing]:
-    """The standings of `accounts` at `now`; two statements, whatever their number."""
+def load_accounts(
+    session: Session, accounts: Select[PointAccount], now: datetime, zone: tzinfo, lots: Collection[UUID]
+) -> dict[UUID, Account]:
+    """`accounts` at `now`, settled; those among `lots`, and those to which something has happened, with all open lots.
+
+    The number of statements does not depend on how many they are.
+    """
     rows = session.scalars(accounts.execution_options(populate_existing=True)).all()
-    expiry = {row.member_id: row for row in _expiry(session, [row.member_id for row in rows], now)}
-    return {row.member_id: _standing(row, expiry.get(row.member_id)) for row in rows}
+    whole = [row for row in rows if row.member_id in lots or (row.next_due_at is not None and row.next_due_at <= now)]
+    ids = [row.member_id for row in whole]
+    open_lots, open_holds = _open_lots(session, ids), _open_holds(session, ids)
+    partial = [row.member_id for row in rows if row.member_id not in ids and row.next_due_at is not None]
+    expiring = {row.member_id: row for row in _first_expiry(session, partial)}
+    loaded = {}
+    for row in rows:
+        complete = row.member_id in open_lots or row in whole
+        theirs = open_lots.get(row.member_id, {})
+        account = Account(
+            member_id=row.member_id,
+            program_id=row.program_id,
+            available=row.available,
+            held=row.held,
+            pending=row.pending,
+            debt=row.debt,
+            qualifying=row.qualifying,
+            lifetime=row.lifetime,
+            last_entry=row.last_entry,
+            next_due_at=row.next_due_at,
+            lapses_at=row.lapses_at,
+            complete=complete,
+            lots=theirs,
+            holds=open_holds.get(row.member_id, {}),
+            loaded=theirs,
+            first_expiring=_expiring(expiring.get(row.member_id)),
+            others_due_at=None if complete else row.next_due_at,
+        )
+        loaded[row.member_id] = settle(account, now, zone)
+    return loaded
 
 
-def _standing(row: PointAccount, expiry: Row[UUID, int, datetime | None, int] | None) -> Standing:
-    _, due, next_at, next_points = expiry or (None, 0, None, 0)
-    return Standing(
-        row.member_id,
-        row.available,
-        row.held,
-        row.pending,
-        row.debt,
-        row.qualifying,
-        row.lifetime,
-        row.last_entry,
-        row.next_due_at,
-        int(due),
-        Expiring(int(next_points), next_at) if next_at is not None else None,
-    )
+def _expiring(row: Row[UUID, datetime | None, int] | None) -> Expiring | None:
+    return None if row is None or row[1] is None else Expiring(int(row[2]), row[1])
 
 
-def _expiry(
-    session: Session, member_ids: Sequence[UUID], now: datetime
-) -> Sequence[Row[UUID, int, datetime | None, int]]:
-    """Per account with lots that expire: what is due at `now`, the next expiry after it, and how many points then."""
-    open_lot = (Lot.member_id == PointAccount.member_id) & (Lot.remaining > 0)
-    points = func.coalesce(func.sum(Lot.remaining), 0)
-    due = select(points).where(open_lot, Lot.expires_at <= now).scalar_subquery()
-    next_at = select(func.min(Lot.expires_at)).where(open_lot, Lot.expires_at > now).scalar_subquery()
-    first = (
-        select(PointAccount.member_id, due.label("due"), next_at.label("next_at"))
-        .where(db.any_of(session, PointAccount.member_id.expression, member_ids), PointAccount.next_due_at.is_not(None))
-        .subquery()
-    )
-    next_points = (
-        select(points)
-        .where(Lot.member_id == first.c.member_id, Lot.remaining > 0, Lot.expires_at == first.c.next_at)
+_OPEN_LOT: tuple[Any, ...] = (
+    Lot.id,
+    Lot.remaining,
+    Lot.held,
+    Lot.pending,
+    Lot.available_from,
+    Lot.expires_at,
+    Lot.lapses,
+    Lot.cohort_id,
+    Lot.currency,
+    Lot.funding,
+    Lot.document_id,
+    Lot.occurred_at,
+)
+"""The columns of an `OpenLot`, in its order."""
+
+
+def _open_lots(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, dict[UUID, OpenLot]]:
+    found: dict[UUID, dict[UUID, OpenLot]] = defaultdict(dict)
+    if member_ids:
+        mine = db.any_of(session, Lot.member_id.expression, member_ids)
+        for member_id, *lot in session.execute(select(Lot.member_id, *_OPEN_LOT).where(mine, Lot.remaining > 0)):
+            found[member_id][lot[0]] = OpenLot(*lot)
+    return dict(found)
+
+
+def _open_holds(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, dict[UUID, OpenHold]]:
+    if not member_ids:
+        return {}
+    mine = db.any_of(session, Hold.member_id.expression, member_ids)
+    rows = session.execute(
+        select(Hold.member_id, Hold.id, Hold.points, Hold.ends_at, HoldLot.lot_id, HoldLot.points)
+        .join(HoldLot, (HoldLot.member_id == Hold.member_id) & (HoldLot.hold_id == Hold.id))
+        .where(mine, Hold.status == "open")
+        .order_by(Hold.id, HoldLot.lot_id)
+    ).all()
+    parts: dict[tuple[UUID, UUID, int, datetime | None], list[tuple[UUID, int]]] = defaultdict(list)
+    for member_id, hold_id, points, ends_at, lot_id, reserved in rows:
+        parts[member_id, hold_id, points, ends_at].append((lot_id, reserved))
+    found: dict[UUID, dict[UUID, OpenHold]] = defaultdict(dict)
+    for (member_id, hold_id, points, ends_at), reserved_parts in parts.items():
+        found[member_id][hold_id] = OpenHold(hold_id, points, ends_at, tuple(reserved_parts))
+    return dict(found)
+
+
+def _first_expiry(session: Session, member_ids: Sequence[UUID]) -> Sequence[Row[UUID, datetime | None, int]]:
+    """Per account the next expiry of its free points, and how many they are."""
+    if not member_ids:
+        return []
+    at = _expiry()
+    free = (Lot.member_id == PointAccount.member_id) & (Lot.remaining > Lot.held)
+    next_at = select(func.min(at)).where(free).correlate(PointAccount).scalar_subquery()
+    mine = db.any_of(session, PointAccount.member_id.expression, member_ids)
+    first = select(PointAccount.member_id, PointAccount.lapses_at, next_at.label("next_at")).where(mine).subquery()
+    there = case((Lot.lapses, first.c.lapses_at), else_=Lot.expires_at)
+    points = (
+        select(func.coalesce(func.sum(Lot.remaining - Lot.held), 0))
+        .where(Lot.member_id == first.c.member_id, Lot.remaining > Lot.held, there == first.c.next_at)
         .scalar_subquery()
     )
-    return session.execute(select(first.c.member_id, first.c.due, first.c.next_at, next_points)).all()
+    return session.execute(select(first.c.member_id, first.c.next_at, points)).all()
+
+
+def _expiry() -> ColumnElement[datetime | None]:
+    """When a lot's points are gone, beside its account."""
+    return case((Lot.lapses, PointAccount.lapses_at), else_=Lot.expires_at)
+
+
+# --- what members and partners read ---------------------------------------------------------------------------------
 
 
 def entries(session: Session, member_id: UUID, before: int | None, limit: int) -> Sequence[PointEntry]:
@@ -87,21 +157,153 @@ def lots(session: Session, member_id: UUID, after: UUID | None, limit: int) -> S
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """When a member's points expire, soonest first, after `now`; `stay` never do."""
+    """When a member's points expire, soonest first; `stay` never do. They sum to available + held + pending."""
 
     steps: list[Expiring]
     stay: int
 
 
-def expiry_ladder(session: Session, member_id: UUID, now: datetime) -> Ladder:
-    """All open points of a member by the instant they expire; they sum to the available balance."""
+def expiry_ladder(account: Account) -> Ladder:
+    """All open points of an account that was loaded with its lots, by the instant they expire."""
+    steps: dict[datetime | None, int] = defaultdict(int)
+    for lot in account.lots.values():
+        steps[account.expiry_of(lot)] += lot.remaining
+    stay = steps.pop(None, 0)
+    return Ladder([Expiring(points, at) for at, points in sorted(steps.items()) if at and points], stay)
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """Points a lot paid towards a document."""
+
+    lot_id: UUID
+    points: int
+
+
+def payments(session: Session, document_id: UUID) -> list[Payment]:
+    """Which lots paid for a document, net of what came back to them."""
     rows = session.execute(
-        select(Lot.expires_at, func.sum(Lot.remaining))
-        .where(Lot.member_id == member_id, Lot.remaining > 0, Lot.expires_at.is_(None) | (Lot.expires_at > now))
-        .group_by(Lot.expires_at)
-        .order_by(Lot.expires_at)
-    ).all()
-    return Ladder(
-        [Expiring(int(points), at) for at, points in rows if at is not None],
-        sum(int(points) for at, points in rows if at is None),
+        select(LotUse.lot_id, func.sum(LotUse.points))
+        .join(PointEntry, (PointEntry.member_id == LotUse.member_id) & (PointEntry.id == LotUse.entry_id))
+        .where(PointEntry.document_id == document_id, LotUse.effect == "used")
+        .group_by(LotUse.lot_id)
+        .order_by(LotUse.lot_id)
     )
+    return [Payment(lot_id, int(points)) for lot_id, points in rows if points]
+
+
+# --- what a return needs to know ------------------------------------------------------------------------------------
+
+
+def granted_lots(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, list[GrantedLot]]:
+    """The lots that documents granted, with all that has become of them. Read it after claiming the accounts."""
+    if not document_ids:
+        return {}
+    used, expired = (
+        _uses_by_document(session, document_ids, "used"),
+        _uses_by_document(session, document_ids, "expired"),
+    )
+    sums = ("points", "allocated", "residue", "expected", "of_used", "of_expired")
+    theirs = (LotReturnRow.member_id == Lot.member_id) & (LotReturnRow.lot_id == Lot.id)
+    past = [
+        func.coalesce(select(func.sum(getattr(LotReturnRow, name))).where(theirs).correlate(Lot).scalar_subquery(), 0)
+        for name in sums
+    ]
+    mine = db.any_of(session, Lot.document_id.expression, document_ids) & Lot.source_lot_id.is_(None)
+    facts: list[Any] = [Lot.granted, Lot.allocated, Lot.residue, Lot.expected, *past]
+    found: dict[UUID, list[GrantedLot]] = defaultdict(list)
+    for row in session.execute(select(*_OPEN_LOT, *facts).where(mine).order_by(Lot.document_id, Lot.id)):
+        lot, figures = OpenLot(*row[:12]), [int(value) for value in row[12:]]
+        granted, allocated, residue, expected, *returned, of_used, of_expired = figures
+        found[lot.document_id].append(
+            GrantedLot(
+                lot,
+                granted,
+                allocated,
+                residue,
+                expected,
+                used.get(lot.document_id, 0) - of_used,
+                expired.get(lot.document_id, 0) - of_expired,
+                *returned,
+            )
+        )
+    return dict(found)
+
+
+def _uses_by_document(session: Session, document_ids: Sequence[UUID], effect: str) -> dict[UUID, int]:
+    """How many points of the lots a document granted, and of those they live on in, have gone with `effect`."""
+    rows = session.execute(
+        select(Lot.document_id, func.sum(LotUse.points))
+        .join(LotUse, (LotUse.member_id == Lot.member_id) & (LotUse.lot_id == Lot.id))
+        .where(db.any_of(session, Lot.document_id.expression, document_ids), LotUse.effect == effect)
+        .group_by(Lot.document_id)
+    )
+    return {document_id: int(points) for document_id, points in rows}
+
+
+def spent_parts(session: Session, purchases: Mapping[UUID, UUID]) -> dict[UUID, list[SpentPart]]:
+    """Per purchase: what it spent of which lots and has not come back yet, the lot that expires last first.
+
+    `purchases` names the purchase of each document: itself, and those of its returns. Read it after claiming.
+    """
+    if not purchases:
+        return {}
+    mine = (LotUse.member_id == Lot.member_id) & (LotUse.lot_id == Lot.id)
+    used = select(func.sum(LotUse.points)).where(mine, LotUse.effect == "used")
+    theirs = (LotReturnRow.member_id == Lot.member_id) & (LotReturnRow.lot_id == Lot.id)
+    of_used = select(func.sum(LotReturnRow.of_used)).where(theirs)
+    counted = [func.coalesce(each.correlate(Lot).scalar_subquery(), 0) for each in (used, of_used)]
+    spent = aliased(LotUse)
+    rows = session.execute(
+        select(PointEntry.document_id, spent.points, *counted, *_OPEN_LOT)
+        .join(spent, (spent.member_id == PointEntry.member_id) & (spent.entry_id == PointEntry.id))
+        .join(Lot, (Lot.member_id == spent.member_id) & (Lot.id == spent.lot_id))
+        .where(
+            db.any_of(session, PointEntry.document_id.expression, sorted(purchases)),
+            PointEntry.kind.in_(("redemption", "restoration")),
+            spent.effect.in_(("used", "returned")),
+        )
+    )
+    parts: dict[tuple[UUID, UUID], SpentPart] = {}
+    for document_id, points, in_all, taken_back, *columns in rows:
+        lot, key = OpenLot(*columns), (purchases[document_id], columns[0])
+        before = parts[key].points if key in parts else 0
+        parts[key] = SpentPart(lot, before + int(points), int(in_all) - int(taken_back))
+    found: dict[UUID, list[SpentPart]] = defaultdict(list)
+    for (purchase_id, _), part in sorted(parts.items(), key=lambda item: _last_first(item[1].lot)):
+        if part.points:
+            found[purchase_id].append(part)
+    return dict(found)
+
+
+def _last_first(lot: OpenLot) -> tuple[float, int]:
+    expiry = float("-inf") if lot.expires_at is None else -lot.expires_at.timestamp()
+    return expiry, -lot.id.int
+
+
+def reversals(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Reversed]:
+    """What returns did to accounts, to be undone by their voids. Read it after claiming the accounts."""
+    if not document_ids:
+        return {}
+    chosen = db.any_of(session, PointEntry.document_id.expression, document_ids) & (PointEntry.kind == "reversal")
+    entries = session.scalars(select(PointEntry).where(chosen)).all()
+    uses: dict[UUID, list[Use]] = defaultdict(list)
+    returns: dict[UUID, list[LotReturn]] = defaultdict(list)
+    for row, document_id, lot in _of_entries(session, LotUse, chosen):
+        uses[document_id].append(Use(lot, row.points, row.effect))
+    for row, document_id, lot in _of_entries(session, LotReturnRow, chosen):
+        parts = (row.points, row.allocated, row.residue, row.expected, row.of_used, row.of_expired)
+        returns[document_id].append(LotReturn(lot, row.entry_id, *parts))
+    return {
+        entry.document_id: Reversed(uses[entry.document_id], returns[entry.document_id], entry.debt, -entry.qualifying)
+        for entry in entries
+    }
+
+
+def _of_entries(session: Session, model: Any, chosen: ColumnElement[bool]) -> Iterator[tuple[Any, UUID, OpenLot]]:
+    """The rows of `model` that belong to the `chosen` entries, with the entry's document and the lot as it is."""
+    same_entry = (model.member_id == PointEntry.member_id) & (model.entry_id == PointEntry.id)
+    same_lot = (Lot.member_id == model.member_id) & (Lot.id == model.lot_id)
+    rows = select(model, PointEntry.document_id, *_OPEN_LOT).join(PointEntry, same_entry).join(Lot, same_lot)
+    for row, document_id, *columns in session.execute(rows.where(chosen).order_by(model.id)):
+        yield row, document_id, OpenLot(*columns)

@@ -1,19 +1,55 @@
-"""How a balance changes. Pure: a standing and a movement in, the next standing and the rows to write out."""
+"""How an account changes. Pure: an account and a movement in, the next account out, with the rows it means.
 
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
+    balance = available + held + pending - debt
+
+`available` can be spent now, `held` is reserved for one spend, `pending` is not available yet, `debt` is owed and paid
+by the next credits. An account knows what has been decided for it and is not written yet (`Rows`); a refused movement
+leaves it as it was. What is due has happened: `settle` writes down activations, ends of holds and expiries, each at
+its own instant, before anything else is decided.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, tzinfo
+from typing import Any, Literal
 from uuid import UUID
 
+from app.accounting import CohortKey, Funding
 from app.errors import Problem
 from app.ids import new_id
 
 MOST_POINTS = 2**53 - 1
 """The largest balance; every reader of JSON keeps it exactly."""
 
-
 MOST_GRANTED = 10**10
 """The largest lot: what a batch of 500 expects to be used, in millionths of a point, still is a 64-bit number."""
+
+Kind = Literal[
+    "accrual",
+    "redemption",
+    "hold",
+    "capture",
+    "release",
+    "activation",
+    "cancellation",
+    "expiration",
+    "reversal",
+    "restoration",
+    "adjustment",
+    "transfer_out",
+    "transfer_in",
+    "extension",
+    "reinstatement",
+    "debt_payment",
+    "write_off",
+]
+"""What a movement is. Reversal: a return takes back what it earned. Restoration: spent points come back."""
+
+Effect = Literal["used", "expired", "returned", "moved"]
+"""What taking points from a lot means to its cohort: they count as used (X), as expired or forfeited (Z), as never
+issued (N falls), or they live on in another lot."""
+
+Ending = Literal["captured", "released", "expired"]
 
 
 class TooManyPoints(Problem):
@@ -28,6 +64,29 @@ class InsufficientPoints(Problem):
     status, code, title, final = 422, "insufficient_points", "There are not enough points", True
 
 
+# --- values ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What moves points: the document that caused it, when it happened and was recorded, and the programme's `zone`.
+
+    `lapses_at`: the act is an activity that keeps points from lapsing until then; None if it is not one.
+    """
+
+    program_id: UUID
+    document_id: UUID
+    occurred_at: datetime
+    recorded_at: datetime
+    zone: tzinfo
+    lapses_at: datetime | None = None
+
+    @property
+    def period(self) -> date:
+        """First day of the accounting month."""
+        return self.occurred_at.astimezone(self.zone).date().replace(day=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Expiring:
     """Points that expire together, and the instant from which they are gone."""
@@ -37,119 +96,388 @@ class Expiring:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """A member's account at one instant, points. What is due has happened: `due` is subtracted from what can be spent.
+class OpenLot:
+    """Points granted together, as they stand. `held` is part of `remaining`."""
 
-    `booked` counts available points as last written down; `due` is the part of it that has expired since.
-    """
-
-    member_id: UUID
-    booked: int
+    id: UUID
+    remaining: int
     held: int
-    pending: int
-    debt: int
-    qualifying: int
-    lifetime: int
-    last_entry: int
-    next_due_at: datetime | None
-    due: int
-    expiring_next: Expiring | None
+    pending: bool
+    available_from: datetime | None
+    """None: pending until an event."""
+    expires_at: datetime | None
+    lapses: bool
+    """Whether they expire when the account lapses, instead of at a time of their own."""
+    cohort_id: UUID
+    currency: str
+    funding: Funding
+    document_id: UUID
+    occurred_at: datetime
 
     @property
-    def available(self) -> int:
-        return self.booked - self.due
+    def free(self) -> int:
+        """What is neither held nor gone."""
+        return self.remaining - self.held
 
 
-def new_standing(member_id: UUID) -> Standing:
-    """An account without a movement."""
-    return Standing(member_id, 0, 0, 0, 0, 0, 0, 0, None, 0, None)
+@dataclass(frozen=True, slots=True)
+class OpenHold:
+    """Points reserved for one spend, lot by lot. `ends_at` None: until somebody ends it."""
+
+    id: UUID
+    points: int
+    ends_at: datetime | None
+    parts: tuple[tuple[UUID, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Points taken from a lot (negative: given back), and what that means to its cohort."""
+
+    lot: OpenLot
+    points: int
+    effect: Effect
+    as_agent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What was decided for an account and is not written yet, in the order of the decisions."""
+
+    entries: tuple[dict[str, Any], ...] = ()
+    uses: tuple[tuple[UUID, Act, Use], ...] = ()
+    """With the entry that made them, and its act."""
+    accruals: tuple["Accrual", ...] = ()
+    lots: tuple[dict[str, Any], ...] = ()
+    """New lots, without what changes of them."""
+    returns: tuple[tuple[Act, "LotReturn"], ...] = ()
+    holds: tuple[dict[str, Any], ...] = ()
+    endings: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A member's account at one instant, points."""
+
+    member_id: UUID
+    program_id: UUID
+    available: int = 0
+    held: int = 0
+    pending: int = 0
+    debt: int = 0
+    qualifying: int = 0
+    lifetime: int = 0
+    last_entry: int = 0
+    next_due_at: datetime | None = None
+    lapses_at: datetime | None = None
+    complete: bool = True
+    """Whether `lots` and `holds` are all that are open; else only those that came in this batch."""
+    lots: Mapping[UUID, OpenLot] = field(default_factory=dict)
+    holds: Mapping[UUID, OpenHold] = field(default_factory=dict)
+    loaded: Mapping[UUID, OpenLot] = field(default_factory=dict)
+    """The lots as the database has them."""
+    first_expiring: Expiring | None = None
+    """What expires next of the lots that are not here, when `lots` are not complete."""
+    others_due_at: datetime | None = None
+    """When the next thing happens to those."""
+    rows: Rows = Rows()
+
+    @property
+    def balance(self) -> int:
+        return self.available + self.held + self.pending - self.debt
+
+    @property
+    def expiring_next(self) -> Expiring | None:
+        """The points that expire first, held ones left out."""
+        steps = [(at, lot.free) for lot in self.lots.values() if lot.free and (at := self.expiry_of(lot)) is not None]
+        if self.first_expiring is not None:
+            steps.append((self.first_expiring.at, self.first_expiring.points))
+        first = min((at for at, _ in steps), default=None)
+        return None if first is None else Expiring(sum(points for at, points in steps if at == first), first)
+
+    def expiry_of(self, lot: OpenLot) -> datetime | None:
+        """The first instant at which the lot's points are gone; None if they stay."""
+        return self.lapses_at if lot.lapses else lot.expires_at
+
+
+@dataclass(frozen=True, slots=True)
+class LotReturn:
+    """What a return takes back of one lot: points, and the money deferred for them.
+
+    `of_used` had been used and `of_expired` had expired before; the others were still there. Minor units, millionths
+    of one, millionths of a point.
+    """
+
+    lot: OpenLot
+    entry_id: UUID
+    points: int
+    allocated: int
+    residue: int
+    expected: int
+    of_used: int
+    of_expired: int
 
 
 @dataclass(frozen=True, slots=True)
 class Accrual:
     """Points to grant as one lot, with the money deferred for them.
 
-    `allocated` is in minor units of `currency`, `residue` in millionths of one (`accounting.Allocation`).
-    `document_id` is what granted them: a transaction, or the claim of one.
+    `allocated` is in minor units of the cohort's currency, `residue` in millionths of one (`accounting.Allocation`),
+    `expected` in millionths of a point.
     """
 
-    member_id: UUID
     points: int
-    document_id: UUID
-    cohort_id: UUID
-    currency: str
+    act: Act
+    cohort: CohortKey
     allocated: int
     residue: int
     expected: int
-    """Millionths of a point expected to be used."""
-    occurred_at: datetime
-    recorded_at: datetime
     expires_at: datetime | None
+    available_from: datetime | None
+    """None: pending until an event."""
+    lapses: bool = False
+    qualifying: int = 0
+    kind: Kind = "accrual"
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """The rows an accrual means: one lot and the entry that made it."""
-
-    lot: dict[str, Any]
-    entry: dict[str, Any]
+# --- movements ------------------------------------------------------------------------------------------------------
 
 
-def accrue(standing: Standing, accrual: Accrual) -> tuple[Standing, Granted]:
-    """The standing after `accrual` (1 to `MOST_GRANTED` points), and its rows. TooManyPoints beyond
-    `MOST_POINTS` in all."""
-    booked = standing.booked + accrual.points
-    if booked > MOST_POINTS or standing.lifetime + accrual.points > MOST_POINTS:
+def move(account: Account, kind: Kind, act: Act, **changes: int) -> tuple[Account, UUID]:
+    """The account after one entry that changes `available`, `held`, ... by `changes`; and the entry's id."""
+    sums = {name: getattr(account, name) + changes.get(name, 0) for name in BALANCES}
+    if max(sums.values()) > MOST_POINTS:
         raise TooManyPoints
-    number = standing.last_entry + 1
-    entry_id, lot_id = new_id(), new_id()
-    times = {"occurred_at": accrual.occurred_at, "recorded_at": accrual.recorded_at}
+    lapses_at = account.lapses_at
+    if act.lapses_at is not None and (lapses_at is None or act.lapses_at > lapses_at):
+        lapses_at = act.lapses_at
+    after = replace(account, **sums, last_entry=account.last_entry + 1, lapses_at=lapses_at)
+    entry_id = new_id()
     entry = {
-        "member_id": accrual.member_id,
+        "member_id": account.member_id,
         "id": entry_id,
-        "number": number,
-        "kind": "accrual",
-        "points": accrual.points,
-        "balance_after": booked,
-        "document_id": accrual.document_id,
-        **times,
+        "number": after.last_entry,
+        "kind": kind,
+        "points": after.balance - account.balance,
+        **{name: changes.get(name, 0) for name in BALANCES},
+        "balance_after": after.balance,
+        "lapses_at": None if lapses_at == account.lapses_at else lapses_at,
+        "document_id": act.document_id,
+        "occurred_at": act.occurred_at,
+        "recorded_at": act.recorded_at,
     }
-    lot = {
-        "member_id": accrual.member_id,
-        "id": lot_id,
-        "entry_id": entry_id,
-        "granted": accrual.points,
-        "remaining": accrual.points,
-        "available_from": accrual.occurred_at,
-        "expires_at": accrual.expires_at,
-        "cohort_id": accrual.cohort_id,
-        "currency": accrual.currency,
-        "allocated": accrual.allocated,
-        "residue": accrual.residue,
-        "expected": accrual.expected,
-        "document_id": accrual.document_id,
-        **times,
-    }
-    after = replace(
-        standing,
-        booked=booked,
-        qualifying=standing.qualifying + accrual.points,
-        lifetime=standing.lifetime + accrual.points,
-        last_entry=number,
-        **_expiry_after(standing, accrual),
+    return add_rows(after, entries=(entry,)), entry_id
+
+
+BALANCES = ("available", "held", "pending", "debt", "qualifying", "lifetime")
+"""The figures of an account that are sums of its entries."""
+
+
+def add_rows(account: Account, **new: tuple[Any, ...]) -> Account:
+    """The account with more rows to write."""
+    return replace(
+        account, rows=replace(account.rows, **{name: getattr(account.rows, name) + new[name] for name in new})
     )
-    return after, Granted(lot, entry)
 
 
-def _expiry_after(standing: Standing, accrual: Accrual) -> dict[str, Any]:
-    at, first = accrual.expires_at, standing.expiring_next
-    if at is None:
-        return {}
-    earliest = at if standing.next_due_at is None else min(standing.next_due_at, at)
-    if at <= accrual.recorded_at:  # a late upload whose points have expired before they arrived
-        return {"next_due_at": earliest, "due": standing.due + accrual.points}
-    if first is None or at < first.at:
-        first = Expiring(accrual.points, at)
-    elif at == first.at:
-        first = Expiring(first.points + accrual.points, at)
-    return {"next_due_at": earliest, "expiring_next": first}
+def take(account: Account, entry_id: UUID, act: Act, uses: Iterable[Use]) -> Account:
+    """The account with `uses` made of its lots, as parts of the entry `entry_id`."""
+    made = tuple(uses)
+    lots = dict(account.lots)
+    for use in made:
+        lot = lots.get(use.lot.id, use.lot)
+        lots[lot.id] = replace(lot, remaining=lot.remaining - use.points)
+    return due(add_rows(replace(account, lots=lots), uses=tuple((entry_id, act, use) for use in made)))
+
+
+def put(account: Account, lots: Iterable[OpenLot]) -> Account:
+    """The account with some of its lots as they are now."""
+    return due(replace(account, lots={**account.lots, **{lot.id: lot for lot in lots}}))
+
+
+def due(account: Account) -> Account:
+    """The account with the next instant at which something happens by itself."""
+    instants = [at for lot in account.lots.values() if lot.free and (at := account.expiry_of(lot)) is not None]
+    instants += [lot.available_from for lot in account.lots.values() if lot.pending and lot.free and lot.available_from]
+    instants += [hold.ends_at for hold in account.holds.values() if hold.ends_at is not None]
+    if account.others_due_at is not None:
+        instants.append(account.others_due_at)
+    return replace(account, next_due_at=min(instants, default=None))
+
+
+def grant(account: Account, entry_id: UUID, act: Act, lot: OpenLot, **facts: Any) -> Account:
+    """The account with a new lot, granted by the entry `entry_id`. `facts` are what an `OpenLot` does not know."""
+    row = {
+        "member_id": account.member_id,
+        "id": lot.id,
+        "entry_id": entry_id,
+        "granted": lot.remaining,
+        "available_from": lot.available_from,
+        "expires_at": lot.expires_at,
+        "lapses": lot.lapses,
+        "cohort_id": lot.cohort_id,
+        "currency": lot.currency,
+        "funding": lot.funding,
+        "allocated": 0,
+        "residue": 0,
+        "expected": 0,
+        "document_id": lot.document_id,
+        "source_lot_id": None,
+        "occurred_at": lot.occurred_at,
+        "recorded_at": act.recorded_at,
+    } | facts
+    return put(add_rows(account, lots=(row,)), [lot])
+
+
+def accrue(account: Account, accrual: Accrual) -> Account:
+    """The account after a grant of 1 to `MOST_GRANTED` points. TooManyPoints beyond `MOST_POINTS` in all.
+
+    Points that are available at once pay debt first; points that have expired before they arrived (a late upload)
+    expire at once, at their instant.
+    """
+    act = accrual.act
+    pending = accrual.available_from is None or accrual.available_from > act.recorded_at
+    account, entry_id = move(
+        account,
+        accrual.kind,
+        act,
+        **{"pending" if pending else "available": accrual.points},
+        qualifying=accrual.qualifying,
+        lifetime=accrual.points,
+    )
+    lot = OpenLot(
+        id=new_id(),
+        remaining=accrual.points,
+        held=0,
+        pending=pending,
+        available_from=accrual.available_from,
+        expires_at=accrual.expires_at,
+        lapses=accrual.lapses,
+        cohort_id=accrual.cohort.id,
+        currency=accrual.cohort.currency,
+        funding=accrual.cohort.funding,
+        document_id=act.document_id,
+        occurred_at=act.occurred_at,
+    )
+    facts = {"allocated": accrual.allocated, "residue": accrual.residue, "expected": accrual.expected}
+    account = add_rows(grant(account, entry_id, act, lot, **facts), accruals=(accrual,))
+    return settle(pay_debt(account, act, [lot.id]), act.recorded_at, act.zone)
+
+
+def pay_debt(account: Account, act: Act, lot_ids: Collection[UUID]) -> Account:
+    """The account after what was just credited, the free points of some lots, has paid what is owed."""
+    lots = [lot for id_ in lot_ids if not (lot := account.lots[id_]).pending]
+    payment = min(account.debt, sum(lot.free for lot in lots))
+    if not payment:
+        return account
+    uses = pick(lots, payment, "used")
+    account, entry_id = move(account, "debt_payment", act, available=-payment, debt=-payment)
+    return take(account, entry_id, act, uses)
+
+
+def pick(lots: Iterable[OpenLot], points: int, effect: Effect, *, as_agent: bool = False) -> list[Use]:
+    """Uses of the free points of `lots`, in their order, for `points` in all (or as many as there are)."""
+    uses = []
+    for lot in lots:
+        part = min(lot.free, points)
+        if part:
+            uses.append(Use(lot, part, effect, as_agent))
+            points -= part
+    return uses
+
+
+# --- what happens by itself -----------------------------------------------------------------------------------------
+
+
+def settle(account: Account, now: datetime, zone: tzinfo, since: datetime | None = None) -> Account:
+    """The account after everything that was due by `now`, each at its own instant.
+
+    Pending points become available, holds end, lots expire. Held points do not expire until their hold ends; then
+    they do so at that instant. `since` is when the last thing happened to the account, if something just did: nothing
+    is written down as having happened before it.
+    """
+    cursor = since
+    while account.next_due_at is not None and account.next_due_at <= now:
+        cursor = account.next_due_at if cursor is None else max(cursor, account.next_due_at)
+        account = _activate_due(account, cursor, now, zone)
+        for hold in [hold for hold in account.holds.values() if hold.ends_at is not None and hold.ends_at <= cursor]:
+            act = Act(account.program_id, hold.id, cursor, now, zone)
+            account = end_hold(account, hold, 0, "expired", act)
+        account = _expire_due(account, cursor, now, zone)
+    return account
+
+
+def _by_itself(account: Account, at: datetime, now: datetime, zone: tzinfo) -> Act:
+    """The act of something that time alone has caused: it is its own document."""
+    return Act(account.program_id, new_id(), at, now, zone)
+
+
+def _activate_due(account: Account, at: datetime, now: datetime, zone: tzinfo) -> Account:
+    ripe = [
+        lot
+        for lot in account.lots.values()
+        if lot.pending and lot.free and lot.available_from is not None and lot.available_from <= at
+    ]
+    if not ripe:
+        return account
+    act = _by_itself(account, at, now, zone)
+    points = sum(lot.free for lot in ripe)
+    account, _ = move(account, "activation", act, available=points, pending=-points)
+    account = put(account, [replace(lot, pending=False) for lot in ripe])
+    return pay_debt(account, act, [lot.id for lot in ripe])
+
+
+def _expire_due(account: Account, at: datetime, now: datetime, zone: tzinfo) -> Account:
+    gone = [
+        lot
+        for lot in account.lots.values()
+        if lot.free and (expiry := account.expiry_of(lot)) is not None and expiry <= at
+    ]
+    for kind, bucket, lots in (
+        ("expiration", "available", [lot for lot in gone if not lot.pending]),
+        ("cancellation", "pending", [lot for lot in gone if lot.pending]),
+    ):
+        if lots:
+            act = _by_itself(account, at, now, zone)
+            account = forfeit(account, kind, bucket, lots, act)  # type: ignore[arg-type]  # one of two literals
+    return account
+
+
+def forfeit(account: Account, kind: Kind, bucket: str, lots: Collection[OpenLot], act: Act) -> Account:
+    """The account without the free points of `lots`, which counted as available or pending (`bucket`)."""
+    points = sum(lot.free for lot in lots)
+    account, entry_id = move(account, kind, act, **{bucket: -points})
+    return take(account, entry_id, act, pick(lots, points, "expired"))
+
+
+def end_hold(
+    account: Account, hold: OpenHold, captured: int, ending: Ending, act: Act, *, as_agent: bool = False
+) -> Account:
+    """The account after a hold has ended: `captured` of its points are spent, the others free again."""
+    holds = {id_: other for id_, other in account.holds.items() if id_ != hold.id}
+    freed = [replace(account.lots[id_], held=account.lots[id_].held - points) for id_, points in hold.parts]
+    account = replace(account, holds=holds, lots={**account.lots, **{lot.id: lot for lot in freed}})
+    if captured:
+        account, entry_id = move(account, "capture", act, held=-captured)
+        account = take(account, entry_id, act, _of_hold(account, hold, captured, as_agent))
+    if rest := hold.points - captured:
+        account, _ = move(account, "release", act, available=rest, held=-rest)
+        account = pay_debt(account, act, [id_ for id_, _ in hold.parts])
+    row = {
+        "member_id": account.member_id,
+        "id": hold.id,
+        "status": ending,
+        "captured": captured,
+        "ended_at": act.occurred_at,
+    }
+    return due(add_rows(account, endings=(row,)))
+
+
+def _of_hold(account: Account, hold: OpenHold, points: int, as_agent: bool) -> list[Use]:
+    uses = []
+    for id_, reserved in hold.parts:
+        part = min(reserved, points)
+        if part:
+            uses.append(Use(account.lots[id_], part, "used", as_agent))
+            points -= part
+    return uses

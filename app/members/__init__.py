@@ -10,13 +10,15 @@ from app.members.rules import (
     Gates,
     Identifier,
     IdentifierInvalid,
+    MemberClosed,
     MemberMayNotEarn,
     MemberMayNotSpend,
+    Status,
     UnknownMember,
     normalise,
 )
-from app.members.schemas import IdentifierIn, MemberRef, identifier_in, lookup_query
-from app.members.service import Enrolled, enrol, enrol_unknown, find, statuses
+from app.members.schemas import IdentifierIn, MemberRef, ProfileOut, identifier_in, lookup_query
+from app.members.service import Enrolled, enrol, enrol_unknown, find, phone_region, read, status_in, statuses
 
 __all__ = [
     "GATES",
@@ -25,9 +27,12 @@ __all__ = [
     "Identifier",
     "IdentifierIn",
     "IdentifierInvalid",
+    "MemberClosed",
     "MemberMayNotEarn",
     "MemberMayNotSpend",
     "MemberRef",
+    "ProfileOut",
+    "Status",
     "UnknownMember",
     "enrol",
     "enrol_unknown",
@@ -35,5 +40,8 @@ __all__ = [
     "identifier_in",
     "lookup_query",
     "normalise",
+    "phone_region",
+    "read",
+    "status_in",
     "statuses",
 ]

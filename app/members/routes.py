@@ -23,24 +23,19 @@ from app.members.rules import (
     normalise,
 )
 from app.members.schemas import (
-    EntryOut,
-    EntryPage,
     IdentifierIn,
     LookupOut,
-    LotOut,
-    LotPage,
     MemberBrief,
     MemberChange,
     MemberIn,
     MemberOut,
     MemberRef,
-    StandingOut,
     Value,
     identifier_in,
     lookup_query,
 )
-from app.paging import Cursor, Limit, decode, link_next, page
-from app.programs import timeline
+from app.paging import Cursor, Limit, link_next
+from app.programs import zone_at
 
 router = APIRouter(prefix="/v1/members", tags=["members"], route_class=StrictRoute)
 
@@ -84,19 +79,19 @@ def look_up(
     """By card, phone, e-mail or partner id. Answers no personal data."""
 
     def read(session: Session) -> LookupOut:
-        identifier = identifier_in(reference, _phone_region(session, caller.program, now))
+        identifier = identifier_in(reference, service.phone_region(session, caller.program, now))
         member_id = service.find(session, caller.program, [identifier]).get(identifier)
         if member_id is None:
             raise NotFound
         status = service.statuses(session, [member_id])[member_id]
-        standing = ledger.standings(session, [member_id], now)[member_id]
+        account = ledger.look(session, [member_id], now, zone_at(session, caller.program, now))[member_id]
         return LookupOut(
             id=member_id,
             status=status,
             may_earn=GATES[status].earn,
             may_spend=GATES[status].spend,
-            balance=ledger.balance_out(standing),
-            expiring_next=ledger.expiring_out(standing),
+            balance=ledger.balance_out(account),
+            expiring_next=ledger.expiring_out(account),
         )
 
     return database.read(read)
@@ -181,7 +176,7 @@ def remove_identifier(
 
     def act(session: Session) -> None:
         identifier = _normalised(session, caller.program, IdentifierIn(kind=kind, value=value), now)
-        service.remove_identifier(session, caller.program, member_id, identifier, now)
+        service.remove_identifier(session, caller.program, member_id, identifier)
 
     database.write(act)
     return Response(status_code=204)
@@ -190,22 +185,14 @@ def remove_identifier(
 @router.get("/{member_id}/balance", responses=answers(*READING, NotFound), summary="Read a balance")
 def read_balance(
     member_id: UUID, caller: Annotated[Caller, needs("members:read")], database: Db, now: Now
-) -> StandingOut:
+) -> ledger.StandingOut:
     """Points that have expired by now are gone from it, whether or not a job has written that down."""
 
-    def read(session: Session) -> ledger.Standing:
+    def read(session: Session) -> ledger.Account:
         service.read(session, caller.program, member_id)
-        return ledger.standings(session, [member_id], now)[member_id]
+        return ledger.look(session, [member_id], now, zone_at(session, caller.program, now))[member_id]
 
-    standing = database.read(read)
-    return StandingOut(
-        member_id=member_id,
-        at=now,
-        balance=ledger.balance_out(standing),
-        qualifying=standing.qualifying,
-        lifetime=standing.lifetime,
-        expiring_next=ledger.expiring_out(standing),
-    )
+    return ledger.standing_out(database.read(read), now)
 
 
 @router.get("/{member_id}/entries", responses=answers(*READING, NotFound, CursorInvalid), summary="List entries")
@@ -217,14 +204,13 @@ def list_entries(
     response: Response,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> EntryPage:
+) -> ledger.EntryPage:
     """Every movement, newest first, numbered without gaps."""
-    before = None if cursor is None else decode(cursor, _number)[0]
+    before = ledger.entry_cursor(cursor)
 
-    def read(session: Session) -> EntryPage:
+    def read(session: Session) -> ledger.EntryPage:
         service.read(session, caller.program, member_id)
-        found = page(ledger.entries(session, member_id, before, limit + 1), limit, lambda row: [row.number])
-        return EntryPage(items=[EntryOut.model_validate(row) for row in found.rows], next=found.next)
+        return ledger.entry_page(ledger.entries(session, member_id, before, limit + 1), limit)
 
     answer = database.read(read)
     link_next(request, response, answer.next)
@@ -241,20 +227,16 @@ def list_lots(
     response: Response,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> LotPage:
+) -> ledger.BookedLotPage:
     """Points as they were earned, spent ones too, and when the open ones expire."""
-    after = None if cursor is None else decode(cursor, UUID)[0]
+    after = ledger.lot_cursor(cursor)
 
-    def read(session: Session) -> LotPage:
+    def read(session: Session) -> ledger.BookedLotPage:
         service.read(session, caller.program, member_id)
-        found = page(ledger.lots(session, member_id, after, limit + 1), limit, lambda row: [str(row.id)])
-        ladder = ledger.expiry_ladder(session, member_id, now)
-        return LotPage(
-            items=[LotOut.model_validate(row) for row in found.rows],
-            next=found.next,
-            expiring=[ledger.ExpiringOut(points=step.points, at=step.at) for step in ladder.steps],
-            stay=ladder.stay,
-        )
+        zone = zone_at(session, caller.program, now)
+        account = ledger.look(session, [member_id], now, zone, [member_id])[member_id]
+        rows = ledger.lots(session, member_id, after, limit + 1)
+        return ledger.lot_page(ledger.BookedLotPage, rows, ledger.expiry_ladder(account), limit)
 
     answer = database.read(read)
     link_next(request, response, answer.next)
@@ -285,16 +267,4 @@ def _facts(enrolled: service.Enrolled) -> dict[str, Any]:
 
 
 def _normalised(session: Session, program_id: UUID, item: IdentifierIn, now: datetime) -> Identifier:
-    return normalise(item.kind, item.value, _phone_region(session, program_id, now))
-
-
-def _phone_region(session: Session, program_id: UUID, now: datetime) -> str | None:
-    version = timeline(session, program_id).at(now)
-    return None if version is None else version.terms.enrolment.phone_region
-
-
-def _number(text: str) -> int:
-    number = int(text)
-    if not 0 < number < 2**53:
-        raise ValueError(text)
-    return number
+    return normalise(item.kind, item.value, service.phone_region(session, program_id, now))

@@ -120,17 +120,6 @@ class MemberOut(Answer):
     profile: ProfileOut
 
 
-class StandingOut(Answer):
-    """A member's balance as of `at`, what expires next, and counters that never fall by spending."""
-
-    member_id: UUID
-    at: Stamp
-    balance: BalanceOut
-    qualifying: int
-    lifetime: int
-    expiring_next: ExpiringOut | None
-
-
 class LookupOut(Answer):
     """What a till needs to know about the member in front of it."""
 
@@ -140,48 +129,3 @@ class LookupOut(Answer):
     may_spend: bool
     balance: BalanceOut
     expiring_next: ExpiringOut | None
-
-
-class EntryOut(Answer):
-    """One movement. `document_id` is the transaction, or the claim of one, it came from."""
-
-    id: UUID
-    number: int
-    kind: str
-    points: int
-    balance_after: int
-    document_id: UUID
-    occurred_at: Stamp
-    recorded_at: Stamp
-
-
-class EntryPage(Answer):
-    items: list[EntryOut]
-    next: str | None
-
-
-class LotOut(Answer):
-    """Points earned together. `allocated` is what was deferred for them, in minor units; `allocated_exact` the share
-    before rounding, as a decimal of minor units."""
-
-    id: UUID
-    granted: int
-    remaining: int
-    available_from: Stamp
-    expires_at: Stamp | None
-    currency: str
-    allocated: int
-    allocated_exact: Annotated[str, Field(examples=["197.368421"])]
-    cohort_id: UUID
-    document_id: UUID
-    occurred_at: Stamp
-    recorded_at: Stamp
-
-
-class LotPage(Answer):
-    """Lots, and when open points expire: the steps and `stay` sum to the available balance."""
-
-    items: list[LotOut]
-    next: str | None
-    expiring: list[ExpiringOut]
-    stay: int

@@ -13,6 +13,7 @@ from app.errors import NotFound, PreconditionFailed
 from app.ids import new_id
 from app.members.models import Member, MemberIdentifier, MemberProfile
 from app.members.rules import Identifier, IdentifierTaken, LastIdentifier, MemberClosed
+from app.programs import timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,18 @@ def statuses(session: Session, member_ids: Iterable[UUID]) -> dict[UUID, str]:
     """Each member's status. Read it after claiming their accounts: a change of status claims them too."""
     chosen = db.any_of(session, Member.id.expression, sorted(set(member_ids)))
     return dict(session.execute(select(Member.id, Member.status).where(chosen)).all())
+
+
+def status_in(session: Session, program_id: UUID, member_id: UUID) -> str | None:
+    """The status of a programme's member; None if it has no such member."""
+    mine = select(Member.status).where(Member.id == member_id, Member.program_id == program_id)
+    return session.scalars(mine).one_or_none()
+
+
+def phone_region(session: Session, program_id: UUID, now: datetime) -> str | None:
+    """Where a phone number without `+` is from, by the terms in force at `now`; None: such numbers are refused."""
+    version = timeline(session, program_id).at(now)
+    return None if version is None else version.terms.enrolment.phone_region
 
 
 def enrol_unknown(
@@ -125,7 +138,7 @@ def change(
     profile: dict[str, str | None] | None,
 ) -> Enrolled:
     """Changes status or profile of a member still at `revision`, else PreconditionFailed. Closing is for good."""
-    ledger.claim(session, [member_id], now)
+    ledger.lock(session, [member_id])
     member = read(session, program_id, member_id).member
     if member.revision != revision:
         raise PreconditionFailed
@@ -152,14 +165,12 @@ def add_identifier(session: Session, program_id: UUID, member_id: UUID, identifi
     return read(session, program_id, member_id)
 
 
-def remove_identifier(
-    session: Session, program_id: UUID, member_id: UUID, identifier: Identifier, now: datetime
-) -> None:
+def remove_identifier(session: Session, program_id: UUID, member_id: UUID, identifier: Identifier) -> None:
     """Forgets one identifier. NotFound if the member has no such one, LastIdentifier for the only one.
 
     A closed member may lose even that, so that the card can be enrolled anew.
     """
-    ledger.claim(session, [member_id], now)
+    ledger.lock(session, [member_id])
     closed = read(session, program_id, member_id).member.status == "closed"
     theirs = select(func.count()).where(MemberIdentifier.member_id == member_id)
     this = delete(MemberIdentifier).where(

@@ -12,6 +12,7 @@ from app.programs.calendar import (
     Version,
     available_from,
     cancels_at,
+    day_end,
     expires_at,
     lapses,
     lapses_at,
@@ -41,7 +42,7 @@ from app.programs.rules import (
     tax_of,
     tender_of,
 )
-from app.programs.schemas import EXAMPLE_TERMS, Terms
+from app.programs.schemas import EXAMPLE_TERMS, InactivityExpiry, Terms
 from app.programs.service import (
     NoTerms,
     create_program,
@@ -49,12 +50,14 @@ from app.programs.service import (
     find_program,
     publish_terms,
     timeline,
+    zone_at,
 )
 
 __all__ = [
     "EXAMPLE_TERMS",
     "Basket",
     "Earning",
+    "InactivityExpiry",
     "Kept",
     "Line",
     "NoTerms",
@@ -72,6 +75,7 @@ __all__ = [
     "check_points_tender",
     "consideration",
     "create_program",
+    "day_end",
     "draft_terms",
     "earn",
     "expires_at",
@@ -90,4 +94,5 @@ __all__ = [
     "tender_of",
     "timeline",
     "warnings_before",
+    "zone_at",
 ]

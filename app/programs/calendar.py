@@ -6,7 +6,7 @@ where the clocks skip midnight, and with the first midnight where they turn back
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -39,6 +39,11 @@ class Timeline:
     def after(self, instant: datetime) -> tuple[Version, ...]:
         """The versions that took effect later than `instant`, oldest first."""
         return self.versions[self._count(instant) :]
+
+    def zone_at(self, instant: datetime) -> tzinfo:
+        """The programme's zone at `instant`; that of its first terms before them, UTC where there are none."""
+        version = self.at(instant) or next(iter(self.versions), None)
+        return UTC if version is None else version.terms.zone
 
     def _count(self, instant: datetime) -> int:
         return bisect_right(self.versions, instant, key=lambda version: version.effective_from)
@@ -136,6 +141,11 @@ def warnings_before(gone_at: datetime, terms: Terms) -> list[datetime]:
     day = gone_at.astimezone(terms.zone).date()
     ahead = sorted(set(terms.expiry.warn_days), reverse=True)
     return [_day_begins(day - timedelta(days=days), terms.zone) for days in ahead]
+
+
+def day_end(instant: datetime, terms: Terms) -> datetime:
+    """The end of the local day `instant` falls in: the first instant of the next."""
+    return _day_begins(instant.astimezone(terms.zone).date() + timedelta(days=1), terms.zone)
 
 
 # --- days -----------------------------------------------------------------------------------------------------------

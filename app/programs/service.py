@@ -1,7 +1,7 @@
 """Create programmes; draft, change and publish their terms."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -63,6 +63,11 @@ def timeline(session: Session, program_id: UUID) -> Timeline:
         .order_by(ProgramTerms.effective_from)
     )
     return Timeline(tuple(Version(row.id, row.version, row.effective_from, _read(row.id, row.terms)) for row in rows))
+
+
+def zone_at(session: Session, program_id: UUID, instant: datetime) -> tzinfo:
+    """The programme's time zone at `instant`."""
+    return timeline(session, program_id).zone_at(instant)
 
 
 def _read(id_: UUID, document: Mapping[str, object]) -> Terms:

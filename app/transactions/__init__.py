@@ -5,8 +5,9 @@ any number of purchases and answers an outcome for each, in order; one batch run
 whatever its size. A purchase is recorded at most once per (source, external id, type), for ever.
 """
 
+from app.transactions.claims import claim
 from app.transactions.rules import Purchase
 from app.transactions.schemas import PurchaseIn, TransactionOut
-from app.transactions.service import Recorded, claim, record
+from app.transactions.service import Recorded, record
 
 __all__ = ["Purchase", "PurchaseIn", "Recorded", "TransactionOut", "claim", "record"]

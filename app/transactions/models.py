@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, UniqueConstraint
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -30,13 +30,25 @@ class Transaction(Base):
 
     __tablename__ = "transaction"
     __table_args__ = (
-        CheckConstraint("type IN ('purchase')", name="type"),
-        CheckConstraint("total >= 0", name="total_not_negative"),
-        CheckConstraint("points >= 0", name="points_not_negative"),
+        CheckConstraint("type IN ('purchase', 'return', 'void')", name="type"),
+        CheckConstraint("total >= 0 OR type = 'void'", name="total_not_negative"),
+        CheckConstraint("points >= 0 OR type <> 'purchase'", name="points_not_negative"),
+        CheckConstraint(
+            "type <> 'purchase' OR (purchase_id IS NULL AND original_id IS NULL)", name="purchase_is_first"
+        ),
+        CheckConstraint("type <> 'void' OR original_id IS NOT NULL", name="void_has_original"),
         CheckConstraint("member_id IS NOT NULL OR points = 0", name="guest_has_no_points"),
         CheckConstraint("member_id IS NULL OR claimable = 0", name="member_has_nothing_claimable"),
         Index(None, "program_id", "id"),
         Index(None, "member_id"),
+        Index(None, "purchase_id"),
+        Index(
+            "uq_transaction_voided",
+            "original_id",
+            unique=True,
+            postgresql_where=text("type = 'void'"),
+            sqlite_where=text("type = 'void'"),
+        ),
         NO_ROWID,
     )
 
@@ -58,6 +70,7 @@ class Transaction(Base):
     currency: Mapped[str]
     total: Mapped[int]
     points: Mapped[int]
+    """Earned; what a return takes back is negative."""
     claimable: Mapped[int]
     """Points a guest's purchase would earn whoever claims it."""
     content: Mapped[dict[str, Any]]
@@ -66,6 +79,12 @@ class Transaction(Base):
     """Each rule's part of the points."""
     shares: Mapped[list[dict[str, Any]]] = mapped_column(JSON().with_variant(JSONB(), "postgresql"))
     """Per line: its part of the earning base, and of the price allocated to goods (minor units)."""
+    purchase_id: Mapped[UUID | None] = mapped_column(ForeignKey("transaction.id"))
+    """The purchase a return or a void is about; null for a purchase, and for a return without the receipt."""
+    original_id: Mapped[UUID | None] = mapped_column(ForeignKey("transaction.id"))
+    """The transaction it takes back: the purchase, or for the void of a return that return."""
+    outcome: Mapped[dict[str, Any] | None]
+    """What points paid for, or what a return came to (`return_rules.Figures`, `return_rules.Outcome`)."""
 
 
 class TransactionClaim(Base):
@@ -83,3 +102,23 @@ class TransactionClaim(Base):
     member_id: Mapped[UUID] = mapped_column(ForeignKey("member.id"), index=True)
     points: Mapped[int]
     recorded_at: Mapped[datetime]
+
+
+class WaitingReturn(Base):
+    """A return that arrived before its purchase, until that comes."""
+
+    __tablename__ = "waiting_return"
+    __table_args__ = (Index("ix_waiting_return_original", "program_id", "original_source", "original_external_id"),)
+
+    program_id: Mapped[UUID] = mapped_column(ForeignKey("program.id"), primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    external_id: Mapped[str] = mapped_column(primary_key=True)
+    original_source: Mapped[str]
+    original_external_id: Mapped[str]
+    store: Mapped[str | None]
+    fingerprint: Mapped[str]
+    content: Mapped[dict[str, Any]]
+    occurred_at: Mapped[datetime]
+    recorded_at: Mapped[datetime]
+    alarmed_at: Mapped[datetime | None]
+    """When somebody was told that it waits for too long."""

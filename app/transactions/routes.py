@@ -6,19 +6,22 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from app import idempotency
 from app.clients import Caller, keyed, needs
 from app.db import Database
 from app.edge import READING, WRITING, Db, Now, StrictRoute
-from app.errors import InternalError, InvalidRequest, NotFound, Problem, ProblemBody, answers
+from app.errors import CursorInvalid, InternalError, InvalidRequest, NotFound, Problem, ProblemBody, answers
 from app.idempotency import Attempt, IdempotencyInProgress, Reply
-from app.ledger import TooManyPoints, balance_out, expiring_out
-from app.members import IdentifierInvalid, MemberMayNotEarn, UnknownMember
-from app.programs import NoTerms
-from app.transactions import rules, service
+from app.ledger import InsufficientPoints, TooManyPoints, balance_out, expiring_out
+from app.members import IdentifierInvalid, MemberMayNotEarn, MemberMayNotSpend, UnknownMember
+from app.paging import Cursor, Limit, decode, link_next, page
+from app.programs import NoTerms, Version, available_from
+from app.transactions import claims, return_rules, rules, service, waiting
+from app.transactions.return_rules import Return
+from app.transactions.returns import Fields
 from app.transactions.rules import Purchase
 from app.transactions.schemas import (
     BatchIn,
@@ -34,14 +37,21 @@ from app.transactions.schemas import (
     PostingOut,
     PurchaseIn,
     ReasonOut,
+    ReturnIn,
+    ReturnOut,
     Source,
+    TransactionIn,
     TransactionMember,
     TransactionOut,
     TransactionRead,
     TransactionType,
-    purchase_of,
+    VoidIn,
+    WaitingOut,
+    WaitingPage,
+    item_of,
 )
 from app.transactions.service import Outcome, Recorded
+from app.transactions.waiting import Waiting
 
 router = APIRouter(prefix="/v1/transactions", tags=["transactions"], route_class=StrictRoute)
 
@@ -62,7 +72,15 @@ _REFUSALS = (
     rules.OccurredInFuture,
     rules.OccurredTooLongAgo,
     rules.PurchaseTooLarge,
-    rules.PointsTenderUnsupported,
+    rules.PointsTenderRefused,
+    InsufficientPoints,
+    MemberMayNotSpend,
+    return_rules.NothingToReturn,
+    return_rules.ReturnTooLarge,
+    return_rules.RefundDiffers,
+    return_rules.ReceiptNeeded,
+    return_rules.AlreadyVoided,
+    return_rules.UnknownOriginal,
 )
 _PURCHASE = {
     "type": "purchase",
@@ -89,6 +107,28 @@ _PURCHASE = {
     "tenders": [{"type": "cash", "amount": 500}],
     "total": 500,
 }
+_RETURN = {
+    "type": "return",
+    "source": "store-330",
+    "external_id": "31198570099",
+    "occurred_at": "2026-11-03T09:12:00-05:00",
+    "original": {"source": "store-330", "external_id": "31198570044"},
+    "store": "330",
+    "lines": [{"line": 1, "quantity": "1"}],
+}
+_VOID = {
+    "type": "void",
+    "source": "store-330",
+    "external_id": "31198570100",
+    "occurred_at": "2026-11-03T09:13:00-05:00",
+    "original": {"source": "store-330", "external_id": "31198570099", "type": "return"},
+    "store": "330",
+}
+_EXAMPLES: dict[str, Any] = {
+    "five dollars of rolls": {"value": _PURCHASE},
+    "they come back": {"value": _RETURN},
+    "a mistake: they do not": {"value": _VOID},
+}
 
 
 @router.post(
@@ -96,33 +136,37 @@ _PURCHASE = {
     status_code=201,
     response_model=TransactionOut,
     responses=answers(*_KEYED, *_REFUSALS)
-    | {200: {"model": TransactionOut, "description": "Known already, or a dry run"}},
-    summary="Post a purchase",
+    | {
+        200: {"model": TransactionOut, "description": "Known already, or a dry run"},
+        202: {"model": TransactionOut, "description": "A return that waits for its purchase"},
+    },
+    summary="Post a purchase, a return or a void",
 )
 def record(
-    body: Annotated[PurchaseIn, Body(openapi_examples={"five dollars of rolls": {"value": _PURCHASE}})],
+    body: Annotated[TransactionIn, Body(openapi_examples=_EXAMPLES)],
     caller: Annotated[Caller, needs("transactions:write")],
     attempt: Annotated[Attempt, keyed("transactions:write")],
     database: Db,
     now: Now,
     dry_run: DryRun = False,
 ) -> Response:
-    """Late, out of order, or again: the same purchase earns once, under the terms of its `occurred_at`."""
+    """Late, out of order, or again: the same transaction counts once. A purchase earns under the terms of its
+    `occurred_at`; a return takes back what its purchase earned, and waits for it if it comes first."""
     if not caller.sees_store(body.store):
         raise rules.StoreNotAllowed
 
     def act(session: Session) -> Reply:
-        outcome = service.record(session, caller.program, [purchase_of(body)], now, dry_run=dry_run)[0]
+        outcome = service.record(session, caller.program, [item_of(body)], now, dry_run=dry_run)[0]
         if isinstance(outcome, Problem):
             raise outcome
-        return Reply(_status(outcome, dry_run), _out(outcome, now, dry_run).model_dump_json().encode())
+        return Reply(_status(outcome, dry_run), _answer(outcome, now, dry_run).model_dump_json().encode())
 
     if dry_run:
         return database.read(act).response()
     return _repeatable(database, attempt, now, act)
 
 
-@router.post("/batch", response_model=BatchOut, responses=answers(*_KEYED), summary="Post many purchases")
+@router.post("/batch", response_model=BatchOut, responses=answers(*_KEYED), summary="Post many transactions")
 def record_batch(
     body: Annotated[BatchIn, Body(openapi_examples={"one": {"value": {"transactions": [_PURCHASE]}}})],
     caller: Annotated[Caller, needs("transactions:write")],
@@ -131,23 +175,23 @@ def record_batch(
     now: Now,
     dry_run: DryRun = False,
 ) -> Response:
-    """At most 500, one result per item in order, each independent of the others."""
+    """At most 500, one result per item in order; a refused one does not disturb the others."""
 
     judged = [_admit(item, caller) for item in body.transactions]
-    purchases = [item for item in judged if isinstance(item, Purchase)]
+    items = [item for item in judged if isinstance(item, Purchase | Return)]
 
     def reply(outcomes: Sequence[Outcome]) -> Reply:
         recorded = iter(outcomes)
-        whole = [next(recorded) if isinstance(item, Purchase) else item for item in judged]
-        items = [_item(*item, now, dry_run, attempt.request_id) for item in enumerate(whole)]
-        return Reply(200, BatchOut(results=items).model_dump_json().encode())
+        whole = [next(recorded) if isinstance(item, Purchase | Return) else item for item in judged]
+        results = [_item(*item, now, dry_run, attempt.request_id) for item in enumerate(whole)]
+        return Reply(200, BatchOut(results=results).model_dump_json().encode())
 
     begun = False
 
     def act(session: Session) -> Reply:
         nonlocal begun
         begun = True
-        return reply(service.record(session, caller.program, purchases, now, dry_run=dry_run))
+        return reply(service.record(session, caller.program, items, now, dry_run=dry_run))
 
     if dry_run:
         return database.read(act).response()
@@ -157,16 +201,16 @@ def record_batch(
         if not begun or (isinstance(error, Problem) and not isinstance(error, IdempotencyInProgress)):
             raise
         structlog.get_logger().warning("a batch failed as a whole and runs item by item", exc_info=True)
-    apart = [_alone(database, caller.program, purchase, now) for purchase in purchases]
+    apart = [_alone(database, caller.program, item, now) for item in items]
     if any(isinstance(outcome, Problem) and outcome.passing for outcome in apart):
         return reply(apart).response()  # not kept: sent again, the items that failed get their chance
     return _repeatable(database, attempt, now, lambda _session: reply(apart))
 
 
-def _alone(database: Database, program_id: UUID, purchase: Purchase, now: datetime) -> Outcome:
+def _alone(database: Database, program_id: UUID, item: Purchase | Return, now: datetime) -> Outcome:
     """One item of a batch that failed as a whole, so that only the guilty one is refused."""
     try:
-        return database.write(lambda session: service.record(session, program_id, [purchase], now)[0], repeatable=True)
+        return database.write(lambda session: service.record(session, program_id, [item], now)[0], repeatable=True)
     except Problem as problem:
         return problem
     except Exception:
@@ -182,10 +226,27 @@ def _repeatable(database: Database, attempt: Attempt, now: datetime, act: Callab
     return reply.response()
 
 
-def _admit(item: PurchaseIn | Malformed, caller: Caller) -> Purchase | Problem:
+def _admit(item: PurchaseIn | ReturnIn | VoidIn | Malformed, caller: Caller) -> Purchase | Return | Problem:
     if isinstance(item, Malformed):
         return InvalidRequest(findings=item.findings)
-    return purchase_of(item) if caller.sees_store(item.store) else rules.StoreNotAllowed()
+    return item_of(item) if caller.sees_store(item.store) else rules.StoreNotAllowed()
+
+
+@router.get("/waiting", responses=answers(*READING, CursorInvalid), summary="List returns that wait for their purchase")
+def list_waiting(
+    caller: Annotated[Caller, needs("transactions:read")],
+    database: Db,
+    request: Request,
+    response: Response,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> WaitingPage:
+    """They are applied with their purchase; one that waits for days wants somebody's attention."""
+    after = None if cursor is None else decode(cursor, str, str)
+    rows = database.read(lambda session: waiting.listed(session, caller.program, caller.stores, after, limit + 1))
+    found = page(rows, limit, lambda row: [row.source, row.external_id])
+    link_next(request, response, found.next)
+    return WaitingPage(items=[WaitingOut.model_validate(row) for row in found.rows], next=found.next)
 
 
 @router.get(
@@ -214,11 +275,13 @@ def read_transaction(
         terms_version=found.recorded.version.number,
         occurred_at=_local(row["occurred_at"], found.recorded),
         recorded_at=row["recorded_at"],
-        points=_points(row["points"], row["claimable"], row["reasons"]),
+        points=_points(row, found.recorded.version),
+        returned=_returned(row),
         content=row["content"],
         shares=[LineShare(**share) for share in row["shares"]],
         postings=_postings(found.recorded.postings),
         claim=None if claim is None else ClaimRead.model_validate(claim),
+        returns=list(found.returns),
     )
 
 
@@ -235,6 +298,7 @@ def read_transaction(
         TooManyPoints,
         rules.TransactionHasMember,
         rules.TransactionClaimed,
+        return_rules.NothingToReturn,
     )
     | {200: {"model": ClaimOut, "description": "Claimed by this member already, or a dry run"}},
     summary="Claim a guest's purchase",
@@ -251,7 +315,7 @@ def claim(
     """Gives its points to a member, under the terms of the purchase's `occurred_at`."""
 
     def act(session: Session) -> Reply:
-        claimed = service.claim(
+        claimed = claims.claim(
             session, caller.program, transaction_id, body.member, now, stores=caller.stores, dry_run=dry_run
         )
         answer = ClaimOut(
@@ -261,12 +325,12 @@ def claim(
             dry_run=dry_run,
             recorded_at=claimed.claim["recorded_at"],
             member=TransactionMember(
-                id=None if dry_run and claimed.enrolled else claimed.standing.member_id, enrolled=claimed.enrolled
+                id=None if dry_run and claimed.enrolled else claimed.account.member_id, enrolled=claimed.enrolled
             ),
-            points=_points(claimed.claim["points"], 0, claimed.reasons),
-            balance=balance_out(claimed.standing),
+            points=_points({**claimed.transaction, "points": claimed.claim["points"], "claimable": 0}, claimed.version),
+            balance=balance_out(claimed.account),
             balance_at=now,
-            expiring_next=expiring_out(claimed.standing, claimed.version.terms.zone),
+            expiring_next=expiring_out(claimed.account, claimed.version.terms.zone),
             postings=_postings(claimed.postings),
         )
         return Reply(200 if dry_run or claimed.duplicate else 201, answer.model_dump_json().encode())
@@ -277,21 +341,31 @@ def claim(
 # --- answers --------------------------------------------------------------------------------------------------------
 
 
-def _status(recorded: Recorded, dry_run: bool) -> int:
-    return 200 if dry_run or recorded.duplicate else 201
+def _status(outcome: Recorded | Waiting, dry_run: bool) -> int:
+    if dry_run:
+        return 200
+    if isinstance(outcome, Waiting):
+        return 202
+    return 200 if outcome.duplicate else 201
 
 
 def _item(position: int, outcome: Outcome, now: datetime, dry_run: bool, request_id: str | None) -> BatchItem:
-    if isinstance(outcome, Recorded):
-        answer = _out(outcome, now, dry_run)
+    if not isinstance(outcome, Problem):
+        answer = _answer(outcome, now, dry_run)
         return BatchItem(index=position, status=_status(outcome, dry_run), transaction=answer)
     placed = [found.under(f"/transactions/{position}") for found in outcome.findings]
-    problem = ProblemBody(**type(outcome)(outcome.detail, findings=placed).body(), request_id=request_id)
+    problem = ProblemBody(
+        **type(outcome)(outcome.detail, findings=placed, extra=outcome.extra).body(), request_id=request_id
+    )
     return BatchItem(index=position, status=outcome.status, problem=problem)
 
 
+def _answer(outcome: Recorded | Waiting, now: datetime, dry_run: bool) -> TransactionOut:
+    return _waits(outcome, now, dry_run) if isinstance(outcome, Waiting) else _out(outcome, now, dry_run)
+
+
 def _out(recorded: Recorded, now: datetime, dry_run: bool) -> TransactionOut:
-    row, standing = recorded.row, recorded.standing
+    row, account = recorded.row, recorded.account
     imagined = dry_run and not recorded.duplicate
     member = None
     if row["member_id"] is not None:
@@ -304,20 +378,69 @@ def _out(recorded: Recorded, now: datetime, dry_run: bool) -> TransactionOut:
         external_id=row["external_id"],
         duplicate=recorded.duplicate,
         dry_run=dry_run,
+        waiting=False,
         occurred_at=_local(row["occurred_at"], recorded),
         recorded_at=row["recorded_at"],
         member=member,
-        points=_points(row["points"], row["claimable"], row["reasons"]),
-        balance=None if standing is None else balance_out(standing),
+        points=_points(row, recorded.version),
+        returned=_returned(row),
+        balance=None if account is None else balance_out(account),
         balance_at=now,
-        expiring_next=None if standing is None else expiring_out(standing, recorded.version.terms.zone),
+        expiring_next=None if account is None else expiring_out(account, recorded.version.terms.zone),
         postings=_postings(recorded.postings),
     )
 
 
-def _points(earned: int, claimable: int, reasons: Sequence[service.Fields]) -> PointsOut:
-    explained = [ReasonOut(**reason) for reason in reasons]
-    return PointsOut(earned=earned, pending=0, qualifying=earned, claimable=claimable, reasons=explained)
+def _waits(outcome: Waiting, now: datetime, dry_run: bool) -> TransactionOut:
+    item = outcome.item
+    return TransactionOut(
+        id=None,
+        type="return",
+        source=item.source,
+        external_id=item.external_id,
+        duplicate=outcome.duplicate,
+        dry_run=dry_run,
+        waiting=True,
+        occurred_at=item.occurred_at,
+        recorded_at=outcome.recorded_at,
+        member=None,
+        points=PointsOut(earned=0, pending=0, spent=0, qualifying=0, claimable=0, reasons=[]),
+        returned=None,
+        balance=None,
+        balance_at=now,
+        expiring_next=None,
+        postings=[],
+    )
+
+
+def _points(row: Fields, version: Version) -> PointsOut:
+    """`pending`: of what was earned, what was not available when it was recorded."""
+    earned = row["points"]
+    later = available_from(row["occurred_at"], version.terms)
+    pending = earned if earned > 0 and (later is None or later > row["recorded_at"]) else 0
+    outcome = row["outcome"] or {}
+    return PointsOut(
+        earned=earned,
+        pending=pending,
+        spent=outcome.get("tendered_points", 0),
+        qualifying=earned,
+        claimable=row["claimable"],
+        reasons=[ReasonOut(**reason) for reason in row["reasons"]],
+    )
+
+
+def _returned(row: Fields) -> ReturnOut | None:
+    if row["type"] == "purchase":
+        return None
+    outcome = row["outcome"]
+    names = ReturnOut.model_fields.keys() - {"original_id", "refund", "currency"}
+    figures = outcome["figures"]
+    return ReturnOut(
+        original_id=row["original_id"],
+        refund=figures["total"] - figures["tendered"] - outcome["withheld_amount"],
+        currency=row["currency"],
+        **{name: outcome[name] for name in names},
+    )
 
 
 def _postings(postings: Sequence[Any]) -> list[PostingOut]:

@@ -7,24 +7,35 @@ from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
-from app.accounting import Allocation, CohortChange, CohortKey, Sale, allocate, expected_points
+from app.accounting import Allocation, CohortKey, Sale, allocate, expected_points
 from app.errors import Finding, Problem, finding
-from app.ledger import MOST_GRANTED, Accrual, TooManyPoints
+from app.ledger import MOST_GRANTED, Accrual, Act, TooManyPoints
 from app.members import MemberRef
 from app.programs import (
     Basket,
     Earning,
+    InactivityExpiry,
     NoTerms,
+    PointsTender,
+    Terms,
     Timeline,
     Version,
+    available_from,
+    cancels_at,
     check_basket,
+    check_points_tender,
     consideration,
     earn,
     expires_at,
+    lapses,
+    lapses_at,
     local_month,
+    net_paid_with_points,
     stand_alone_prices,
     tax_of,
+    tender_of,
 )
+from app.transactions.return_rules import Return
 
 
 class TransactionConflict(Problem):
@@ -69,10 +80,10 @@ class PurchaseTooLarge(Problem):
     status, code, title, final = 422, "purchase_too_large", "The total is too large", True
 
 
-class PointsTenderUnsupported(Problem):
-    """Paying with points at the till is not offered yet; tender type `points` is reserved for it."""
+class PointsTenderRefused(Problem):
+    """Points cannot pay this way: `errors` says what the terms ask for. A guest has none to pay with."""
 
-    status, code, title, final = 422, "points_tender_unsupported", "Points cannot be tendered yet", True
+    status, code, title, final = 422, "points_tender_refused", "Points cannot pay for this", True
 
 
 class StoreNotAllowed(Problem):
@@ -126,18 +137,21 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     version = terms.at(purchase.occurred_at)
     if version is None:
         raise NoTerms
-    _check_time(purchase, version, now)
+    check_time(purchase, version, now)
     if purchase.currency != version.terms.currency:
         detail = f"the terms are in {version.terms.currency}"
         raise CurrencyMismatch(findings=[finding(("currency",), "currency_mismatch", detail)])
     _check_amounts(purchase.basket, version)
     priced = price(program_id, purchase.basket, purchase.occurred_at, version, granted=purchase.member is not None)
+    if priced.tender is not None and purchase.member is None:
+        raise PointsTenderRefused("a guest has no points to pay with")
     if priced.earning.points > MOST_GRANTED:
         raise TooManyPoints
     return Judged(version, priced)
 
 
-def _check_time(purchase: Purchase, version: Version, now: datetime) -> None:
+def check_time(purchase: Purchase | Return, version: Version, now: datetime) -> None:
+    """Raises OccurredInFuture or OccurredTooLongAgo."""
     uploads = version.terms.uploads
     if purchase.occurred_at > now + timedelta(minutes=uploads.future_minutes):
         raise OccurredInFuture(findings=[finding(("occurred_at",), "in_future", "later than the service's clock")])
@@ -152,10 +166,10 @@ def _check_amounts(basket: Basket, version: Version) -> None:
     largest = version.terms.uploads.largest_total
     if basket.total > largest:
         raise PurchaseTooLarge(findings=[finding(("total",), "too_large", f"above {largest}")])
-    if any(tender.type == "points" for tender in basket.tenders):
-        raise PointsTenderUnsupported
     if mismatches := [*check_basket(basket, version.terms), *_repeated_numbers(basket)]:
         raise SumsDoNotMatch(findings=mismatches)
+    if refused := check_points_tender(basket, version.terms):
+        raise PointsTenderRefused(findings=refused)
 
 
 def _negatives(basket: Basket) -> Iterator[Finding]:
@@ -201,7 +215,13 @@ class Priced:
     expected: int
     """Millionths of a point expected to be used."""
     expires_at: datetime | None
+    available_from: datetime | None
+    """None: pending until an event."""
     cohort: CohortKey
+    tender: PointsTender | None
+    """What of it is paid with points."""
+    net_tendered: int
+    """That part of the price, net of VAT."""
 
 
 def price(program_id: UUID, basket: Basket, occurred_at: datetime, version: Version, *, granted: bool) -> Priced:
@@ -227,43 +247,34 @@ def price(program_id: UUID, basket: Basket, occurred_at: datetime, version: Vers
         paid,
         tax_of(basket),
         expected_points(earning.points, rate),
-        expires_at(occurred_at, terms),
+        cancels_at(occurred_at, terms) or expires_at(occurred_at, terms),
+        available_from(occurred_at, terms),
         CohortKey(program_id, terms.currency, month, "purchase", str(rate)),
+        tender_of(basket, terms),
+        net_paid_with_points(basket, terms),
     )
 
 
-def accrual_of(priced: Priced, member_id: UUID, document_id: UUID, occurred_at: datetime, now: datetime) -> Accrual:
+def act_of(program_id: UUID, document_id: UUID, occurred_at: datetime, now: datetime, terms: Terms, *kinds: str) -> Act:
+    """What moves points for a document. It keeps them from lapsing if one of `kinds` is an activity of the terms."""
+    counts = isinstance(terms.expiry, InactivityExpiry) and not set(kinds).isdisjoint(terms.expiry.activities)
+    lapse = lapses_at(occurred_at, terms) if counts else None
+    return Act(program_id, document_id, occurred_at, now, terms.zone, lapse)
+
+
+def accrual_of(priced: Priced, terms: Terms, act: Act) -> Accrual:
     """The points of a priced basket, for the ledger."""
     return Accrual(
-        member_id=member_id,
         points=priced.earning.points,
-        document_id=document_id,
-        cohort_id=priced.cohort.id,
-        currency=priced.cohort.currency,
+        act=act,
+        cohort=priced.cohort,
         allocated=priced.allocation.points,
         residue=priced.allocation.residue,
         expected=priced.expected,
-        occurred_at=occurred_at,
-        recorded_at=now,
         expires_at=priced.expires_at,
-    )
-
-
-def cohort_change_of(priced: Priced, occurred_at: datetime) -> CohortChange:
-    """What a priced basket adds to its cohort."""
-    cohort = priced.cohort
-    return CohortChange(
-        cohort.id,
-        cohort.program_id,
-        cohort.currency,
-        "accrual",
-        cohort.month,
-        occurred_at,
-        cohort,
-        allocated=priced.allocation.points,
-        residue=priced.allocation.residue,
-        issued=priced.earning.points,
-        expected=priced.expected,
+        available_from=priced.available_from,
+        lapses=lapses(terms) and priced.available_from is not None,
+        qualifying=priced.earning.points,
     )
 
 
@@ -280,6 +291,14 @@ def sale_of(priced: Priced, document_id: UUID, occurred_at: datetime) -> Sale:
         share=priced.allocation.points,
         cohort_id=priced.cohort.id,
     )
+
+
+def tendered(priced: Priced) -> dict[str, Any] | None:
+    """What a purchase pays with points, for the record: minor units with tax and net of it, and points."""
+    if priced.tender is None:
+        return None
+    tender = priced.tender
+    return {"tendered": tender.amount, "net_paid_with_points": priced.net_tendered, "tendered_points": tender.points}
 
 
 def shares_of(basket: Basket, priced: Priced) -> list[dict[str, int]]:

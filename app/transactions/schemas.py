@@ -4,14 +4,16 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, ValidationError, WrapValidator
+from pydantic import BeforeValidator, Field, ValidationError, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.errors import Finding, ProblemBody, finding
 from app.ledger import BalanceOut, ExpiringOut
 from app.members import MemberRef
 from app.programs import Basket, Line, Tender
+from app.transactions.return_rules import Return
 from app.transactions.rules import Purchase
-from app.wire import LARGEST, Answer, CurrencyCode, Quantity, Request, Stamp, Text, Token, WireInstant
+from app.wire import LARGEST, Answer, CurrencyCode, Minor, Quantity, Request, Stamp, Text, Token, WireInstant
 
 SignedMinor = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 """Minor units. A purchase has no negative ones; the rules say so, with a code of its own."""
@@ -22,7 +24,7 @@ Source = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$", examples=["sto
 ExternalId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["31198570044"])]
 """The receipt's number, unique within its source."""
 
-TransactionType = Literal["purchase"]
+TransactionType = Literal["purchase", "return", "void"]
 
 
 class LineIn(Request):
@@ -48,7 +50,7 @@ class TenderIn(Request):
 class PurchaseIn(Request):
     """A purchase. Amounts in minor units of `currency`; `total` is the sum of the lines and of the tenders."""
 
-    type: TransactionType
+    type: Literal["purchase"]
     source: Source
     external_id: ExternalId
     occurred_at: WireInstant
@@ -61,6 +63,82 @@ class PurchaseIn(Request):
     lines: Annotated[list[LineIn], Field(min_length=1, max_length=1000)]
     tenders: Annotated[list[TenderIn], Field(max_length=20)]
     total: SignedMinor
+
+
+class ReturnedLine(Request):
+    """How much of a line of the purchase comes back."""
+
+    line: Annotated[int, Field(ge=1, le=9999)]
+    quantity: Quantity
+
+
+class OriginalIn(Request):
+    """The transaction that comes back, by its natural key."""
+
+    source: Source
+    external_id: ExternalId
+    type: Literal["purchase", "return"] = "purchase"
+
+
+class ReturnIn(Request):
+    """Goods that come back: `lines` by line number and quantity; or `total` alone, a refund of that many minor units;
+    or neither, everything that is left. Without the receipt (no `original`), where the terms take that: `member`,
+    `currency` and `total`."""
+
+    type: Literal["return"]
+    source: Source
+    external_id: ExternalId
+    occurred_at: WireInstant
+    original: OriginalIn | None = None
+    member: MemberRef | None = None
+    store: Text | None = None
+    terminal: Text | None = None
+    cashier: Text | None = None
+    channel: Token | None = None
+    currency: CurrencyCode | None = None
+    lines: Annotated[list[ReturnedLine], Field(min_length=1, max_length=1000)] | None = None
+    total: Annotated[Minor, Field(ge=1, description="What is refunded, tax included")] | None = None
+
+    @model_validator(mode="after")
+    def _says_what(self) -> "ReturnIn":
+        if self.original is None and (self.member is None or self.total is None or self.currency is None or self.lines):
+            raise PydanticCustomError("without_receipt", "without `original` it takes member, currency and total alone")
+        if self.original is not None and (self.original.type != "purchase" or self.member is not None):
+            raise PydanticCustomError("original_purchase", "`original` is a purchase and names the member too")
+        if self.lines is not None and len({item.line for item in self.lines}) < len(self.lines):
+            raise PydanticCustomError("line_number_twice", "a line comes back once in one return")
+        return self
+
+
+class VoidIn(Request):
+    """Takes back a whole transaction: a purchase, with whatever of it has not come back yet, or a return."""
+
+    type: Literal["void"]
+    source: Source
+    external_id: ExternalId
+    occurred_at: WireInstant
+    original: OriginalIn
+    store: Text | None = None
+    terminal: Text | None = None
+    cashier: Text | None = None
+    channel: Token | None = None
+
+
+def _by_type(value: Any) -> Any:
+    """The model that a document's `type` names. No discriminated union: its findings would not point at fields."""
+    if not isinstance(value, dict):
+        return value
+    match value.get("type"):
+        case "return":
+            return ReturnIn.model_validate(value)
+        case "void":
+            return VoidIn.model_validate(value)
+        case _:
+            return PurchaseIn.model_validate(value)
+
+
+TransactionIn = Annotated[PurchaseIn | ReturnIn | VoidIn, BeforeValidator(_by_type)]
+"""What a till posts."""
 
 
 def basket_of(body: PurchaseIn) -> Basket:
@@ -97,8 +175,31 @@ def purchase_of(body: PurchaseIn) -> Purchase:
     )
 
 
+def return_of(body: ReturnIn | VoidIn) -> Return:
+    """The wire's return or void as the rules want it."""
+    original = body.original
+    lines = body.lines if isinstance(body, ReturnIn) else None
+    return Return(
+        type=body.type,
+        source=body.source,
+        external_id=body.external_id,
+        occurred_at=body.occurred_at,
+        store=body.store,
+        original=None if original is None else (original.source, original.external_id, original.type),
+        lines=None if lines is None else {item.line: Decimal(item.quantity) for item in lines},
+        total=body.total if isinstance(body, ReturnIn) else None,
+        currency=body.currency if isinstance(body, ReturnIn) else None,
+        member=body.member if isinstance(body, ReturnIn) else None,
+        content=body.model_dump(mode="json", exclude={"member"}, exclude_defaults=True),
+    )
+
+
+def item_of(body: PurchaseIn | ReturnIn | VoidIn) -> Purchase | Return:
+    return purchase_of(body) if isinstance(body, PurchaseIn) else return_of(body)
+
+
 class Malformed(Answer):
-    """An item of a batch that does not have the form of a purchase."""
+    """An item of a batch that does not have the form of a transaction."""
 
     findings: tuple[Finding, ...]
 
@@ -113,9 +214,9 @@ def _apart(value: Any, validate: Any) -> Any:
 
 
 class BatchIn(Request):
-    """Up to 500 purchases, each judged by itself."""
+    """Up to 500 transactions, each judged by itself, in order: a return may follow its purchase."""
 
-    transactions: Annotated[list[Annotated[PurchaseIn, WrapValidator(_apart)]], Field(min_length=1, max_length=500)]
+    transactions: Annotated[list[Annotated[TransactionIn, WrapValidator(_apart)]], Field(min_length=1, max_length=500)]
 
 
 class ClaimIn(Request):
@@ -136,10 +237,12 @@ class ReasonOut(Answer):
 
 
 class PointsOut(Answer):
-    """What was earned and why. `claimable` is what a guest's purchase gives to whoever claims it."""
+    """What was earned and why. `pending` of them are not available yet; `claimable` is what a guest's purchase gives to
+    whoever claims it; `spent` is what points tendered cost. What a return takes back is negative."""
 
     earned: int
     pending: int
+    spent: int
     qualifying: int
     claimable: int
     reasons: list[ReasonOut]
@@ -162,9 +265,29 @@ class TransactionMember(Answer):
     enrolled: bool
 
 
+class ReturnOut(Answer):
+    """What a return or a void came to. Of `taken_back` points `expired` had gone before, `debt` is owed now,
+    `written_off` is forgiven, and `withheld` was taken off the refund as `withheld_amount`. `given_back` points had
+    paid for the goods; `stay_expired` of them are gone, their lots having expired meanwhile. `refund` is what the
+    customer gets in money. The void of a return answers what it undoes, as negative figures."""
+
+    original_id: UUID | None
+    taken_back: int
+    expired: int
+    debt: int
+    written_off: int
+    withheld: int
+    withheld_amount: int
+    given_back: int
+    stay_expired: int
+    refund: int
+    currency: str
+
+
 class TransactionOut(Answer):
-    """What a purchase did. For one that was known, `duplicate` is true and points, reasons and postings are those of
-    the first time; `balance` is always the one at `balance_at`. A guest has no balance."""
+    """What a transaction did. For one that was known, `duplicate` is true and points, reasons and postings are those of
+    the first time; `balance` is always the one at `balance_at`. A guest has no balance. A return that `waiting` says
+    waits for its purchase has done nothing yet."""
 
     id: UUID | None
     type: TransactionType
@@ -172,10 +295,12 @@ class TransactionOut(Answer):
     external_id: str
     duplicate: bool
     dry_run: bool
+    waiting: bool
     occurred_at: Stamp
     recorded_at: Stamp
     member: TransactionMember | None
     points: PointsOut
+    returned: ReturnOut | None
     balance: BalanceOut | None
     balance_at: Stamp
     expiring_next: ExpiringOut | None
@@ -242,7 +367,43 @@ class TransactionRead(Answer):
     occurred_at: Stamp
     recorded_at: Stamp
     points: PointsOut
+    returned: ReturnOut | None
     content: Annotated[dict[str, Any], Field(description="What the till sent, less the member")]
     shares: list[LineShare]
     postings: list[PostingOut]
     claim: ClaimRead | None
+    returns: Annotated[list[UUID], Field(description="Returns and voids of it, in the order they were recorded")]
+
+
+class WaitingOut(Answer):
+    """A return that arrived before its purchase; it is applied with it."""
+
+    source: str
+    external_id: str
+    original_source: str
+    original_external_id: str
+    store: str | None
+    occurred_at: Stamp
+    recorded_at: Stamp
+
+
+class WaitingPage(Answer):
+    items: list[WaitingOut]
+    next: str | None
+
+
+class EventIn(Request):
+    """What has happened to a purchase whose points were pending: the event its terms name, or `cancelled`."""
+
+    event: Annotated[Token, Field(examples=["shipped"])]
+
+
+class EventOut(Answer):
+    """Points that became available, or were cancelled; none if that had happened before."""
+
+    transaction_id: UUID
+    event: str
+    available: int
+    cancelled: int
+    balance: BalanceOut
+    balance_at: Stamp

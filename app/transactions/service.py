@@ -1,10 +1,11 @@
-"""Record purchases: load, decide, write. And claim a guest's purchase for a member.
+"""Record what tills post: load, decide, write.
 
-Order matters: natural keys first (they are what a retry collides with), then members by identifier, then the lock on
-their accounts, and only then whatever a decision rests on. Everything that is locked is locked sorted.
+Order matters: natural keys first (they are what a retry collides with), then the purchases that returns name, then
+members by identifier, then the lock on their accounts, and only then whatever a decision rests on. Everything that is
+locked is locked sorted.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -18,17 +19,25 @@ from app import accounting, db, ledger, members, outbox, programs
 from app.errors import NotFound, Problem, finding
 from app.idempotency import IdempotencyInProgress, fingerprint
 from app.ids import new_id
-from app.members import GATES, Identifier, IdentifierInvalid, MemberMayNotEarn, MemberRef, UnknownMember
+from app.members import (
+    GATES,
+    Identifier,
+    IdentifierInvalid,
+    MemberMayNotEarn,
+    MemberMayNotSpend,
+    MemberRef,
+    UnknownMember,
+)
 from app.programs import Timeline, Version
-from app.transactions import rules
+from app.transactions import returns, rules, waiting
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
+from app.transactions.return_rules import ReceiptNeeded, Return, UnknownOriginal
+from app.transactions.returns import Fields, Posted, Returnable
 from app.transactions.rules import Judged, Purchase, TransactionConflict
-from app.transactions.schemas import PurchaseIn, basket_of
+from app.transactions.waiting import Waiting
 
 Key = tuple[str, str, str]
-Fields = Mapping[str, Any] | RowMapping
-"""A row's values by column name, read or about to be written."""
-Posted = Sequence[accounting.Posting] | Sequence[accounting.JournalPosting]
+Item = Purchase | Return
 _KEY = ("source", "external_id", "type")
 
 
@@ -36,34 +45,39 @@ _KEY = ("source", "external_id", "type")
 class Recorded:
     """A transaction as the database has it, or would have it after a dry run: its row, its postings, its terms.
 
-    `standing` is the member's account after it (for a duplicate: now); None for a guest.
+    `account` is the member's after it (for a duplicate: now); None for a guest.
     """
 
     row: Fields
     postings: Posted
     version: Version
     duplicate: bool
-    standing: ledger.Standing | None
+    account: ledger.Account | None
 
 
-Outcome = Recorded | Problem
+Outcome = Recorded | Waiting | Problem
 Member = UUID | Problem | None
-"""Who a purchase is for: a member, a reason why that cannot be said, or a guest."""
+"""Who a transaction is for: a member, a reason why that cannot be said, or a guest."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a batch's decisions rest on. `standings`, `known` and `newcomers` follow the decisions as they fall."""
+    """What a batch's decisions rest on. `accounts`, `known` and `newcomers` follow the decisions as they fall."""
 
     program_id: UUID
     chart: accounting.Chart
+    terms: Timeline
     taken: dict[Key, UUID]
     known: dict[Key, Recorded]
+    waiting: waiting.Queue
     judged: list[Judged | Problem | None]
     members: list[Member]
     newcomers: set[UUID]
     statuses: dict[UUID, str]
-    standings: dict[UUID, ledger.Standing]
+    accounts: dict[UUID, ledger.Account]
+    seen: dict[UUID, ledger.Account]
+    """Accounts that are only answered."""
+    returnable: dict[Key, Returnable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,54 +85,120 @@ class _Writing:
     """The rows a batch has decided to write."""
 
     transactions: list[dict[str, Any]] = field(default_factory=list)
-    granted: list[ledger.Granted] = field(default_factory=list)
     postings: list[accounting.Posting] = field(default_factory=list)
-    changes: list[accounting.CohortChange] = field(default_factory=list)
-    touched: set[UUID] = field(default_factory=set)
+    waiting: list[tuple[Return, datetime]] = field(default_factory=list)
 
 
 def record(
-    session: Session, program_id: UUID, purchases: Sequence[Purchase], now: datetime, *, dry_run: bool = False
+    session: Session, program_id: UUID, items: Sequence[Item], now: datetime, *, dry_run: bool = False
 ) -> list[Outcome]:
-    """An outcome for each purchase, in order: recorded, known already (`duplicate`), or refused.
+    """An outcome for each item, in order: recorded, known already (`duplicate`), waiting, or refused.
 
     A refused item never disturbs its neighbours and leaves nothing behind, its key included. Items of one member are
-    decided in order. IdempotencyInProgress when another transaction is working on one of the keys. A `dry_run` locks
-    and writes nothing.
+    decided in order. Returns that waited for a purchase are applied with it. IdempotencyInProgress when another
+    transaction is working on one of the keys. A `dry_run` locks and writes nothing.
     """
-    loaded = _load(session, program_id, purchases, now, dry_run)
+    outcomes: list[Outcome] = []
+    for part in _parts(items):
+        outcomes += _record(session, program_id, part, now, dry_run)
+    return outcomes
+
+
+def _parts(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """`items` in runs that can be decided at once: what returns something from a run begins the next."""
+    part: list[Item] = []
+    touched: set[Key] = set()
+    for item in items:
+        concerns = {item.key}
+        alone = False
+        if isinstance(item, Return) and item.original is not None:
+            concerns.add(item.original)
+            alone = item.original[2] != "purchase"  # which purchase that is about is not known yet
+            if alone or item.original in touched:
+                yield part
+                part, touched = [], set()
+        part.append(item)
+        touched |= concerns
+        if alone:
+            yield part
+            part, touched = [], set()
+    if part:
+        yield part
+
+
+def _record(session: Session, program_id: UUID, items: Sequence[Item], now: datetime, dry_run: bool) -> list[Outcome]:
+    if not items:
+        return []
+    loaded = _load(session, program_id, items, now, dry_run)
     writing = _Writing()
-    outcomes = [_decide(loaded, position, purchase, writing, now) for position, purchase in enumerate(purchases)]
+    outcomes = [_decide(loaded, position, item, writing, now) for position, item in enumerate(items)]
     if not dry_run:
         _give_back(session, [id_ for key, id_ in loaded.taken.items() if key not in loaded.known])
         db.insert_rows(session, Transaction, writing.transactions)
-        _write(session, writing, loaded.standings, now)
+        ledger.write(session, loaded.accounts.values(), now)
+        accounting.post(session, writing.postings, now)
+        waiting.keep(session, program_id, writing.waiting)
         outbox.put(session, [_event(row) for row in writing.transactions], now)
+        _apply_waiting(session, loaded, writing, now)
     return outcomes
+
+
+def _apply_waiting(session: Session, loaded: _Loaded, writing: _Writing, now: datetime) -> None:
+    """Records the returns that waited for a purchase just written, in its own transaction."""
+    fresh = {(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "purchase"}
+    for part in _parts(loaded.waiting.for_purchases(fresh)):
+        _record(session, loaded.program_id, part, now, dry_run=False)
+    recorded = [(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "return"]
+    waiting.forget(session, loaded.program_id, [key for key in recorded if key in loaded.waiting.keys])
 
 
 # --- load -----------------------------------------------------------------------------------------------------------
 
 
-def _load(session: Session, program_id: UUID, purchases: Sequence[Purchase], now: datetime, dry_run: bool) -> _Loaded:
+def _load(session: Session, program_id: UUID, items: Sequence[Item], now: datetime, dry_run: bool) -> _Loaded:
     terms = programs.timeline(session, program_id)
-    keys = sorted({purchase.key for purchase in purchases})
+    keys = sorted({item.key for item in items})
     taken = {} if dry_run else _take(session, program_id, keys)
-    known = _find(session, program_id, [key for key in keys if key not in taken], terms)
-    judged = [None if purchase.key in known else _judge(program_id, purchase, terms, now) for purchase in purchases]
-    people, newcomers = _identify(session, program_id, purchases, judged, terms, now, dry_run)
-
-    pairs = zip(people, judged, strict=True)
-    fresh = {member for member, verdict in pairs if isinstance(member, UUID) and isinstance(verdict, Judged)}
-    to_claim = fresh - newcomers if dry_run else fresh
-    standings = {id_: ledger.new_standing(id_) for id_ in newcomers} if dry_run else {}
+    originals = {item.original for item in items if isinstance(item, Return) and item.original is not None}
+    sought = sorted({key for key in keys if key not in taken} | originals)
+    found = _find(session, program_id, sought, terms)
+    known = {key: found[key] for key in keys if key in found}
+    queue = waiting.load(session, program_id, items)
+    judged = [_judge(program_id, item, terms, now) if item.key not in known else None for item in items]
+    people, newcomers = _identify(session, program_id, items, judged, terms, now, dry_run)
+    rows = {key: found[key].row for key in originals if key in found}
+    returnable = returns.load(session, rows, terms, lock=not dry_run)
+    earning, whole = _concerned(items, people, judged, returnable)
+    zone = terms.zone_at(now)
+    accounts = {id_: ledger.Account(id_, program_id) for id_ in newcomers} if dry_run else {}
+    to_claim = (earning | whole) - set(accounts)
     if to_claim:
-        standings |= (ledger.standings if dry_run else ledger.claim)(session, to_claim, now)
-    if to_read := {stored.row["member_id"] for stored in known.values()} - {None} - standings.keys():
-        standings |= ledger.standings(session, to_read, now)
+        accounts |= (ledger.look if dry_run else ledger.claim)(session, to_claim, now, zone, whole)
+    to_see = {stored.row["member_id"] for stored in known.values()} - {None} - accounts.keys()
+    seen = ledger.look(session, to_see, now, zone) if to_see else {}
+    returnable = returns.complete(session, returnable)
     statuses = members.statuses(session, to_claim) if to_claim else {}
     chart = accounting.chart(session, program_id)
-    return _Loaded(program_id, chart, taken, known, judged, people, newcomers, statuses, standings)
+    return _Loaded(
+        program_id, chart, terms, taken, known, queue, judged, people, newcomers, statuses, accounts, seen, returnable
+    )
+
+
+def _concerned(
+    items: Sequence[Item],
+    people: Sequence[Member],
+    judged: Sequence[Judged | Problem | None],
+    returnable: Mapping[Key, Returnable],
+) -> tuple[set[UUID], set[UUID]]:
+    """The members whose accounts change, and those of them whose lots are needed: they spend or give back."""
+    earning: set[UUID] = set()
+    whole = {each.member_id for each in returnable.values() if each.member_id is not None}
+    for item, member, verdict in zip(items, people, judged, strict=True):
+        if isinstance(member, UUID) and isinstance(verdict, Judged):
+            (earning if verdict.priced.tender is None else whole).add(member)
+        elif isinstance(member, UUID) and isinstance(item, Return):
+            whole.add(member)
+    return earning, whole
 
 
 def _take(session: Session, program_id: UUID, keys: Sequence[Key]) -> dict[Key, UUID]:
@@ -163,9 +243,12 @@ def _stored(session: Session, rows: Iterable[RowMapping], terms: Timeline) -> li
     return [(row, Recorded(row, postings[row["id"]], versions[row["terms_id"]], True, None)) for row in rows]
 
 
-def _judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) -> Judged | Problem:
+def _judge(program_id: UUID, item: Item, terms: Timeline, now: datetime) -> Judged | Problem | None:
+    """What a purchase comes to, or why it is refused whoever it is for. Returns are judged when all is loaded."""
+    if isinstance(item, Return):
+        return None
     try:
-        return rules.judge(program_id, purchase, terms, now)
+        return rules.judge(program_id, item, terms, now)
     except Problem as problem:
         return problem
 
@@ -173,14 +256,14 @@ def _judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime)
 def _identify(
     session: Session,
     program_id: UUID,
-    purchases: Sequence[Purchase],
+    items: Sequence[Item],
     judged: Sequence[Judged | Problem | None],
     terms: Timeline,
     now: datetime,
     dry_run: bool,
 ) -> tuple[list[Member], set[UUID]]:
-    """Who each purchase is for, and who became a member just now. Only acceptable purchases enrol anybody."""
-    named = [_identifier(purchase.member, terms.at(purchase.occurred_at)) for purchase in purchases]
+    """Who each item is for, and who became a member just now. Only acceptable purchases enrol anybody."""
+    named = [identifier_of(item.member, terms.at(item.occurred_at)) for item in items]
     wanted = {identifier for identifier in named if isinstance(identifier, Identifier)}
     found = members.find(session, program_id, wanted) if wanted else {}
     unknown = {
@@ -189,7 +272,7 @@ def _identify(
         if isinstance(identifier, Identifier)
         and identifier not in found
         and isinstance(verdict, Judged)
-        and _may_enrol(verdict.version, identifier)
+        and may_enrol(verdict.version, identifier)
     }
     if dry_run:
         enrolled = {identifier: new_id() for identifier in unknown}
@@ -200,7 +283,7 @@ def _identify(
     return [_member(identifier, found) for identifier in named], newcomers
 
 
-def _identifier(reference: MemberRef | None, version: Version | None) -> Identifier | Problem | None:
+def identifier_of(reference: MemberRef | None, version: Version | None) -> Identifier | Problem | None:
     if reference is None:
         return None
     try:
@@ -209,7 +292,7 @@ def _identifier(reference: MemberRef | None, version: Version | None) -> Identif
         return problem
 
 
-def _may_enrol(version: Version, identifier: Identifier) -> bool:
+def may_enrol(version: Version, identifier: Identifier) -> bool:
     policy = version.terms.enrolment
     return policy.automatic and identifier.kind in policy.identifiers
 
@@ -223,36 +306,41 @@ def _member(identifier: Identifier | Problem | None, found: Mapping[Identifier, 
 # --- decide ---------------------------------------------------------------------------------------------------------
 
 
-def _decide(loaded: _Loaded, position: int, purchase: Purchase, writing: _Writing, now: datetime) -> Outcome:
+def _decide(loaded: _Loaded, position: int, item: Item, writing: _Writing, now: datetime) -> Outcome:
     member, verdict = loaded.members[position], loaded.judged[position]
     try:
-        if purchase.key in loaded.known:  # recorded before, or earlier in this batch
-            return _again(loaded, purchase, member)
+        if item.key in loaded.known:  # recorded before, or earlier in this batch
+            return _again(loaded, item, member)
         if isinstance(verdict, Problem):
             raise verdict
         if isinstance(member, Problem):
             raise member
-        assert verdict is not None
-        recorded = _purchase(loaded, purchase, verdict, member, writing, now)
+        if isinstance(item, Return):
+            decided = _return(loaded, item, member, writing, now)
+        else:
+            assert verdict is not None
+            decided = _purchase(loaded, item, verdict, member, writing, now)
     except Problem as problem:
         return problem
-    loaded.known[purchase.key] = recorded
-    return recorded
+    if isinstance(decided, Recorded):
+        loaded.known[item.key] = decided
+    return decided
 
 
-def _again(loaded: _Loaded, purchase: Purchase, member: Member) -> Recorded:
-    """What a known purchase is answered. TransactionConflict if it differs from the first."""
-    stored = loaded.known[purchase.key]
+def _again(loaded: _Loaded, item: Item, member: Member) -> Recorded:
+    """What a known transaction is answered. TransactionConflict if it differs from the first."""
+    stored = loaded.known[item.key]
+    owner = stored.row["member_id"]
     differing = []
-    if fingerprint(purchase.content) != stored.row["fingerprint"]:
-        differing = list(rules.differences(stored.row["content"], purchase.content))
-    gone = isinstance(member, UnknownMember) and stored.row["member_id"] is not None  # the card was removed since
-    if member != stored.row["member_id"] and not gone:
+    if fingerprint(item.content) != stored.row["fingerprint"]:
+        differing = list(rules.differences(stored.row["content"], item.content))
+    named = not (isinstance(item, Return) and item.original is not None)  # else the original says who
+    gone = isinstance(member, UnknownMember) and owner is not None  # the card was removed since
+    if named and member != owner and not gone:
         differing.append(finding(("member",), "differs", "differs from what was recorded"))
     if differing:
         raise TransactionConflict(findings=differing)
-    standing = None if stored.row["member_id"] is None else loaded.standings[stored.row["member_id"]]
-    return replace(stored, duplicate=True, standing=standing)
+    return replace(stored, duplicate=True, account=loaded.accounts.get(owner) or loaded.seen.get(owner))
 
 
 def _purchase(
@@ -261,9 +349,12 @@ def _purchase(
     id_ = loaded.taken.get(purchase.key) or new_id()
     priced, version = verdict.priced, verdict.version
     if member is not None:
-        _accrue(loaded.standings, loaded.statuses, verdict, member, id_, purchase.occurred_at, writing, now)
+        loaded.accounts[member] = _earn(loaded, verdict, member, id_, purchase.occurred_at, now)
     sale = rules.sale_of(priced, id_, purchase.occurred_at)
     postings = accounting.sale_postings(sale, version.terms.posting_profile, loaded.chart)
+    event = accounting.Event(sale.program_id, id_, sale.currency, sale.occurred_at, sale.period)
+    profile = version.terms.posting_profile
+    postings += accounting.tender_postings(event, priced.net_tendered, profile, loaded.chart)
     row = {
         "id": id_,
         "program_id": loaded.program_id,
@@ -284,150 +375,82 @@ def _purchase(
             {"rule": reason.rule, "base": reason.base, "points": reason.points} for reason in priced.earning.reasons
         ],
         "shares": rules.shares_of(purchase.basket, priced),
+        "purchase_id": None,
+        "original_id": None,
+        "outcome": rules.tendered(priced),
     }
     loaded.newcomers.discard(member)
     writing.transactions.append(row)
     writing.postings.extend(postings)
-    return Recorded(row, postings, version, False, loaded.standings.get(member) if member else None)
+    return Recorded(row, postings, version, False, loaded.accounts.get(member) if member else None)
 
 
-def _accrue(
-    standings: dict[UUID, ledger.Standing],
-    statuses: Mapping[UUID, str],
-    verdict: Judged,
-    member: UUID,
-    document_id: UUID,
-    occurred_at: datetime,
-    writing: _Writing,
-    now: datetime,
-) -> None:
-    """Grants a member the points of a purchase. MemberMayNotEarn if their status does not let them."""
-    if not GATES[statuses.get(member, "active")].earn:
+def _earn(
+    loaded: _Loaded, verdict: Judged, member: UUID, document_id: UUID, occurred_at: datetime, now: datetime
+) -> ledger.Account:
+    """The member's account after a purchase: what it pays with points, then what it earns. MemberMayNotSpend,
+    InsufficientPoints, MemberMayNotEarn."""
+    account, priced, terms = loaded.accounts[member], verdict.priced, verdict.version.terms
+    gates = GATES[loaded.statuses.get(member, "active")]
+    if not gates.earn:
         raise MemberMayNotEarn
-    if verdict.priced.earning.points:
-        accrual = rules.accrual_of(verdict.priced, member, document_id, occurred_at, now)
-        standings[member], granted = ledger.accrue(standings[member], accrual)
-        writing.granted.append(granted)
-        writing.changes.append(rules.cohort_change_of(verdict.priced, occurred_at))
-        writing.touched.add(member)
+    if priced.tender is not None:
+        if not gates.spend:
+            raise MemberMayNotSpend
+        act = rules.act_of(loaded.program_id, document_id, occurred_at, now, terms, "redemption")
+        account = ledger.spend(account, priced.tender.points, act)
+    if priced.earning.points:
+        act = rules.act_of(loaded.program_id, document_id, occurred_at, now, terms, "purchase")
+        account = ledger.accrue(account, rules.accrual_of(priced, terms, act))
+    return account
+
+
+def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writing, now: datetime) -> Recorded | Waiting:
+    version = loaded.terms.at(item.occurred_at)
+    if version is None:
+        raise programs.NoTerms
+    rules.check_time(item, version, now)
+    id_ = loaded.taken.get(item.key) or new_id()
+    if item.original is None:
+        if version.terms.returns.without_receipt == "refuse":
+            raise ReceiptNeeded
+        assert member is not None
+        done = returns.without_receipt(item, id_, version, loaded.accounts[member], loaded.chart, now)
+    elif item.original not in loaded.returnable:
+        if item.type == "void":
+            raise UnknownOriginal
+        return loaded.waiting.again(item) or _wait(item, writing, now)
+    else:
+        known = loaded.returnable[item.original]
+        version = known.version
+        account = None if known.member_id is None else loaded.accounts[known.member_id]
+        done = returns.decide(item, id_, known, account, loaded.chart, now)
+    if done.account is not None:
+        loaded.accounts[done.account.member_id] = done.account
+    row = done.row | {
+        "program_id": loaded.program_id,
+        **dict(zip(_KEY, item.key, strict=True)),
+        "fingerprint": fingerprint(item.content),
+        "content": item.content,
+        "store": item.store,
+        "recorded_at": now,
+    }
+    writing.transactions.append(row)
+    writing.postings.extend(done.postings)
+    return Recorded(row, done.postings, version, False, done.account)
+
+
+def _wait(item: Return, writing: _Writing, now: datetime) -> Waiting:
+    writing.waiting.append((item, now))
+    return Waiting(item, now, duplicate=False)
 
 
 # --- write ----------------------------------------------------------------------------------------------------------
 
 
-def _write(session: Session, writing: _Writing, standings: Mapping[UUID, ledger.Standing], now: datetime) -> None:
-    ledger.write(session, [standings[id_] for id_ in sorted(writing.touched)], writing.granted)
-    accounting.post(session, writing.postings, now)
-    accounting.change_cohorts(session, writing.changes, now)
-
-
 def _event(row: Fields) -> outbox.Event:
-    payload = {"transaction_id": str(row["id"]), "points": row["points"], "claimable": row["claimable"]}
+    payload = {"transaction_id": str(row["id"])} | {name: row[name] for name in ("type", "points", "claimable")}
     return outbox.Event(row["program_id"], "transaction.recorded", row["member_id"], payload)
-
-
-# --- claim ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A guest's purchase and the claim that gave its points to a member."""
-
-    claim: Fields
-    transaction: Fields
-    reasons: Sequence[Fields]
-    postings: Posted
-    version: Version
-    duplicate: bool
-    enrolled: bool
-    standing: ledger.Standing
-
-
-def claim(
-    session: Session,
-    program_id: UUID,
-    transaction_id: UUID,
-    reference: MemberRef,
-    now: datetime,
-    *,
-    stores: Collection[str] | None = None,
-    dry_run: bool = False,
-) -> Claimed:
-    """Gives the points of a guest's purchase to a member, under the terms of its `occurred_at`.
-
-    The same member claiming it again gets the same answer. TransactionHasMember, TransactionClaimed, or NotFound,
-    also for a store that is not among `stores`.
-    """
-    locked = select(*Transaction.__table__.c).where(Transaction.id == transaction_id)
-    if not dry_run:
-        locked = locked.with_for_update(key_share=True)  # two claims of one purchase take turns
-    row = session.execute(locked).mappings().one_or_none()
-    if row is None or row["program_id"] != program_id or (stores is not None and row["store"] not in stores):
-        raise NotFound
-    if row["member_id"] is not None:
-        raise rules.TransactionHasMember
-    terms = programs.timeline(session, program_id)
-    version = next(version for version in terms.versions if version.id == row["terms_id"])
-    basket = basket_of(PurchaseIn.model_validate(row["content"]))
-    verdict = Judged(version, rules.price(program_id, basket, row["occurred_at"], version, granted=True))
-    member, enrolled = _claimant(session, program_id, reference, verdict, now, dry_run)
-    made = session.execute(
-        select(*TransactionClaim.__table__.c).where(TransactionClaim.transaction_id == transaction_id)
-    ).mappings()
-    if (existing := made.one_or_none()) is not None:
-        if existing["member_id"] != member:
-            raise rules.TransactionClaimed
-        postings = accounting.postings_of(session, [existing["id"]])
-        standing = ledger.standings(session, [member], now)[member]
-        return Claimed(existing, row, row["reasons"], postings, version, True, False, standing)
-
-    standings = _standings_of(session, member, now, dry_run, imagined=dry_run and enrolled)
-    claim_id = new_id()
-    new = {
-        "id": claim_id,
-        "transaction_id": transaction_id,
-        "member_id": member,
-        "points": verdict.priced.earning.points,
-        "recorded_at": now,
-    }
-    writing = _Writing()
-    statuses = members.statuses(session, [member])
-    _accrue(standings, statuses, verdict, member, claim_id, row["occurred_at"], writing, now)
-    sale = rules.sale_of(verdict.priced, claim_id, row["occurred_at"])
-    writing.postings.extend(accounting.grant_postings(sale, accounting.chart(session, program_id)))
-    if not dry_run:
-        db.insert_rows(session, TransactionClaim, [new])
-        _write(session, writing, standings, now)
-        payload = {"transaction_id": str(transaction_id), "points": new["points"]}
-        outbox.put(session, [outbox.Event(program_id, "transaction.claimed", member, payload)], now)
-    return Claimed(new, row, row["reasons"], writing.postings, version, False, enrolled, standings[member])
-
-
-def _claimant(
-    session: Session, program_id: UUID, reference: MemberRef, verdict: Judged, now: datetime, dry_run: bool
-) -> tuple[UUID, bool]:
-    """Who claims, and whether that makes them a member."""
-    identifier = _identifier(reference, verdict.version)
-    if isinstance(identifier, Problem):
-        raise identifier
-    assert identifier is not None
-    found = members.find(session, program_id, [identifier])
-    if identifier in found:
-        return found[identifier], False
-    if not _may_enrol(verdict.version, identifier):
-        raise UnknownMember
-    if dry_run:
-        return new_id(), True
-    enrolled, newcomers = members.enrol_unknown(session, program_id, [identifier], now)
-    return enrolled[identifier], bool(newcomers)
-
-
-def _standings_of(
-    session: Session, member: UUID, now: datetime, dry_run: bool, *, imagined: bool
-) -> dict[UUID, ledger.Standing]:
-    if imagined:
-        return {member: ledger.new_standing(member)}
-    return (ledger.standings if dry_run else ledger.claim)(session, [member], now)
 
 
 # --- read -----------------------------------------------------------------------------------------------------------
@@ -435,10 +458,11 @@ def _standings_of(
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A stored transaction with its claim, if a guest's purchase was claimed."""
+    """A stored transaction with its claim, if a guest's purchase was claimed, and what came back of it."""
 
     recorded: Recorded
     claim: TransactionClaim | None
+    returns: Sequence[UUID]
 
 
 def find(session: Session, program_id: UUID, key: Key) -> Found:
@@ -447,4 +471,5 @@ def find(session: Session, program_id: UUID, key: Key) -> Found:
     if found is None:
         raise NotFound
     claims = select(TransactionClaim).where(TransactionClaim.transaction_id == found.row["id"])
-    return Found(found, session.scalars(claims).one_or_none())
+    returned = select(Transaction.id).where(Transaction.purchase_id == found.row["id"]).order_by(Transaction.id)
+    return Found(found, session.scalars(claims).one_or_none(), session.scalars(returned).all())

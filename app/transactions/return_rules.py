@@ -1,0 +1,240 @@
+"""What a return comes to. Pure: a purchase, what came back of it before, and what comes back now.
+
+Everything is cumulative: a figure is what all returns together change (`programs.kept`), less what earlier ones have
+changed already. So any number of returns, in any order, ends exactly as one return of everything.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from app.errors import Problem, finding
+from app.members import MemberRef
+from app.money import round_to_int
+from app.programs import Basket, Kept, Terms, Version, kept
+
+Key = tuple[str, str, str]
+
+
+class NothingToReturn(Problem):
+    """All of the purchase has come back already, or it was voided."""
+
+    status, code, title, final = 422, "nothing_to_return", "Nothing is left to return", True
+
+
+class ReturnTooLarge(Problem):
+    """More would come back than was bought; `errors` says of which line, and how much is left."""
+
+    status, code, title, final = 422, "return_too_large", "That is more than was bought", True
+
+
+class RefundDiffers(Problem):
+    """The `total` of a return by lines is what was paid for them; leave it out to let the service say it."""
+
+    status, code, title, final = 422, "refund_differs", "The refund is not what was paid for the lines", True
+
+
+class ReceiptNeeded(Problem):
+    """The programme takes no return without the purchase it belongs to. Name it as `original`."""
+
+    status, code, title, final = 422, "receipt_needed", "The return must name its purchase", True
+
+
+class AlreadyVoided(Problem):
+    """A transaction is voided once."""
+
+    status, code, title, final = 409, "already_voided", "It is voided already", True
+
+
+class UnknownOriginal(Problem):
+    """What is to be voided is not known. A purchase that comes later can be voided then."""
+
+    status, code, title, final = 422, "unknown_original", "There is no such transaction to void", True
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """What a till posts when goods come back, or when it takes back a whole transaction (`type` void).
+
+    `lines` are quantities by line number; None with no `total`: everything that is left. `total` alone: a refund of
+    that many minor units. `original` None: without the receipt.
+    """
+
+    type: str
+    source: str
+    external_id: str
+    occurred_at: datetime
+    store: str | None
+    original: Key | None
+    lines: Mapping[int, Decimal] | None
+    total: int | None
+    currency: str | None
+    member: MemberRef | None
+    content: dict[str, Any]
+
+    @property
+    def key(self) -> Key:
+        """The natural key, within the programme."""
+        return self.source, self.external_id, self.type
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What of a purchase has come back, as one return's part or in all.
+
+    Minor units; `tendered_points` in points. `consideration` and `tax` are of the part paid in money,
+    `net_paid_with_points` is net of VAT; `total` is all of it, tax included, `tendered` the part paid with points.
+    """
+
+    total: int = 0
+    consideration: int = 0
+    tax: int = 0
+    net_paid_with_points: int = 0
+    tendered: int = 0
+    tendered_points: int = 0
+
+    def less(self, other: "Figures") -> "Figures":
+        return Figures(*(getattr(self, name) - getattr(other, name) for name in FIGURES))
+
+    def plus(self, other: "Figures") -> "Figures":
+        return Figures(*(getattr(self, name) + getattr(other, name) for name in FIGURES))
+
+    def document(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in FIGURES}
+
+
+FIGURES = ("total", "consideration", "tax", "net_paid_with_points", "tendered", "tendered_points")
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What has come back of a purchase so far: quantities by line, refunds that named no line, and figures in all."""
+
+    lines: Mapping[int, Decimal]
+    amount: int
+    figures: Figures
+    voided: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """What a return changes: its figures, the points the customer may keep in all, and the quantities it names."""
+
+    figures: Figures
+    points_kept: int
+    lines: Mapping[int, Decimal]
+    amount: int
+
+
+def whole(basket: Basket, terms: Terms) -> Figures:
+    """The figures of a whole purchase."""
+    return _figures(kept(basket, terms, {}))
+
+
+def _figures(state: Kept) -> Figures:
+    tender = state.tender
+    return Figures(
+        state.total,
+        state.consideration,
+        state.tax,
+        state.net_paid_with_points,
+        0 if tender is None else tender.amount,
+        0 if tender is None else tender.points,
+    )
+
+
+def coming(item: Return, basket: Basket, version: Version, before: Before) -> Coming:
+    """What `item` changes. NothingToReturn, ReturnTooLarge, RefundDiffers."""
+    terms = version.terms
+    if before.voided:
+        raise NothingToReturn
+    lines, amount = _named(item, basket, terms, before)
+    after = kept(basket, terms, _sum(before.lines, lines), before.amount + amount)
+    figures = whole(basket, terms).less(_figures(after)).less(before.figures)
+    if item.type == "return" and item.lines is not None and item.total not in (None, figures.total):
+        detail = f"what was paid for these lines is {figures.total}"
+        raise RefundDiffers(findings=[finding(("total",), "refund_differs", detail)])
+    return Coming(figures, after.earning.points, lines, amount)
+
+
+def _named(item: Return, basket: Basket, terms: Terms, before: Before) -> tuple[Mapping[int, Decimal], int]:
+    """The quantities and the amount that come back now."""
+    left = kept(basket, terms, before.lines, before.amount).total
+    if item.lines is None and item.total is not None and item.type == "return":
+        if item.total > left:
+            raise ReturnTooLarge(findings=[finding(("total",), "return_too_large", f"{left} is left of the purchase")])
+        return {}, item.total
+    remaining = {line.number: line.quantity - before.lines.get(line.number, Decimal(0)) for line in basket.lines}
+    if item.lines is None:
+        # a line of quantity 0 comes back by being named, once
+        lines = {
+            line.number: remaining[line.number]
+            for line in basket.lines
+            if remaining[line.number] or (line.quantity == 0 and line.number not in before.lines)
+        }
+        if not lines or (left == 0 and before.amount):
+            raise NothingToReturn
+        return lines, 0
+    wrong = [
+        finding(("lines", position), "return_too_large", f"{remaining.get(number, 0)} of line {number} is left")
+        for position, (number, quantity) in enumerate(item.lines.items())
+        if quantity > remaining.get(number, Decimal(-1)) or (quantity == 0 and remaining[number] != 0)
+    ]
+    if wrong:
+        raise ReturnTooLarge(findings=wrong)
+    return item.lines, 0
+
+
+def _sum(first: Mapping[int, Decimal], second: Mapping[int, Decimal]) -> dict[int, Decimal]:
+    zero = Decimal(0)
+    return {number: first.get(number, zero) + second.get(number, zero) for number in first.keys() | second.keys()}
+
+
+def before(past: Iterable[Any]) -> Before:
+    """What returns and voids of one purchase, given as their rows, add up to."""
+    rows = list(past)
+    undone = {row["original_id"] for row in rows if row["type"] == "void"}
+    lines: dict[int, Decimal] = {}
+    amount, figures = 0, Figures()
+    for row in rows:
+        outcome = row["outcome"]
+        figures = figures.plus(Figures(**outcome["figures"]))
+        if row["type"] == "return" and row["id"] not in undone:
+            lines = _sum(lines, {int(number): Decimal(quantity) for number, quantity in outcome["lines"].items()})
+            amount += outcome["amount"]
+    voided = any(row["type"] == "void" and row["original_id"] == row["purchase_id"] for row in rows)
+    return Before(lines, amount, figures, voided)
+
+
+def withheld(points: int, terms: Terms) -> int:
+    """What is kept back of a refund for `points` that were earned with the goods and cannot be taken back."""
+    value = (terms.returns.withhold_value or terms.point_value).each
+    return round_to_int(points * value)
+
+
+def cost_of(points: int, terms: Terms) -> int:
+    """What `points` that were spent cost the programme, minor units."""
+    cost = (terms.point_cost or terms.point_value).each
+    return round_to_int(points * Fraction(cost))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a return did to points and money, as it is kept and answered.
+
+    `taken_back` points in all, of which `expired` had gone before, `debt` is owed now, `written_off` is forgiven and
+    `withheld` was taken off the refund (`withheld_amount` minor units). `given_back` points had paid for the goods;
+    of them `stay_expired` are gone because their lots have expired.
+    """
+
+    taken_back: int = 0
+    expired: int = 0
+    debt: int = 0
+    written_off: int = 0
+    withheld: int = 0
+    withheld_amount: int = 0
+    given_back: int = 0
+    stay_expired: int = 0

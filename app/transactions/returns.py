@@ -1,0 +1,301 @@
+"""Returns and voids: load what they rest on, and decide them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, select
+from sqlalchemy.orm import Session
+
+from app import accounting, db, ledger
+from app.ledger import Account, Act, GrantedLot, Reversed, SpentPart
+from app.money import round_to_int
+from app.programs import Basket, Terms, Timeline, Version, day_end, expires_at
+from app.transactions import return_rules
+from app.transactions.models import Transaction, TransactionClaim
+from app.transactions.return_rules import AlreadyVoided, Figures, Key, NothingToReturn, Outcome, Return
+from app.transactions.schemas import PurchaseIn, basket_of
+
+Posted = Sequence[accounting.Posting] | Sequence[accounting.JournalPosting]
+Fields = Mapping[str, Any] | RowMapping
+"""A row's values by column name, read or about to be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Returnable:
+    """A transaction that may be taken back: the purchase it is about, and all that has come back of that.
+
+    `row` is what is taken back, `purchase` the purchase: the same row, or the one that `row`, a return, is of.
+    """
+
+    row: Fields
+    purchase: Fields
+    version: Version
+    basket: Basket
+    past: Sequence[Fields]
+    document_id: UUID
+    """What granted its points: the purchase, or the claim of a guest's."""
+    member_id: UUID | None
+    granted: Sequence[GrantedLot] = ()
+    spent: Sequence[SpentPart] = ()
+    reversal: Reversed | None = None
+    postings: Sequence[accounting.JournalPosting] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a return was decided to be: its row (what the item itself says is added by the caller) and what follows."""
+
+    row: dict[str, Any]
+    postings: list[accounting.Posting]
+    account: Account | None
+
+
+# --- load -----------------------------------------------------------------------------------------------------------
+
+
+def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock: bool) -> dict[Key, Returnable]:
+    """What may be taken back, by its key. Purchases are locked, so that two returns of one take turns."""
+    ids = sorted({row["purchase_id"] or row["id"] for row in rows.values()})
+    if not ids:
+        return {}
+    columns = Transaction.__table__.c
+    wanted = select(*columns).where(db.any_of(session, Transaction.id.expression, ids)).order_by(Transaction.id)
+    purchases = {
+        row["id"]: row for row in session.execute(wanted.with_for_update(key_share=True) if lock else wanted).mappings()
+    }
+    later = select(*columns).where(db.any_of(session, Transaction.purchase_id.expression, ids)).order_by(Transaction.id)
+    past = list(session.execute(later).mappings())
+    chosen = db.any_of(session, TransactionClaim.transaction_id.expression, ids)
+    claims = {claim.transaction_id: claim for claim in session.scalars(select(TransactionClaim).where(chosen))}
+    versions = {version.id: version for version in terms.versions}
+    found = {}
+    for key, row in rows.items():
+        if row["type"] == "void" or (row["type"] == "return" and row["purchase_id"] is None):
+            continue
+        purchase = purchases[row["purchase_id"] or row["id"]]
+        claim = claims.get(purchase["id"])
+        found[key] = Returnable(
+            row=row,
+            purchase=purchase,
+            version=versions[purchase["terms_id"]],
+            basket=basket_of(PurchaseIn.model_validate(purchase["content"])),
+            past=[each for each in past if each["purchase_id"] == purchase["id"]],
+            document_id=purchase["id"] if claim is None else claim.id,
+            member_id=purchase["member_id"] if claim is None else claim.member_id,
+        )
+    return found
+
+
+def complete(session: Session, returnable: Mapping[Key, Returnable]) -> dict[Key, Returnable]:
+    """With what the ledger and the journal know. To be called when the members' accounts are claimed."""
+    owned = [each for each in returnable.values() if each.member_id is not None]
+    granted = ledger.granted_lots(session, sorted({each.document_id for each in owned}))
+    documents = {row["id"]: each.purchase["id"] for each in owned for row in (each.purchase, *each.past)}
+    spent = ledger.spent_parts(session, documents)
+    undone = sorted({each.row["id"] for each in returnable.values() if each.row["type"] == "return"})
+    reversals = ledger.reversals(session, undone)
+    postings: dict[UUID, list[accounting.JournalPosting]] = {}
+    for posting in accounting.postings_of(session, undone) if undone else ():
+        postings.setdefault(posting.document_id, []).append(posting)
+    return {
+        key: replace(
+            each,
+            granted=granted.get(each.document_id, ()),
+            spent=spent.get(each.purchase["id"], ()),
+            reversal=reversals.get(each.row["id"]),
+            postings=postings.get(each.row["id"], ()),
+        )
+        for key, each in returnable.items()
+    }
+
+
+# --- decide ---------------------------------------------------------------------------------------------------------
+
+
+def decide(
+    item: Return, id_: UUID, known: Returnable, account: Account | None, chart: accounting.Chart, now: datetime
+) -> Done:
+    """What taking back (a part of) a known transaction comes to."""
+    if item.type == "void":
+        _check_not_voided(known)
+        if known.row["type"] == "return":
+            return _void_of_return(item, id_, known, account, now)
+    terms = known.version.terms
+    before = return_rules.before(known.past)
+    coming = return_rules.coming(item, known.basket, known.version, before)
+    act = Act(known.purchase["program_id"], id_, item.occurred_at, now, terms.zone)
+    outcome, share = Outcome(), 0
+    if account is not None:
+        account, outcome, share = _points(account, known, coming, act)
+    figures, profile = coming.figures, terms.posting_profile
+    postings = _postings(known, figures, outcome, share, act, profile, chart)
+    row = _row(item, id_, known, figures, outcome) | {"points": -outcome.taken_back}
+    lines = {str(number): str(quantity) for number, quantity in coming.lines.items()}
+    row["outcome"] |= {"lines": lines, "amount": coming.amount}
+    return Done(row, postings, account)
+
+
+def _check_not_voided(known: Returnable) -> None:
+    voided = {row["original_id"] for row in known.past if row["type"] == "void"}
+    if known.row["id"] in voided:
+        raise AlreadyVoided
+    if known.purchase["id"] in voided:
+        raise NothingToReturn
+
+
+def _points(account: Account, known: Returnable, coming: return_rules.Coming, act: Act) -> tuple[Account, Outcome, int]:
+    """The account after the return, what became of its points, and what was deferred for those taken back."""
+    policy = known.version.terms.returns
+    given_back, gone = coming.figures.tendered_points, 0
+    if given_back:
+        revive = policy.expired_meanwhile != "stay_expired"
+        until = _revived_until(act.occurred_at, known.version.terms) if revive else None
+        account, gone = ledger.restore(account, known.spent, given_back, act, until, revive=revive)
+    granted = sum(lot.granted for lot in known.granted)
+    taken_back = max(0, granted - coming.points_kept - sum(lot.returned for lot in known.granted))
+    if not taken_back:
+        return account, Outcome(given_back=given_back, stay_expired=gone), 0
+    most_debt = policy.debt_limit if policy.points_already_spent == "debt" else 0
+    account, reversal = ledger.reverse(account, known.granted, taken_back, act, most_debt, taken_back)
+    withheld = reversal.forgiven if policy.points_already_spent == "withhold" else 0
+    outcome = Outcome(
+        taken_back=taken_back,
+        expired=reversal.expired,
+        debt=reversal.debt,
+        written_off=reversal.forgiven - withheld,
+        withheld=withheld,
+        withheld_amount=return_rules.withheld(withheld, known.version.terms),
+        given_back=given_back,
+        stay_expired=gone,
+    )
+    return account, outcome, reversal.allocated
+
+
+def _revived_until(at: datetime, terms: Terms) -> datetime | None:
+    """Until when points live that come back to a lot that has expired."""
+    if terms.returns.expired_meanwhile == "grace_days":
+        return day_end(at + timedelta(days=terms.returns.grace_days), terms)
+    return expires_at(at, terms)
+
+
+def _postings(
+    known: Returnable,
+    figures: Figures,
+    outcome: Outcome,
+    share: int,
+    act: Act,
+    profile: accounting.Profile,
+    chart: accounting.Chart,
+) -> list[accounting.Posting]:
+    cohort_id = known.granted[0].lot.cohort_id if known.granted else None
+    currency = known.purchase["currency"]
+    event = accounting.Event(act.program_id, act.document_id, currency, act.occurred_at, act.period)
+    sale = accounting.Sale(
+        program_id=act.program_id,
+        document_id=act.document_id,
+        currency=currency,
+        occurred_at=act.occurred_at,
+        period=act.period,
+        consideration=figures.consideration,
+        tax=figures.tax,
+        share=share,
+        cohort_id=cohort_id,
+    )
+    cost = return_rules.cost_of(outcome.written_off, known.version.terms)
+    return [
+        *accounting.return_postings(sale, profile, chart),
+        *accounting.tender_return_postings(event, figures.net_paid_with_points, profile, chart),
+        *accounting.withheld_postings(event, outcome.withheld_amount, profile, chart),
+        *accounting.write_off_postings(event, cost, chart),
+    ]
+
+
+def _row(item: Return, id_: UUID, known: Returnable, figures: Figures, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "id": id_,
+        "member_id": known.member_id,
+        "enrolled": False,
+        "terms_id": known.version.id,
+        "occurred_at": item.occurred_at,
+        "currency": known.purchase["currency"],
+        "total": figures.total,
+        "claimable": 0,
+        "reasons": [],
+        "shares": [],
+        "purchase_id": known.purchase["id"],
+        "original_id": known.row["id"],
+        "outcome": {"figures": figures.document(), **asdict(outcome)},
+    }
+
+
+def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account | None, now: datetime) -> Done:
+    """A return that did not happen after all: everything it did, the other way round."""
+    past = known.row["outcome"]
+    figures = Figures().less(Figures(**past["figures"]))
+    outcome = Outcome(**{name: -past[name] for name in asdict(Outcome())})
+    act = Act(known.purchase["program_id"], id_, item.occurred_at, now, known.version.terms.zone)
+    if account is not None:
+        if known.reversal is not None:
+            account = ledger.undo(account, known.reversal, act)
+        if again := past["given_back"] - past["stay_expired"]:
+            account = ledger.spend_again(account, again, act)
+    row = _row(item, id_, known, figures, outcome) | {"points": past["taken_back"]}
+    row["outcome"] |= {"lines": {}, "amount": 0}
+    postings = [
+        accounting.Posting(
+            act.program_id,
+            posting.credit,
+            posting.debit,
+            posting.amount,
+            posting.currency,
+            "return",
+            posting.cohort_id,
+            id_,
+            act.occurred_at,
+            act.period,
+        )
+        for posting in known.postings
+    ]
+    return Done(row, postings, account)
+
+
+def without_receipt(
+    item: Return, id_: UUID, version: Version, account: Account, chart: accounting.Chart, now: datetime
+) -> Done:
+    """A return of who knows what: it takes back what that refund would earn, within the limit, as far as there is."""
+    terms = version.terms
+    total = item.total or 0
+    earned = round_to_int(Fraction(total * terms.earning.points, terms.earning.per), terms.earning.rounding)
+    taken = min(earned, terms.returns.without_receipt_limit, account.available)
+    act = Act(account.program_id, id_, item.occurred_at, now, terms.zone)
+    if taken:
+        account = ledger.spend(account, taken, act, "reversal", "expired")
+    sale = accounting.Sale(
+        account.program_id, id_, terms.currency, item.occurred_at, act.period, total, 0, share=0, cohort_id=None
+    )
+    row = {
+        "id": id_,
+        "member_id": account.member_id,
+        "enrolled": False,
+        "terms_id": version.id,
+        "occurred_at": item.occurred_at,
+        "currency": terms.currency,
+        "total": total,
+        "points": -taken,
+        "claimable": 0,
+        "reasons": [],
+        "shares": [],
+        "purchase_id": None,
+        "original_id": None,
+        "outcome": {
+            "figures": Figures(total=total, consideration=total).document(),
+            **asdict(Outcome(taken_back=taken)),
+            "lines": {},
+            "amount": 0,
+        },
+    }
+    return Done(row, accounting.return_postings(sale, terms.posting_profile, chart), account)

@@ -1,0 +1,112 @@
+"""Returns that arrive before their purchase: kept aside, and applied with it."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.orm import Session
+
+from app import db
+from app.idempotency import fingerprint
+from app.transactions.models import WaitingReturn
+from app.transactions.return_rules import Return
+from app.transactions.rules import Purchase, TransactionConflict, differences
+from app.transactions.schemas import ReturnIn, return_of
+
+Pair = tuple[str, str]
+"""Source and external id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A return that waits for its purchase, since `recorded_at`."""
+
+    item: Return
+    recorded_at: datetime
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The waiting returns that a batch has to do with, by their own natural keys."""
+
+    keys: Mapping[Pair, Mapping[str, Any]]
+
+    def again(self, item: Return) -> Waiting | None:
+        """The answer to a return that waits already. TransactionConflict if it differs from the first."""
+        row = self.keys.get((item.source, item.external_id))
+        if row is None:
+            return None
+        if row["fingerprint"] != fingerprint(item.content):
+            raise TransactionConflict(findings=list(differences(row["content"], item.content)))
+        return Waiting(item, row["recorded_at"], duplicate=True)
+
+    def for_purchases(self, purchases: Collection[Pair]) -> list[Return]:
+        """The returns that wait for one of `purchases`, in the order they came."""
+        rows = [row for row in self.keys.values() if (row["original_source"], row["original_external_id"]) in purchases]
+        return [
+            return_of(ReturnIn.model_validate(row["content"]))
+            for row in sorted(rows, key=lambda row: (row["recorded_at"], row["external_id"]))
+        ]
+
+
+def load(session: Session, program_id: UUID, items: Sequence[Purchase | Return]) -> Queue:
+    """The waiting returns that are among `items`, or wait for one of them."""
+    found: dict[Pair, Mapping[str, Any]] = {}
+    for kind, columns in (
+        (Return, [WaitingReturn.source.expression, WaitingReturn.external_id.expression]),
+        (Purchase, [WaitingReturn.original_source.expression, WaitingReturn.original_external_id.expression]),
+    ):
+        pairs = sorted({(item.source, item.external_id) for item in items if isinstance(item, kind)})
+        if pairs:
+            among = db.any_row_of(session, columns, pairs)
+            rows = select(*WaitingReturn.__table__.c).where(WaitingReturn.program_id == program_id, among)
+            found |= {(row["source"], row["external_id"]): row for row in session.execute(rows).mappings()}
+    return Queue(found)
+
+
+def keep(session: Session, program_id: UUID, returns: Sequence[tuple[Return, datetime]]) -> None:
+    """Puts returns aside until their purchases come."""
+    rows = []
+    for item, recorded_at in returns:
+        assert item.original is not None
+        rows.append(
+            {
+                "program_id": program_id,
+                "source": item.source,
+                "external_id": item.external_id,
+                "original_source": item.original[0],
+                "original_external_id": item.original[1],
+                "store": item.store,
+                "fingerprint": fingerprint(item.content),
+                "content": item.content,
+                "occurred_at": item.occurred_at,
+                "recorded_at": recorded_at,
+                "alarmed_at": None,
+            }
+        )
+    db.claim_rows(session, WaitingReturn, rows, ["external_id"])  # the same return twice in one batch waits once
+
+
+def forget(session: Session, program_id: UUID, returns: Sequence[Pair]) -> None:
+    """Deletes the waiting rows of returns that are recorded now."""
+    if returns:
+        columns = [WaitingReturn.source.expression, WaitingReturn.external_id.expression]
+        chosen = db.any_row_of(session, columns, returns)
+        session.execute(delete(WaitingReturn).where(WaitingReturn.program_id == program_id, chosen))
+
+
+def listed(
+    session: Session, program_id: UUID, stores: Collection[str] | None, after: Sequence[str] | None, limit: int
+) -> Sequence[WaitingReturn]:
+    """The returns that wait, of some stores or all, by source and external id from the one after `after`."""
+    key = tuple_(WaitingReturn.source, WaitingReturn.external_id)
+    rows = select(WaitingReturn).where(WaitingReturn.program_id == program_id).order_by(key)
+    if stores is not None:
+        rows = rows.where(WaitingReturn.store.in_(sorted(stores)))
+    if after is not None:
+        rows = rows.where(key > tuple_(*after))
+    return session.scalars(rows.limit(limit)).all()
