@@ -199,7 +199,7 @@ def options(
         raise NotFound
     found = [reward_of(row) for row in rewards(session, program_id, after, limit)]
     zone = terms_at(session, program_id, now).zone
-    available = ledger.standings(session, [member_id], now)[member_id].available
+    available = ledger.look(session, [member_id], now, zone)[member_id].available
     may_spend = GATES[members.statuses(session, [member_id])[member_id]].spend
     pieces = had(session, member_id, [reward.id for reward in found], months_of(now, zone)[0])
     return eligible(found, Facts(may_spend, available, pieces), now, zone)

@@ -19,6 +19,7 @@ class RewardRow(Base):
         CheckConstraint("taken >= 0", name="taken_not_negative"),
         CheckConstraint("taken <= supply", name="taken_within_supply"),
         Index(None, "program_id", "id"),
+        NO_ROWID,
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

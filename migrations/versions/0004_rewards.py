@@ -6,35 +6,19 @@ ends once. Rewards are retired, not deleted.
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
+
+from app.reshape import DOCUMENT, INSTANT, WHOLE, fixed, on_postgresql, refuse_on_sqlite
 
 revision = "0004"
-down_revision = "0002"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-INSTANT = postgresql.TIMESTAMP(timezone=True).with_variant(sa.String(32), "sqlite")
-DOCUMENT = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
-
-KEPT = ("reward", "redemption", "voucher")
-"""Tables whose rows are never deleted."""
-
-ENDED = {"redemption": "OLD.status <> 'ordered'", "voucher": "OLD.status <> 'issued'"}
-"""When a row has ended."""
-
-FACTS = {
-    "redemption": "id, program_id, member_id, reward_id, quantity, points, counted, supplier, cost, currency, "
-    "voucher_value, voucher_days, ordered_at",
-    "voucher": "id, program_id, redemption_id, number, code_hash, value, currency, issued_at, expires_at",
-}
-"""Everything but how it ended."""
-
-KEYS: dict[str, list[tuple[str, ...]]] = {
-    "redemption": [("id",)],
-    "voucher": [("id",), ("code_hash",), ("redemption_id", "number")],
-}
-"""The unique keys by which a REPLACE could hit an old row."""
+REDEMPTION_FACTS = (
+    "id, program_id, member_id, reward_id, quantity, points, counted, supplier, cost, currency, voucher_value, "
+    "voucher_days, ordered_at"
+)
+VOUCHER_FACTS = "id, program_id, redemption_id, number, code_hash, value, currency, issued_at, expires_at"
 
 
 def upgrade() -> None:
@@ -55,6 +39,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["program_id"], ["program.id"], name="fk_reward_program_id"),
         sa.PrimaryKeyConstraint("id", name="pk_reward"),
         sa.UniqueConstraint("program_id", "code", name="uq_reward_program_id_code"),
+        sqlite_with_rowid=False,
     )
     op.create_index("ix_reward_program_id_id", "reward", ["program_id", "id"])
     op.create_table(
@@ -76,9 +61,7 @@ def upgrade() -> None:
         sa.Column("ended_at", INSTANT, nullable=True),
         sa.CheckConstraint("status IN ('ordered', 'fulfilled', 'cancelled')", name=op.f("ck_redemption_status")),
         sa.CheckConstraint("(status = 'ordered') = (ended_at IS NULL)", name=op.f("ck_redemption_ended_has_time")),
-        sa.CheckConstraint(
-            "supplier IN ('own', 'principal', 'agent')", name=op.f("ck_redemption_supplier")
-        ),
+        sa.CheckConstraint("supplier IN ('own', 'principal', 'agent')", name=op.f("ck_redemption_supplier")),
         sa.CheckConstraint("quantity > 0", name=op.f("ck_redemption_quantity_positive")),
         sa.CheckConstraint("points > 0", name=op.f("ck_redemption_points_positive")),
         sa.CheckConstraint("cost >= 0", name=op.f("ck_redemption_cost_not_negative")),
@@ -121,10 +104,11 @@ def upgrade() -> None:
         sa.UniqueConstraint("redemption_id", "number", name="uq_voucher_redemption_id_number"),
         sqlite_with_rowid=False,
     )
-    if op.get_bind().dialect.name == "postgresql":
-        _protect_on_postgresql()
-    else:
-        _protect_on_sqlite()
+    fixed("reward", "id, program_id, code, created_at", ("id",))  # its code is claimed: ON CONFLICT DO NOTHING
+    fixed("redemption", REDEMPTION_FACTS, ("id",))
+    fixed("voucher", VOUCHER_FACTS, ("id",), ("code_hash",), ("redemption_id", "number"))
+    _ends_once("redemption", "ordered")
+    _ends_once("voucher", "issued")
 
 
 def downgrade() -> None:
@@ -136,35 +120,12 @@ def downgrade() -> None:
     op.drop_table("reward")
 
 
-def _protect_on_postgresql() -> None:
-    refuse = "EXECUTE FUNCTION refuse_change()"
-    for table in KEPT:
-        op.execute(f"CREATE TRIGGER {table}_kept BEFORE DELETE ON {table} FOR EACH ROW {refuse}")
-        op.execute(f"CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table} FOR EACH STATEMENT {refuse}")
-    for table, ended in ENDED.items():
-        op.execute(f"CREATE TRIGGER {table}_ended BEFORE UPDATE ON {table} FOR EACH ROW WHEN ({ended}) {refuse}")
-    for table, facts in FACTS.items():
-        op.execute(f"CREATE TRIGGER {table}_facts BEFORE UPDATE OF {facts} ON {table} FOR EACH ROW {refuse}")
-
-
-def _protect_on_sqlite() -> None:
-    for table in KEPT:
-        _refuse_on_sqlite(f"{table}_kept", f"DELETE ON {table}", f"{table} is append-only: DELETE refused")
-    for table, ended in ENDED.items():
-        _refuse_on_sqlite(f"{table}_ended", f"UPDATE ON {table}", f"an ended {table} is final: refused", ended)
-    for table, facts in FACTS.items():
-        what, message = f"UPDATE OF {facts} ON {table}", f"facts of a {table} are append-only: UPDATE refused"
-        _refuse_on_sqlite(f"{table}_facts", what, message)
-    for table, keys in KEYS.items():
-        for number, key in enumerate(keys):
-            _refuse_replace_on_sqlite(table, number, key)
-
-
-def _refuse_on_sqlite(name: str, what: str, message: str, when: str = "1") -> None:
-    op.execute(f"CREATE TRIGGER {name} BEFORE {what} WHEN {when} BEGIN SELECT RAISE(ABORT, '{message}'); END")
-
-
-def _refuse_replace_on_sqlite(table: str, number: int, key: tuple[str, ...]) -> None:
-    same = " AND ".join(f"{column} = NEW.{column}" for column in key)
-    exists = f"EXISTS (SELECT 1 FROM {table} WHERE {same})"
-    _refuse_on_sqlite(f"{table}_no_replace_{number}", f"INSERT ON {table}", f"{table} has that row: refused", exists)
+def _ends_once(table: str, open_status: str) -> None:
+    ended = f"OLD.status <> '{open_status}'"
+    if on_postgresql():
+        op.execute(
+            f"CREATE TRIGGER {table}_ended BEFORE UPDATE ON {table} FOR EACH ROW WHEN ({ended}) "
+            "EXECUTE FUNCTION refuse_change()"
+        )
+    else:
+        refuse_on_sqlite(f"{table}_ended", f"UPDATE ON {table}", f"a {table} ends once: UPDATE refused", ended)
