@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from app import ledger
 from app.redemptions import catalogue
 from app.redemptions.models import RewardRow
-from tests.shop import TERMS, Shop, make_key, make_program, purchase
+from tests.conftest import settings_for
+from tests.shop import TERMS, Shop, TestClock, make_key, make_program, open_shop, purchase
 
 MUG: dict[str, Any] = {
     "code": "mug",
@@ -391,6 +392,22 @@ def test_an_ordered_reward_is_safe_from_expiry(shop: Shop) -> None:
     assert kinds(shop, kept) == [("accrual", 1200), ("hold", 0), ("expiration", -200), ("capture", -1000)]
     assert [kind for kind, _ in kinds(shop, lost)] == ["accrual", "hold", "expiration", "release", "expiration"]
     shop.prove()
+
+
+@pytest.mark.parametrize(("activities", "left"), [(["purchase"], 0), (["purchase", "redemption"], 500)])
+def test_redeeming_keeps_points_alive_where_the_terms_say_so(
+    database_url: str, clock: TestClock, activities: list[str], left: int
+) -> None:
+    """A member's points lapse a year after the last thing that counts as activity."""
+    expiry = {"mode": "inactivity", "months": 12, "activities": activities}
+    with open_shop(settings_for(database_url), clock, TERMS | {"expiry": expiry}) as shop:
+        added(shop)
+        member = member_with(shop, 1500)
+        clock.forward(days=200)
+        ordered(shop, member, immediate=True)
+        clock.forward(days=200)
+        assert balance(shop, member)["available"] == left
+        shop.prove()
 
 
 def test_soonest_expiring_points_pay_and_both_sides_say_so(shop: Shop) -> None:

@@ -13,12 +13,12 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import accounting, db, ledger, members, outbox
+from app import accounting, db, ledger, members, outbox, programs
 from app.errors import NotFound, finding
 from app.ids import new_id
 from app.ledger import Account, Act, Payment
 from app.members import GATES, MemberRef, UnknownMember
-from app.programs import Terms
+from app.programs import InactivityExpiry, Terms
 from app.redemptions import catalogue, vouchers
 from app.redemptions.models import Redemption, RewardRow, VoucherRow
 from app.redemptions.rules import ENDED, Facts, Judgement, judge, months_of, out_of_stock
@@ -67,7 +67,7 @@ def redeem(
     judgement = _judge(session, account, reward, wanted.quantity, now, terms)
     judgement.check()
     redemption = _redemption(account, judgement, now, immediate=wanted.immediate)
-    act = _act(redemption, now, terms)
+    act = _act(redemption, now, terms, lapses_at=_lapses_at(now, terms))
     handover = _NOTHING
     if wanted.immediate:
         account = ledger.spend(account, redemption.points, act, as_agent=redemption.supplier == "agent")
@@ -185,8 +185,14 @@ def _redemption(account: Account, judgement: Judgement, now: datetime, *, immedi
     )
 
 
-def _act(redemption: Redemption, now: datetime, terms: Terms) -> Act:
-    return Act(redemption.program_id, redemption.id, now, now, terms.zone)
+def _act(redemption: Redemption, now: datetime, terms: Terms, lapses_at: datetime | None = None) -> Act:
+    return Act(redemption.program_id, redemption.id, now, now, terms.zone, lapses_at)
+
+
+def _lapses_at(now: datetime, terms: Terms) -> datetime | None:
+    """Until when redeeming keeps the member's points from lapsing, if the terms count it as activity."""
+    counts = isinstance(terms.expiry, InactivityExpiry) and "redemption" in terms.expiry.activities
+    return programs.lapses_at(now, terms) if counts else None
 
 
 def _hand_over(session: Session, redemption: Redemption, act: Act, pepper: bytes) -> _Handover:
