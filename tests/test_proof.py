@@ -63,7 +63,7 @@ def busy(shop: Shop) -> Shop:
 def _redeem(shop: Shop) -> None:
     added(shop, points=2, supply=9)
     added(shop, **FIVE_OFF | {"points": 3})
-    member = member_with(shop, 5, card="902")
+    member = member_with(shop, 10, card="902")
     ordered(shop, member)
     ordered(shop, member, "five-off", immediate=True)
 
