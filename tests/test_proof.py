@@ -11,6 +11,8 @@ from app.insight import CHECKS, prove
 from app.worker import run_jobs
 from tests.shop import TERMS, Shop, make_program, purchase, returned
 from tests.test_guards import TRIGGERS, table_of
+from tests.test_rewards import added, member_with, ordered
+from tests.test_vouchers import FIVE_OFF
 
 TAMPERING = {
     "accounts_are_sums_of_entries": "UPDATE point_account SET lifetime = lifetime + 1",
@@ -34,22 +36,36 @@ TAMPERING = {
     "money_is_posted_whole": "UPDATE journal_posting SET debit = '1000' WHERE debit = '4000'",
     "transactions_hold_their_keys": "DELETE FROM transaction_key",
     "rows_belong_to_one_program": "UPDATE point_account SET program_id = (SELECT id FROM program WHERE code = 'other')",
+    "orders_hold_their_points": "UPDATE redemption SET points = points + 1 WHERE status = 'ordered'",
+    "redemptions_took_their_points": "UPDATE redemption SET points = points + 1 WHERE status = 'fulfilled'",
+    "fulfilments_are_posted": "UPDATE redemption SET cost = cost + 1 WHERE status = 'fulfilled'",
+    "vouchers_are_issued": "DELETE FROM voucher",
+    "supplies_count_their_orders": "UPDATE reward SET taken = taken + 1 WHERE supply IS NOT NULL",
 }
 """For each check a way to make it fail."""
 
 
 @pytest.fixture
 def busy(shop: Shop) -> Shop:
-    """Two purchases and a claim, some of it folded; and another programme."""
+    """Two purchases, a claim, a return, an order and a voucher, some of it folded; and another programme."""
     shop.post(purchase("r1", 1234))
     run_jobs(shop.database, shop.clock())
     shop.post(purchase("r2", 567))
     guest = shop.post(purchase("g1", member=None)).json()
     shop.http.post(f"/v1/transactions/{guest['id']}/claim", json={"member": {"card": "900"}})
     assert shop.post(returned(of="r2", total=100)).status_code == 201
+    _redeem(shop)
     shop.database.write(lambda session: make_program(session, TERMS, shop.clock(), "other"))
     shop.prove()
     return shop
+
+
+def _redeem(shop: Shop) -> None:
+    added(shop, points=2, supply=9)
+    added(shop, **FIVE_OFF | {"points": 3})
+    member = member_with(shop, 10, card="902")
+    ordered(shop, member)
+    ordered(shop, member, "five-off", immediate=True)
 
 
 def tamper(shop: Shop, statement: str) -> None:
