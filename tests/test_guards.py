@@ -95,7 +95,11 @@ ATTEMPTS = [
     check("point_account", "pending_not_negative", "UPDATE point_account SET pending = -1"),
     check("point_account", "held_not_negative", "UPDATE point_account SET held = -1"),
     check("lot", "held_within_remaining", "UPDATE lot SET held = remaining + 1"),
-    check("lot", "remaining_within_granted", "UPDATE lot SET remaining = -1, held = -1"),
+    Attempt(
+        "UPDATE lot SET remaining = -1",
+        ("ck_lot_remaining_within_granted", "ck_lot_held_within_remaining"),
+        ("CHECK",),
+    ),
     check("lot", "remaining_within_granted", "UPDATE lot SET remaining = granted + 1"),
     check("journal_posting", "amount_positive", posting(amount="0")),
     check("journal_posting", "amount_positive", posting(amount="-5")),
