@@ -26,7 +26,7 @@ from app.ids import new_id
 Kind = Literal["terminal", "partner", "staff"]
 
 SCOPES: dict[str, str] = {
-    "transactions:write": "post and claim purchases",
+    "transactions:write": "post purchases, returns and voids; claim purchases",
     "transactions:read": "read purchases",
     "members:lookup": "find a member by identifier and read the balance",
     "members:read": "read members, their balances, entries and lots",
