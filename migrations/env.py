@@ -11,6 +11,7 @@ from app.members import models as members_models
 from app.outbox import OutboxEvent
 from app.programs import models as programs_models
 from app.transactions import models as transactions_models
+from app.worker import models as worker_models
 
 LOADED = (
     accounting_models,
@@ -21,6 +22,7 @@ LOADED = (
     OutboxEvent,
     programs_models,
     transactions_models,
+    worker_models,
 )
 """Every table of the service is in `Base.metadata` once these are imported."""
 
