@@ -5,7 +5,7 @@ The folders form a tower; each imports only from below (`make check` holds it):
     main, cli, demo                    assemble
     worker                             the clock's door: jobs
     insight                            reads everything, writes nothing: the proof
-    transactions                       the business act: earn at the till
+    transactions | redemptions         the business acts: earn at the till, spend on a reward
     members                            who they are, how a till recognises them
     programs                           what a programme promises: earning, point value, expiry
     ledger                             points; the only place a balance changes

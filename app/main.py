@@ -18,6 +18,7 @@ from app.errors import Busy, InvalidRequest, NotFound, answers, every_problem
 from app.insight.routes import router as insight_router
 from app.members.routes import router as members_router
 from app.programs.routes import router as programs_router
+from app.redemptions.routes import router as redemptions_router
 from app.telemetry import Observe
 from app.transactions.routes import router as transactions_router
 from app.wallet.routes import router as wallet_router
@@ -111,6 +112,7 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
         wallet_router,
         tokens_router,
         transactions_router,
+        redemptions_router,
         members_router,
         programs_router,
         accounting_router,

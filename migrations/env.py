@@ -10,6 +10,7 @@ from app.ledger import models as ledger_models
 from app.members import models as members_models
 from app.outbox import OutboxEvent
 from app.programs import models as programs_models
+from app.redemptions import models as redemptions_models
 from app.transactions import models as transactions_models
 from app.worker import models as worker_models
 
@@ -21,6 +22,7 @@ LOADED = (
     members_models,
     OutboxEvent,
     programs_models,
+    redemptions_models,
     transactions_models,
     worker_models,
 )

@@ -27,6 +27,7 @@ from app.errors import MEDIA_TYPE, Problem, every_problem
 from app.main import create_app
 from app.money import show
 from app.programs import Terms, check_basket
+from app.redemptions.schemas import RedemptionIn
 from app.transactions.schemas import LineIn, PurchaseIn, TenderIn, basket_of
 from tests.conftest import settings_for
 
@@ -188,11 +189,12 @@ def test_every_purchase_field_is_documented() -> None:
 
 
 def test_examples_of_the_api_page_are_accepted() -> None:
-    problem, purchase, terms = examples(page("api"))
+    problem, purchase, terms, redemption = examples(page("api"))
     read = Terms.model_validate(terms)
     assert read.currency == "EUR"
     body = PurchaseIn.model_validate(purchase)
     assert check_basket(basket_of(body), read) == []
+    assert RedemptionIn.model_validate(redemption).immediate
     known = {kind.code: kind for kind in problems()}
     assert problem == known[problem["code"]]().body() | {key: problem[key] for key in ("errors", "request_id")}
 

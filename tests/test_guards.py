@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, MetaData, create_engine, inspect, text
+from sqlalchemy import Connection, Engine, MetaData, create_engine, inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from app import schema
@@ -189,16 +189,20 @@ def table_of(guard: str) -> str:
     )
 
 
+def check_guard(engine: Engine, wrong: Attempt) -> None:
+    """The attempt is refused by its guards, and accepted without them."""
+    with engine.connect() as connection:
+        with pytest.raises(DatabaseError) as refused:
+            attempt(connection, wrong.statement)
+        guards = getattr(wrong, engine.dialect.name)
+        if guards[0].startswith("ck_"):
+            assert any(guard in str(refused.value) for guard in guards), wrong.statement
+        disarm(connection, guards, wrong.statement)
+
+
 def test_each_guard_refuses_and_nothing_else_does(stocked: Shop) -> None:
-    engine = stocked.database.engine
     for wrong in ATTEMPTS:
-        with engine.connect() as connection:
-            with pytest.raises(DatabaseError) as refused:
-                attempt(connection, wrong.statement)
-            guards = getattr(wrong, engine.dialect.name)
-            if guards[0].startswith("ck_"):
-                assert any(guard in str(refused.value) for guard in guards), wrong.statement
-            disarm(connection, guards, wrong.statement)
+        check_guard(stocked.database.engine, wrong)
     stocked.prove()
 
 
@@ -303,6 +307,14 @@ OTHERS = {
     "hold_facts",
     "hold_kept",
     "hold_ended",
+    "reward_facts",
+    "reward_kept",
+    "redemption_facts",
+    "redemption_kept",
+    "redemption_ended",
+    "voucher_facts",
+    "voucher_kept",
+    "voucher_ended",
     "transaction_key_fixed",
     "transaction_key_kept",
 }
@@ -310,7 +322,19 @@ OTHERS = {
 TRIGGERS = {
     "postgresql": {
         *(f"{table}_append_only" for table in APPEND_ONLY),
-        *(f"{table}_no_truncate" for table in (*APPEND_ONLY, "lot", "hold", "program_terms", "transaction_key")),
+        *(
+            f"{table}_no_truncate"
+            for table in (
+                *APPEND_ONLY,
+                "lot",
+                "hold",
+                "reward",
+                "redemption",
+                "voucher",
+                "program_terms",
+                "transaction_key",
+            )
+        ),
         "program_terms_published",
         *OTHERS,
     },
@@ -318,7 +342,9 @@ TRIGGERS = {
         *(f"{table}_no_{verb}" for table in (*APPEND_ONLY, "program_terms") for verb in ("update", "delete")),
         *(
             f"{table}_no_replace_{number}"
-            for table, keys in (APPEND_ONLY | {"program_terms": 3, "lot": 1, "hold": 2}).items()
+            for table, keys in (
+                APPEND_ONLY | {"program_terms": 3, "lot": 1, "hold": 2, "reward": 1, "redemption": 1, "voucher": 3}
+            ).items()
             for number in range(keys)
         ),
         *OTHERS,

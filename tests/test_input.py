@@ -378,7 +378,7 @@ FIELDS: dict[str, tuple[str, list[Any]]] = {
         "/member",
         [{}, {"card": "1", "phone": "2"}, {"id": "900"}, {"id": "x" * 36}, {"card": "x" * 129}, "900"],
     ),
-    "type": ("/type", ["return", "PURCHASE", "", None, 1]),
+    "type": ("/type", ["refund", "PURCHASE", "", None, 1]),
     "total": ("/total", [LARGEST + 1, -LARGEST - 1, "1000", 1000.0, True, None]),
 }
 """Bad values by field of a purchase: a pointer, and what must not pass there."""
@@ -505,7 +505,7 @@ ADDRESSES: dict[str, tuple[str, int, str]] = {
     "external_id: 129": (f"/v1/transactions/store-1/{'a' * 129}", 422, "invalid_request"),
     "external_id: long": (f"/v1/transactions/store-1/{LONG}", 422, "invalid_request"),
     "external_id: slashes": ("/v1/transactions/store-1/a/../b", 404, "not_found"),
-    "kind: unknown": ("/v1/transactions/store-1/known?kind=return", 422, "invalid_request"),
+    "kind: unknown": ("/v1/transactions/store-1/known?kind=refund", 422, "invalid_request"),
     "kind: NUL": ("/v1/transactions/store-1/known?kind=%00", 422, "invalid_request"),
     "card: NUL": ("/v1/members/lookup?card=9%0000", 422, "invalid_request"),
     "card: newline": ("/v1/members/lookup?card=900%0A", 422, "invalid_request"),

@@ -11,11 +11,13 @@ from app.insight import CHECKS, prove
 from app.worker import run_jobs
 from tests.shop import TERMS, Shop, make_program, purchase, returned
 from tests.test_guards import TRIGGERS, table_of
+from tests.test_rewards import added, member_with, ordered
+from tests.test_vouchers import FIVE_OFF
 
 TAMPERING = {
     "accounts_are_sums_of_entries": "UPDATE point_account SET lifetime = lifetime + 1",
     "balance_is_sum_of_lots": "UPDATE lot SET remaining = remaining - 1",
-    "entries_are_numbered_without_gaps": "UPDATE point_entry SET number = number + 1 WHERE number = 3",
+    "entries_are_numbered_without_gaps": "UPDATE point_entry SET number = number + 100 WHERE number = 3",
     "entries_carry_the_running_balance": "UPDATE point_entry SET balance_after = balance_after + 1",
     "entries_move_lots": "UPDATE point_entry SET points = points + 1, available = available + 1",
     "next_due_is_known": "UPDATE point_account SET next_due_at = NULL",
@@ -34,22 +36,36 @@ TAMPERING = {
     "money_is_posted_whole": "UPDATE journal_posting SET debit = '1000' WHERE debit = '4000'",
     "transactions_hold_their_keys": "DELETE FROM transaction_key",
     "rows_belong_to_one_program": "UPDATE point_account SET program_id = (SELECT id FROM program WHERE code = 'other')",
+    "orders_hold_their_points": "UPDATE redemption SET points = points + 1 WHERE status = 'ordered'",
+    "redemptions_took_their_points": "UPDATE redemption SET points = points + 1 WHERE status = 'fulfilled'",
+    "fulfilments_are_posted": "UPDATE redemption SET cost = cost + 1 WHERE status = 'fulfilled'",
+    "vouchers_are_issued": "DELETE FROM voucher",
+    "supplies_count_their_orders": "UPDATE reward SET taken = taken + 1 WHERE supply IS NOT NULL",
 }
 """For each check a way to make it fail."""
 
 
 @pytest.fixture
 def busy(shop: Shop) -> Shop:
-    """Two purchases and a claim, some of it folded; and another programme."""
+    """Two purchases, a claim, a return, an order and a voucher, some of it folded; and another programme."""
     shop.post(purchase("r1", 1234))
     run_jobs(shop.database, shop.clock())
     shop.post(purchase("r2", 567))
     guest = shop.post(purchase("g1", member=None)).json()
     shop.http.post(f"/v1/transactions/{guest['id']}/claim", json={"member": {"card": "900"}})
     assert shop.post(returned(of="r2", total=100)).status_code == 201
+    _redeem(shop)
     shop.database.write(lambda session: make_program(session, TERMS, shop.clock(), "other"))
     shop.prove()
     return shop
+
+
+def _redeem(shop: Shop) -> None:
+    added(shop, points=2, supply=9)
+    added(shop, **FIVE_OFF | {"points": 3})
+    member = member_with(shop, 10, card="902")
+    ordered(shop, member)
+    ordered(shop, member, "five-off", immediate=True)
 
 
 def tamper(shop: Shop, statement: str) -> None:
@@ -86,7 +102,7 @@ def test_a_check_finds_what_was_tampered_with(busy: Shop, check: str) -> None:
 
 
 def test_the_proof_of_one_programme_is_silent_about_another(busy: Shop) -> None:
-    tamper(busy, TAMPERING["balance_is_sum_of_entries"])
+    tamper(busy, TAMPERING["accounts_are_sums_of_entries"])
     with busy.database.engine.connect() as connection:
         id_ = connection.execute(text("SELECT id FROM program WHERE code = 'other'")).scalar_one()
     other = UUID(str(id_))
@@ -97,9 +113,9 @@ def test_the_proof_of_one_programme_is_silent_about_another(busy: Shop) -> None:
 
 def test_many_differences_are_counted_and_the_first_are_shown(shop: Shop) -> None:
     shop.batch([purchase(f"r{number}", member={"card": str(number)}) for number in range(30)])
-    tamper(shop, TAMPERING["balance_is_sum_of_entries"])
+    tamper(shop, TAMPERING["accounts_are_sums_of_entries"])
     checks: list[dict[str, Any]] = shop.get("/v1/proof")["checks"]
     by_name = {check["name"]: check for check in checks}
-    assert by_name["balance_is_sum_of_entries"]["differences"] == 30
-    assert len(by_name["balance_is_sum_of_entries"]["shown"]) == 20
+    assert by_name["accounts_are_sums_of_entries"]["differences"] == 30
+    assert len(by_name["accounts_are_sums_of_entries"]["shown"]) == 20
     assert len(json.dumps(checks)) < 20_000

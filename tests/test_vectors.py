@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session
 
 from app import accounting, ledger, members, transactions
 from app.accounting import (
-    CohortChange,
     CohortKey,
     JournalPosting,
     Posting,
@@ -319,7 +318,7 @@ def sell(database: Database, terms: dict[str, Any], bodies: list[dict[str, Any]]
     recorded: list[Recorded] = []
     for start in range(0, len(purchases), 500):
         batch = purchases[start : start + 500]
-        outcomes = database.write(partial(transactions.record, program_id=program_id, purchases=batch, now=NOW))
+        outcomes = database.write(partial(transactions.record, program_id=program_id, items=batch, now=NOW))
         for outcome in outcomes:
             assert isinstance(outcome, Recorded), outcome
             recorded.append(outcome)
@@ -333,7 +332,7 @@ def books_of(database: Database, program_id: UUID, recorded: list[Recorded]) -> 
 
     def balance(session: Session) -> int:
         member = members.find(session, program_id, [CARD])[CARD]
-        return ledger.standings(session, [member], NOW)[member].available
+        return ledger.look(session, [member], NOW, UTC)[member].available
 
     net = compact({line.account.code: line.debits - line.credits for line in accounts})
     return Books(recorded, net, cohort, database.read(balance))
@@ -409,29 +408,15 @@ def test_kpmg_10a_with_its_share_handed_in(database: Database, profile: Profile)
     document_id, millionths = new_id(), expected_points(issued, rate)
     sale = Sale(program_id, document_id, "JPY", NOW, cohort.month, price, 0, share, cohort.id)
 
-    def act(session: Session) -> None:
+    def grant(session: Session) -> None:
         member = members.enrol(session, program_id, [CARD], NOW)
-        accrual = ledger.Accrual(
-            member, issued, document_id, cohort.id, "JPY", share, 0, millionths, NOW, NOW, expires_at=None
-        )
-        standing, granted = ledger.accrue(ledger.claim(session, [member], NOW)[member], accrual)
-        ledger.write(session, [standing], [granted])
+        act = ledger.Act(program_id, document_id, NOW, NOW, UTC)
+        accrual = ledger.Accrual(issued, act, cohort, share, 0, millionths, expires_at=None, available_from=NOW)
+        account = ledger.accrue(ledger.claim(session, [member], NOW, UTC)[member], accrual)
+        ledger.write(session, [account], NOW)
         accounting.post(session, sale_postings(sale, profile, accounting.chart(session, program_id)), NOW)
-        change = CohortChange(
-            cohort.id,
-            program_id,
-            "JPY",
-            "accrual",
-            cohort.month,
-            NOW,
-            cohort,
-            allocated=share,
-            issued=issued,
-            expected=millionths,
-        )
-        accounting.change_cohorts(session, [change], NOW)
 
-    database.write(act)
+    database.write(grant)
     books = books_of(database, program_id, [])
     balances = {code_of(name): minor(value, digits) for name, value in step["balances_after"].items()}
     assert books.available == issued

@@ -35,15 +35,22 @@ SCOPES: dict[str, str] = {
     "programs:read": "read programmes and their terms",
     "programs:write": "change programmes: draft and publish terms",
     "programs:create": "create programmes; for keys that belong to no programme",
+    "rewards:read": "read the catalogue of rewards",
+    "rewards:write": "change the catalogue of rewards; cancel vouchers",
+    "redemptions:read": "read redemptions, vouchers, and which rewards a member can have",
+    "redemptions:write": "redeem, fulfil and cancel; burn vouchers",
     "accounting:read": "read the journal, balances, cohorts and the proof",
     "accounting:write": "recognise revenue now",
 }
 
+_REWARDS = frozenset({"rewards:read", "redemptions:read", "redemptions:write"})
+
 KINDS: dict[Kind, frozenset[str]] = {
-    "terminal": frozenset({"transactions:write", "transactions:read", "members:lookup"}),
+    "terminal": frozenset({"transactions:write", "transactions:read", "members:lookup"}) | _REWARDS,
     "partner": frozenset(
         {"transactions:read", "members:lookup", "members:read", "members:write", "tokens:write", "programs:read"}
-    ),
+    )
+    | _REWARDS,
     "staff": frozenset(SCOPES) - {"programs:create"},
 }
 """The scopes a key of each kind gets unless told otherwise."""

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     Select,
     String,
+    Subquery,
     and_,
     case,
     cast,
@@ -31,6 +32,7 @@ from app.ledger.models import Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAcc
 from app.ledger.rules import BALANCES
 from app.members.models import Member, MemberIdentifier
 from app.programs.models import Program, ProgramTerms
+from app.redemptions.models import Redemption, RewardRow, VoucherRow
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
 
 Check = Callable[[UUID | None], Select[*tuple[Any, ...]]]
@@ -501,6 +503,76 @@ def rows_belong_to_one_program(program_id: UUID | None) -> Select[*tuple[Any, ..
     )
 
 
+# --- rewards --------------------------------------------------------------------------------------------------------
+
+
+def _of_redemption(
+    amount: ColumnElement[int], while_: str, found: Subquery, program_id: UUID | None
+) -> Select[*tuple[Any, ...]]:
+    """Redemptions in the status `while_` come to `amount` in `found` (document, figure), others to nothing."""
+    expected = case((Redemption.status == while_, amount), else_=0)
+    return (
+        _differing(Redemption.id, expected, _zero(found.c.figure))
+        .outerjoin(found, found.c.document_id == Redemption.id)
+        .where(_within(Redemption.program_id, program_id))
+    )
+
+
+def orders_hold_their_points(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """An open order reserves its points; one that has ended reserves none."""
+    held = select(Hold.id.label("document_id"), Hold.points.label("figure")).where(Hold.status == "open").subquery()
+    return _of_redemption(Redemption.points.expression, "ordered", held, program_id)
+
+
+def redemptions_took_their_points(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What was handed over used up its points in lots; an order and a cancelled one used none."""
+    taken = (
+        select(PointEntry.document_id, func.sum(LotUse.points).label("figure"))
+        .join(LotUse, and_(LotUse.member_id == PointEntry.member_id, LotUse.entry_id == PointEntry.id))
+        .where(PointEntry.kind.in_(("redemption", "capture")))
+        .group_by(PointEntry.document_id)
+        .subquery()
+    )
+    return _of_redemption(Redemption.points.expression, "fulfilled", taken, program_id)
+
+
+def fulfilments_are_posted(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """The cost of a reward is in the journal once it was handed over, and not before."""
+    posted = (
+        select(JournalPosting.document_id, func.sum(JournalPosting.amount).label("figure"))
+        .where(JournalPosting.cause == "fulfilment")
+        .group_by(JournalPosting.document_id)
+        .subquery()
+    )
+    return _of_redemption(Redemption.cost.expression, "fulfilled", posted, program_id)
+
+
+def vouchers_are_issued(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """A redemption that was handed over has a voucher for each piece, if vouchers are what it is for."""
+    issued = (
+        select(VoucherRow.redemption_id.label("document_id"), func.count().label("figure"))
+        .group_by(VoucherRow.redemption_id)
+        .subquery()
+    )
+    pieces = case((Redemption.voucher_value.is_(None), 0), else_=Redemption.quantity)
+    return _of_redemption(pieces, "fulfilled", issued, program_id)
+
+
+def supplies_count_their_orders(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What was taken from a reward's supply is what was ordered from it and not cancelled."""
+    ordered = (
+        select(Redemption.reward_id, func.sum(Redemption.quantity).label("pieces"))
+        .where(Redemption.counted, Redemption.status != "cancelled")
+        .group_by(Redemption.reward_id)
+        .subquery()
+    )
+    return (
+        _differing(RewardRow.id, _zero(ordered.c.pieces), RewardRow.taken)
+        .outerjoin(ordered, ordered.c.reward_id == RewardRow.id)
+        .where(_within(RewardRow.program_id, program_id))
+    )
+
+
 CHECKS: tuple[Check, ...] = (
     accounts_are_sums_of_entries,
     balance_is_sum_of_lots,
@@ -523,5 +595,10 @@ CHECKS: tuple[Check, ...] = (
     clearing_is_points_tendered,
     transactions_hold_their_keys,
     rows_belong_to_one_program,
+    orders_hold_their_points,
+    redemptions_took_their_points,
+    fulfilments_are_posted,
+    vouchers_are_issued,
+    supplies_count_their_orders,
 )
 """All checks, in the order they are answered."""

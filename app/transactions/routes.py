@@ -242,7 +242,7 @@ def list_waiting(
     cursor: Cursor = None,
 ) -> WaitingPage:
     """They are applied with their purchase; one that waits for days wants somebody's attention."""
-    after = None if cursor is None else decode(cursor, str, str)
+    after = None if cursor is None else decode(cursor, _printable, _printable)
     rows = database.read(lambda session: waiting.listed(session, caller.program, caller.stores, after, limit + 1))
     found = page(rows, limit, lambda row: [row.source, row.external_id])
     link_next(request, response, found.next)
@@ -336,6 +336,13 @@ def claim(
         return Reply(200 if dry_run or claimed.duplicate else 201, answer.model_dump_json().encode())
 
     return database.read(act).response() if dry_run else _repeatable(database, attempt, now, act)
+
+
+def _printable(text: str) -> str:
+    """A part of a natural key, as a cursor carries it."""
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError(text)
+    return text
 
 
 # --- answers --------------------------------------------------------------------------------------------------------

@@ -161,9 +161,9 @@ def listed(
 ) -> Sequence[WaitingReturn]:
     """The returns that wait, of some stores or all, by source and external id from the one after `after`."""
     key = tuple_(WaitingReturn.source, WaitingReturn.external_id)
-    rows = select(WaitingReturn).where(WaitingReturn.program_id == program_id).order_by(key)
+    rows = select(WaitingReturn).where(WaitingReturn.program_id == program_id)
     if stores is not None:
         rows = rows.where(WaitingReturn.store.in_(sorted(stores)))
     if after is not None:
         rows = rows.where(key > tuple_(*after))
-    return session.scalars(rows.limit(limit)).all()
+    return session.scalars(rows.order_by(WaitingReturn.source, WaitingReturn.external_id).limit(limit)).all()

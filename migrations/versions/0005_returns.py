@@ -6,7 +6,7 @@ from alembic import op
 from app.reshape import DOCUMENT, INSTANT, execute, on_postgresql, rebuild
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,205 @@
+"""The catalogue: add, change and retire rewards; which of them a member can have."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import case, func, select, update
+from sqlalchemy.orm import Session
+
+from app import db, ledger, members, programs
+from app.errors import InvalidRequest, NotFound, PreconditionFailed, Problem, finding
+from app.ids import new_id
+from app.members import GATES
+from app.programs import NoTerms, Terms
+from app.redemptions.models import Redemption, RewardRow
+from app.redemptions.rules import Facts, Had, Judgement, Reward, RewardRetired, eligible, months_of
+from app.redemptions.schemas import Offer, RewardChange, RewardIn, RewardRef
+
+
+class RewardExists(Problem):
+    """Another reward of the programme has, or had, this code. Choose a different one."""
+
+    status, code, title, final = 409, "reward_exists", "The reward's code is taken", True
+
+
+class SupplyTooSmall(Problem):
+    """More pieces have been ordered than the new `supply`; `taken` says how many."""
+
+    status, code, title, final = 409, "supply_too_small", "More pieces have been ordered", True
+
+
+class UnknownReward(Problem):
+    """The programme has no reward with this code or id."""
+
+    status, code, title, final = 422, "unknown_reward", "There is no such reward", True
+
+
+def add(session: Session, program_id: UUID, body: RewardIn, now: datetime) -> RewardRow:
+    """A new reward. RewardExists if its code is taken; InvalidRequest for another currency than the terms'."""
+    _check_currency(body, terms_at(session, program_id, now))
+    row = {
+        "id": new_id(),
+        "program_id": program_id,
+        "code": body.code,
+        "offer": _offer_in(body),
+        "currency": body.currency,
+        "supply": body.supply,
+        "taken": 0,
+        "revision": 1,
+        "created_at": now,
+        "retired_at": None,
+    }
+    if not db.claim_rows(session, RewardRow, [row], ["id"]):
+        raise RewardExists
+    return RewardRow(**row)
+
+
+def change(
+    session: Session, program_id: UUID, reward_id: UUID, revision: int, body: RewardChange, now: datetime
+) -> RewardRow:
+    """Replaces a reward that is still at `revision`, else PreconditionFailed. Orders keep what they were promised.
+
+    RewardRetired; SupplyTooSmall below what was ordered; InvalidRequest for another currency than the terms'.
+    """
+    row = _lock(session, program_id, reward_id)
+    if row.revision != revision:
+        raise PreconditionFailed
+    if row.retired_at is not None:
+        raise RewardRetired
+    _check_currency(body, terms_at(session, program_id, now))
+    if body.supply is not None and body.supply < row.taken:
+        raise SupplyTooSmall(extra={"taken": row.taken})
+    row.offer, row.currency, row.supply = _offer_in(body), body.currency, body.supply
+    row.revision += 1
+    session.flush()
+    return row
+
+
+def retire(session: Session, program_id: UUID, reward_id: UUID, now: datetime) -> RewardRow:
+    """Ends a reward for good; open orders stay. Retiring it again changes nothing."""
+    row = _lock(session, program_id, reward_id)
+    if row.retired_at is None:
+        row.retired_at, row.revision = now, row.revision + 1
+        session.flush()
+    return row
+
+
+def find(session: Session, program_id: UUID, reward_id: UUID) -> RewardRow:
+    """One reward. NotFound if the programme has none such."""
+    found = session.get(RewardRow, reward_id)
+    if found is None or found.program_id != program_id:
+        raise NotFound
+    return found
+
+
+def named(session: Session, program_id: UUID, reward: RewardRef) -> RewardRow:
+    """The reward a reference names. UnknownReward if the programme has none such."""
+    this = RewardRow.code == reward.code if reward.id is None else RewardRow.id == reward.id
+    found = session.scalars(select(RewardRow).where(RewardRow.program_id == program_id, this)).one_or_none()
+    if found is None:
+        raise UnknownReward(findings=[finding(("reward",), "unknown", "the programme has no such reward")])
+    return found
+
+
+def rewards(
+    session: Session, program_id: UUID, after: UUID | None, limit: int, *, retired: bool = False
+) -> Sequence[RewardRow]:
+    """Rewards in the order they were added, from the one after `after`; those in force, or the `retired` ones."""
+    kind = RewardRow.retired_at.is_not(None) if retired else RewardRow.retired_at.is_(None)
+    rows = select(RewardRow).where(RewardRow.program_id == program_id, kind)
+    if after is not None:
+        rows = rows.where(RewardRow.id > after)
+    return session.scalars(rows.order_by(RewardRow.id).limit(limit)).all()
+
+
+def reward_of(row: RewardRow) -> Reward:
+    """A stored reward as the rules want it."""
+    left = None if row.supply is None else row.supply - row.taken
+    offer = Offer.model_validate(row.offer)
+    return Reward(row.id, row.code, row.currency, offer, left, row.retired_at is not None)
+
+
+def terms_at(session: Session, program_id: UUID, now: datetime) -> Terms:
+    """The programme's terms in force. NoTerms before the first are published."""
+    version = programs.timeline(session, program_id).at(now)
+    if version is None:
+        raise NoTerms
+    return version.terms
+
+
+def _offer_in(body: RewardChange) -> dict[str, object]:
+    return body.model_dump(mode="json", include=set(Offer.model_fields))
+
+
+def _check_currency(body: RewardChange, terms: Terms) -> None:
+    if body.currency != terms.currency:
+        detail = f"the programme's terms are in {terms.currency}"
+        raise InvalidRequest(findings=[finding(("currency",), "not_the_programmes", detail)])
+
+
+def _lock(session: Session, program_id: UUID, reward_id: UUID) -> RewardRow:
+    locked = select(RewardRow).where(RewardRow.id == reward_id).with_for_update(key_share=True)
+    row = session.scalars(locked.execution_options(populate_existing=True)).one_or_none()
+    if row is None or row.program_id != program_id:
+        raise NotFound
+    return row
+
+
+# --- supply ---------------------------------------------------------------------------------------------------------
+
+
+def take(session: Session, reward_id: UUID, quantity: int) -> bool:
+    """Takes pieces from a limited supply; False if too few are left.
+
+    One conditional statement, the last before the commit: orders of one reward wait for each other that long only.
+    """
+    enough = RewardRow.supply.is_(None) | (RewardRow.taken + quantity <= RewardRow.supply)
+    changed = update(RewardRow).where(RewardRow.id == reward_id, enough).values(taken=RewardRow.taken + quantity)
+    return bool(getattr(session.execute(changed), "rowcount", 0))
+
+
+def left(session: Session, reward_id: UUID) -> int:
+    """How many pieces of a limited supply are left now."""
+    remaining = select(RewardRow.supply - RewardRow.taken).where(RewardRow.id == reward_id)
+    return session.execute(remaining).scalar_one() or 0
+
+
+def give_back(session: Session, reward_id: UUID, quantity: int) -> None:
+    """Returns the pieces of a cancelled order to the supply."""
+    session.execute(update(RewardRow).where(RewardRow.id == reward_id).values(taken=RewardRow.taken - quantity))
+
+
+# --- members --------------------------------------------------------------------------------------------------------
+
+
+def had(session: Session, member_id: UUID, reward_ids: Iterable[UUID], month_began: datetime) -> dict[UUID, Had]:
+    """The pieces of each reward that a member has ordered and not cancelled, ever and since the month began."""
+    this_month = func.sum(case((Redemption.ordered_at >= month_began, Redemption.quantity), else_=0))
+    rows = session.execute(
+        select(Redemption.reward_id, func.sum(Redemption.quantity), this_month)
+        .where(
+            Redemption.member_id == member_id,
+            Redemption.status != "cancelled",
+            db.any_of(session, Redemption.reward_id.expression, sorted(set(reward_ids))),
+        )
+        .group_by(Redemption.reward_id)
+    )
+    return {reward_id: Had(int(in_all), int(month)) for reward_id, in_all, month in rows}
+
+
+def options(
+    session: Session, program_id: UUID, member_id: UUID, now: datetime, after: UUID | None, limit: int
+) -> list[Judgement]:
+    """The rewards in force from the one after `after`, at most `limit`: which the member can have, and why not others.
+
+    NotFound if the programme has no such member.
+    """
+    if not members.find(session, program_id, [members.Identifier("id", str(member_id))]):
+        raise NotFound
+    found = [reward_of(row) for row in rewards(session, program_id, after, limit)]
+    zone = terms_at(session, program_id, now).zone
+    available = ledger.look(session, [member_id], now, zone)[member_id].available
+    may_spend = GATES[members.statuses(session, [member_id])[member_id]].spend
+    pieces = had(session, member_id, [reward.id for reward in found], months_of(now, zone)[0])
+    return eligible(found, Facts(may_spend, available, pieces), now, zone)

@@ -1,0 +1,285 @@
+"""Redeem points for rewards: load, decide, write. And fulfil or cancel what was ordered.
+
+The account is claimed first: whatever a decision rests on is read after it, and who ends an order at the same moment
+waits here. An order reserves its points by a hold with its id that no clock ends; to fulfil it is to capture that hold.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import accounting, db, ledger, members, outbox, programs
+from app.errors import NotFound, finding
+from app.ids import new_id
+from app.ledger import Account, Act, Payment
+from app.members import GATES, MemberRef, UnknownMember
+from app.programs import InactivityExpiry, Terms
+from app.redemptions import catalogue, vouchers
+from app.redemptions.models import Redemption, RewardRow, VoucherRow
+from app.redemptions.rules import ENDED, Facts, Judgement, judge, months_of, out_of_stock
+from app.redemptions.schemas import RedemptionIn
+
+Posted = Sequence[accounting.Posting] | Sequence[accounting.JournalPosting]
+
+
+@dataclass(frozen=True, slots=True)
+class Redeemed:
+    """A redemption as the database has it, or would have it after a dry run, and the member's account after it.
+
+    `paid_by`: the lots that paid, or that are reserved while it is ordered.
+    """
+
+    redemption: Redemption
+    reward: RewardRow
+    paid_by: Sequence[Payment]
+    vouchers: Sequence[VoucherRow]
+    postings: Posted
+    account: Account
+
+
+@dataclass(frozen=True, slots=True)
+class _Handover:
+    """What handing over a reward means: rows of vouchers, and its cost."""
+
+    vouchers: list[dict[str, Any]]
+    postings: list[accounting.Posting]
+
+
+_NOTHING = _Handover([], [])
+
+
+def redeem(
+    session: Session, program_id: UUID, wanted: RedemptionIn, now: datetime, pepper: bytes, *, dry_run: bool = False
+) -> Redeemed:
+    """Orders a reward for a member, and hands it over if that is `immediate`.
+
+    UnknownMember, UnknownReward, or what `judge` refuses. A `dry_run` locks and writes nothing.
+    """
+    terms = catalogue.terms_at(session, program_id, now)
+    member_id = _member(session, program_id, wanted.member, terms)
+    account = _account(session, member_id, now, terms, dry_run)
+    reward = catalogue.named(session, program_id, wanted.reward)
+    judgement = _judge(session, account, reward, wanted.quantity, now, terms)
+    judgement.check()
+    redemption = _redemption(account, judgement, now, immediate=wanted.immediate)
+    act = _act(redemption, now, terms, lapses_at=_lapses_at(now, terms))
+    handover = _NOTHING
+    if wanted.immediate:
+        account = ledger.spend(account, redemption.points, act, as_agent=redemption.supplier == "agent")
+        handover = _hand_over(session, redemption, act, pepper)
+    else:
+        account = ledger.hold(account, redemption.id, redemption.points, None, act)
+    if not dry_run:
+        row = {column.name: getattr(redemption, column.name) for column in Redemption.__table__.columns}
+        db.insert_rows(session, Redemption, [row])
+        happened = ["ordered", "fulfilled"] if wanted.immediate else ["ordered"]
+        _write(session, redemption, account, handover, happened, now)
+        if redemption.counted and not catalogue.take(session, reward.id, redemption.quantity):
+            raise out_of_stock(catalogue.left(session, reward.id))
+    return _redeemed(redemption, reward, handover, account)
+
+
+def fulfil(
+    session: Session, program_id: UUID, redemption_id: UUID, now: datetime, pepper: bytes, *, dry_run: bool = False
+) -> Redeemed:
+    """Hands over what was ordered: the points are spent now, the cost is posted, vouchers are issued.
+
+    NotFound, RedemptionFulfilled, RedemptionCancelled.
+    """
+    redemption, account, terms = _open(session, program_id, redemption_id, now, dry_run)
+    act = _act(redemption, now, terms)
+    account = ledger.capture(account, redemption.id, redemption.points, act, as_agent=redemption.supplier == "agent")
+    redemption.status, redemption.ended_at = "fulfilled", now
+    handover = _hand_over(session, redemption, act, pepper)
+    if not dry_run:
+        session.flush()
+        _write(session, redemption, account, handover, ["fulfilled"], now)
+    return _redeemed(redemption, catalogue.find(session, program_id, redemption.reward_id), handover, account)
+
+
+def cancel(
+    session: Session, program_id: UUID, redemption_id: UUID, now: datetime, *, dry_run: bool = False
+) -> Redeemed:
+    """Calls an order off: its points are free again, its pieces go back, and it counts towards no limit.
+
+    Points whose time has passed meanwhile expire now. NotFound, RedemptionFulfilled, RedemptionCancelled.
+    """
+    redemption, account, terms = _open(session, program_id, redemption_id, now, dry_run)
+    account = ledger.release(account, redemption.id, _act(redemption, now, terms))
+    redemption.status, redemption.ended_at = "cancelled", now
+    if not dry_run:
+        session.flush()
+        _write(session, redemption, account, _NOTHING, ["cancelled"], now)
+        if redemption.counted:
+            catalogue.give_back(session, redemption.reward_id, redemption.quantity)
+    return _redeemed(redemption, catalogue.find(session, program_id, redemption.reward_id), _NOTHING, account)
+
+
+# --- load -----------------------------------------------------------------------------------------------------------
+
+
+def _member(session: Session, program_id: UUID, reference: MemberRef, terms: Terms) -> UUID:
+    identifier = members.identifier_in(reference, terms.enrolment.phone_region)
+    member_id = members.find(session, program_id, [identifier]).get(identifier)
+    if member_id is None:
+        raise UnknownMember(findings=[finding(("member",), "unknown", "nobody has it")])
+    return member_id
+
+
+def _account(session: Session, member_id: UUID, now: datetime, terms: Terms, dry_run: bool) -> Account:
+    get = ledger.look if dry_run else ledger.claim
+    return get(session, [member_id], now, terms.zone, lots=[member_id])[member_id]
+
+
+def _judge(
+    session: Session, account: Account, reward: RewardRow, quantity: int, now: datetime, terms: Terms
+) -> Judgement:
+    status = members.statuses(session, [account.member_id])[account.member_id]
+    pieces = catalogue.had(session, account.member_id, [reward.id], months_of(now, terms.zone)[0])
+    facts = Facts(GATES[status].spend, account.available, pieces)
+    return judge(catalogue.reward_of(reward), facts, quantity, now, terms.zone)
+
+
+def _open(
+    session: Session, program_id: UUID, redemption_id: UUID, now: datetime, dry_run: bool
+) -> tuple[Redemption, Account, Terms]:
+    """An order that has not ended, locked after its member's account. RedemptionFulfilled or RedemptionCancelled."""
+    member_id = find(session, program_id, redemption_id).member_id
+    terms = catalogue.terms_at(session, program_id, now)
+    account = _account(session, member_id, now, terms, dry_run)
+    rows = select(Redemption).where(Redemption.id == redemption_id).execution_options(populate_existing=True)
+    redemption = session.scalars(rows if dry_run else rows.with_for_update(key_share=True)).one()
+    if redemption.status in ENDED:
+        raise ENDED[redemption.status]
+    return redemption, account, terms
+
+
+# --- decide ---------------------------------------------------------------------------------------------------------
+
+
+def _redemption(account: Account, judgement: Judgement, now: datetime, *, immediate: bool) -> Redemption:
+    """The order, with what is agreed by it."""
+    reward, offer = judgement.reward, judgement.reward.offer
+    voucher = offer.item if offer.item.kind == "voucher" else None
+    return Redemption(
+        id=new_id(),
+        program_id=account.program_id,
+        member_id=account.member_id,
+        reward_id=reward.id,
+        quantity=judgement.quantity,
+        points=judgement.points,
+        counted=reward.left is not None,
+        supplier=offer.supplier.type,
+        cost=offer.supplier.each * judgement.quantity,
+        currency=reward.currency,
+        voucher_value=voucher and voucher.value,
+        voucher_days=voucher and voucher.valid_days,
+        status="fulfilled" if immediate else "ordered",
+        ordered_at=now,
+        ended_at=now if immediate else None,
+    )
+
+
+def _act(redemption: Redemption, now: datetime, terms: Terms, lapses_at: datetime | None = None) -> Act:
+    return Act(redemption.program_id, redemption.id, now, now, terms.zone, lapses_at)
+
+
+def _lapses_at(now: datetime, terms: Terms) -> datetime | None:
+    """Until when redeeming keeps the member's points from lapsing, if the terms count it as activity."""
+    counts = isinstance(terms.expiry, InactivityExpiry) and "redemption" in terms.expiry.activities
+    return programs.lapses_at(now, terms) if counts else None
+
+
+def _hand_over(session: Session, redemption: Redemption, act: Act, pepper: bytes) -> _Handover:
+    event = accounting.Event(act.program_id, act.document_id, redemption.currency, act.occurred_at, act.period)
+    chart = accounting.chart(session, act.program_id)
+    postings = accounting.fulfilment_postings(event, redemption.cost, redemption.supplier, chart)  # type: ignore[arg-type]  # a CHECK holds it
+    return _Handover(vouchers.made_for(redemption, act.zone, pepper, act.occurred_at), postings)
+
+
+def _redeemed(redemption: Redemption, reward: RewardRow, handover: _Handover, account: Account) -> Redeemed:
+    issued = [VoucherRow(**row) for row in handover.vouchers]
+    return Redeemed(redemption, reward, _paid_by(redemption, account), issued, handover.postings, account)
+
+
+def _paid_by(redemption: Redemption, account: Account) -> list[Payment]:
+    if redemption.status == "cancelled":
+        return []
+    if redemption.status == "ordered":
+        return [Payment(lot_id, points) for lot_id, points in account.holds[redemption.id].parts]
+    uses = [use for _, act, use in account.rows.uses if act.document_id == redemption.id]
+    return [Payment(use.lot.id, use.points) for use in uses]
+
+
+# --- write ----------------------------------------------------------------------------------------------------------
+
+
+def _write(
+    session: Session,
+    redemption: Redemption,
+    account: Account,
+    handover: _Handover,
+    happened: Sequence[str],
+    now: datetime,
+) -> None:
+    ledger.write(session, [account], now)
+    accounting.post(session, handover.postings, now)
+    figures = {
+        "redemption_id": str(redemption.id),
+        "reward_id": str(redemption.reward_id),
+        "quantity": redemption.quantity,
+        "points": redemption.points,
+    }
+    topics = [f"redemption.{what}" for what in happened]
+    outbox.put(
+        session, [outbox.Event(redemption.program_id, topic, redemption.member_id, figures) for topic in topics], now
+    )
+    vouchers.issue(session, redemption, handover.vouchers, now)
+
+
+# --- read -----------------------------------------------------------------------------------------------------------
+
+
+def find(session: Session, program_id: UUID, redemption_id: UUID) -> Redemption:
+    """One redemption. NotFound if the programme has none such."""
+    found = session.get(Redemption, redemption_id)
+    if found is None or found.program_id != program_id:
+        raise NotFound
+    return found
+
+
+def read(session: Session, program_id: UUID, redemption_id: UUID, now: datetime) -> Redeemed:
+    """One redemption, with what paid for it, its vouchers and its postings. NotFound if there is none."""
+    redemption = find(session, program_id, redemption_id)
+    terms = catalogue.terms_at(session, program_id, now)
+    account = _account(session, redemption.member_id, now, terms, dry_run=True)
+    paid_by = _paid_by(redemption, account)
+    if redemption.status == "fulfilled":
+        paid_by = ledger.payments(session, redemption.id)
+    return Redeemed(
+        redemption,
+        catalogue.find(session, program_id, redemption.reward_id),
+        paid_by,
+        vouchers.of_redemption(session, redemption.id),
+        accounting.postings_of(session, [redemption.id]),
+        account,
+    )
+
+
+def redemptions(
+    session: Session, program_id: UUID, member_id: UUID | None, status: str | None, after: UUID | None, limit: int
+) -> Sequence[Redemption]:
+    """Redemptions in the order they were made, from the one after `after`; of one member or in one status, if given."""
+    rows = select(Redemption).where(Redemption.program_id == program_id)
+    if member_id is not None:
+        rows = rows.where(Redemption.member_id == member_id)
+    if status is not None:
+        rows = rows.where(Redemption.status == status)
+    if after is not None:
+        rows = rows.where(Redemption.id > after)
+    return session.scalars(rows.order_by(Redemption.id).limit(limit)).all()
