@@ -57,14 +57,22 @@ def settle_due(session: Session, member_ids: Sequence[UUID], until: datetime, no
 
 
 def _staying(program_id: UUID, granted: Sequence[Span]) -> ColumnElement[bool]:
-    """Free points of a programme that never expire, granted in one of the spans; extended ones are left as they are."""
+    """Free points of a programme that never expire, granted in one of the spans; extended ones are left as they are.
+
+    A till's clock may be ahead: what was recorded before a span ended belongs to it, whatever the till says.
+    """
     return and_(
         PointAccount.program_id == program_id,
         Lot.expires_at.is_(None),
         Lot.lapses.is_(False),
         Lot.remaining > Lot.held,
         PointEntry.kind != "extension",
-        or_(*(and_(Lot.occurred_at >= since, Lot.occurred_at < until) for since, until in granted)),
+        or_(
+            *(
+                and_(Lot.occurred_at >= since, or_(Lot.occurred_at < until, Lot.recorded_at <= until))
+                for since, until in granted
+            )
+        ),
     )
 
 
@@ -84,13 +92,13 @@ def staying_members(
 
 
 def staying_lots(
-    session: Session, program_id: UUID, granted: Sequence[Span], member_ids: Sequence[UUID]
+    session: Session, program_id: UUID, granted: Span, member_ids: Sequence[UUID]
 ) -> Mapping[UUID, list[UUID]]:
     """The lots in which these members have such points. Read it after claiming the accounts."""
     mine = db.any_of(session, Lot.member_id.expression, member_ids)
     rows = select(Lot.member_id, Lot.id).join(PointEntry, _ENTRY).join(PointAccount, _ACCOUNT)
     found: dict[UUID, list[UUID]] = {member_id: [] for member_id in member_ids}
-    for member_id, lot_id in session.execute(rows.where(mine, _staying(program_id, granted)).order_by(Lot.id)):
+    for member_id, lot_id in session.execute(rows.where(mine, _staying(program_id, [granted])).order_by(Lot.id)):
         found[member_id].append(lot_id)
     return found
 

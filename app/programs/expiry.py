@@ -37,27 +37,25 @@ def adopt_expiry(
 
     Points that are held keep none until their hold ends. It is written down as of the instant the terms took effect.
     """
-    zone, found = terms.zone_at(now), adoptions(terms, as_of)
+    zone, count = terms.zone_at(now), 0
     accounts = ledger.claim(session, member_ids, now, zone, member_ids)
-    spans = [(adoption.since, adoption.until) for adoption in found]
-    lots = ledger.staying_lots(session, program_id, spans, member_ids)
-    for adoption in found:
+    for adoption in adoptions(terms, as_of):
         at, by = adoption.version.effective_from, adoption.version.terms
+        lots = ledger.staying_lots(session, program_id, (adoption.since, adoption.until), member_ids)
         for member_id, account in accounts.items():
-            if chosen := _adopted(account, lots[member_id], adoption):
+            chosen = _adopted(account, lots[member_id], adoption)
+            if chosen:
                 act = Act(program_id, new_id(), at, now, zone, lapses_at(at, by))
                 accounts[member_id] = ledger.settle(ledger.adopt(account, chosen, act), now, zone)
+                count += len(chosen)
     ledger.write(session, accounts.values(), now)
-    return sum(map(len, lots.values()))
+    return count
 
 
 def _adopted(account: Account, lot_ids: Sequence[UUID], adoption: Adoption) -> dict[UUID, datetime | None]:
+    """The expiry each of these lots gets, unless the adoption before took it already."""
     lots = [account.lots[lot_id] for lot_id in lot_ids]
-    return {
-        lot.id: adoption.expires_at(lot.available_from)
-        for lot in lots
-        if adoption.since <= lot.occurred_at < adoption.until
-    }
+    return {lot.id: adoption.expires_at(lot.available_from) for lot in lots if lot.free}
 
 
 # --- warnings -------------------------------------------------------------------------------------------------------
