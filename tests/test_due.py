@@ -11,7 +11,7 @@ from app.ids import new_id
 from app.ledger import Account, OpenLot, settle
 from app.worker import JOBS, run
 from tests.points import balance, earn, entries, events, ladder, look, publish, reserve, use
-from tests.shop import TERMS, Shop, purchase
+from tests.shop import TERMS, Shop, purchase, returned
 
 PAYING = TERMS | {"points_tender": {"value": {"amount": 1, "points": 1}}}
 END = datetime(2027, 12, 1, 5, tzinfo=UTC)
@@ -196,9 +196,7 @@ def test_debt_is_paid_by_what_becomes_free(shop: Shop) -> None:
     hold = reserve(shop, member, 80, end)
     use(shop, member, 20)
     shop.clock.forward(minutes=1)
-    back = {"type": "return", "source": "store-1", "external_id": "b1", "store": "1"}
-    back |= {"occurred_at": shop.clock().isoformat(), "original": {"source": "store-1", "external_id": "r1"}}
-    assert shop.post(back).status_code == 201
+    assert shop.post(returned(occurred_at=shop.clock().isoformat())).status_code == 201
     assert balance(shop, member) == {"available": 0, "held": 80, "pending": 0, "debt": 100}
     shop.clock.now = end
     before = balance(shop, member)

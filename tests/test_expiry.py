@@ -1,4 +1,4 @@
-"""Expiry, and what others have got wrong with it. Each test is named after a failure that somebody's members have met."""
+"""Expiry, and what others have got wrong with it. Each test is named after a failure that members have met."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -74,7 +74,7 @@ def test_every_lot_expires_by_its_own_date(shop: Shop) -> None:
 
 
 def test_reads_say_how_many_points_expire_and_when(shop: Shop) -> None:
-    """Not only the next date. What is reserved is in the ladder, which sums to the balance, but not in what goes next."""
+    """Not only the next date. What is held is in the ladder, which sums to the balance, but not in what goes next."""
     set_terms(shop, MONTHLY)
     member = earn(shop, "r1", 100)
     earn(shop, "r2", 20)
@@ -133,7 +133,7 @@ def test_running_twice_expires_once(shop: Shop) -> None:
     ],
 )
 def test_not_a_day_early_nor_late(shop: Shop, zone: str, earned: str, gone: str) -> None:
-    """A month, to the end of the programme's day: whatever the server's zone, the clocks and the length of the month."""
+    """A month, to the end of the programme's day: whatever the server's zone, the clocks, the month's length."""
     _until(shop, zone, earned, gone, months=1)
 
 
