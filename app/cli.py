@@ -1,4 +1,4 @@
-"""The command line: `loyalty serve | worker | migrate | run | demo | keys | proof | openapi`."""
+"""The command line: `loyalty serve | worker | jobs | migrate | run | demo | keys | proof | openapi`."""
 
 import os
 import secrets
@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from app import clients, demo, insight, programs, schema, telemetry, worker
+from app.clock import system_clock
 from app.config import Settings
 from app.db import Database
 from app.errors import Problem
@@ -26,6 +27,8 @@ from app.main import create_app
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
 cli.add_typer(keys, name="keys")
+jobs = typer.Typer(no_args_is_help=True, help="What the worker runs, one at a time.")
+cli.add_typer(jobs, name="jobs")
 
 VAR = Path("var")
 OPERATOR_SCOPES = {"programs:create", "programs:read", "programs:write"}
@@ -79,7 +82,7 @@ def run_worker() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    worker.work(Database(settings), lambda: datetime.now(UTC), stop)
+    worker.work(Database(settings), system_clock, stop)
 
 
 @cli.command()
@@ -178,6 +181,57 @@ def describe(description: dict[str, Any]) -> str:
     """An OpenAPI description as `openapi.yaml` holds it."""
     text: str = yaml.safe_dump(description, sort_keys=False, allow_unicode=True, width=120)
     return text
+
+
+# --- jobs -----------------------------------------------------------------------------------------------------------
+
+
+@jobs.command("list")
+def list_jobs() -> None:
+    """Lists the jobs in the order of a round, with the last run of each."""
+    runs = Database(Settings()).read(worker.last_runs)
+    for name, job in worker.JOBS.items():
+        print(f"{name:<24} {job.__doc__}")
+        if last := runs.get(name):
+            counts = f"{last.rows} rows, {last.failures} failures" + (f" ({last.reason})" if last.reason else "")
+            print(
+                f"{'':<24} {last.status} {last.started_at:%Y-%m-%d %H:%M:%SZ} as of {last.as_of.isoformat()}: {counts}"
+            )
+
+
+@jobs.command("run")
+def run_job(
+    name: str,
+    as_of: Annotated[
+        str | None, typer.Option(help="Instant with offset, or a date: the end of that day in the programme's zone")
+    ] = None,
+    program: Annotated[str | None, typer.Option(help="Code of one programme; all without it")] = None,
+) -> None:
+    """Runs one job now, as of now or an instant past. Fails if anything is left undone."""
+    settings = Settings()
+    telemetry.configure_logging(settings.log_level)
+    database, now = Database(settings), datetime.now(UTC)
+    if name not in worker.JOBS:
+        raise typer.BadParameter(f"there are {', '.join(worker.JOBS)}")
+
+    def instants(session: Session) -> list[tuple[UUID | None, datetime]]:
+        """A day ends at another instant in every zone; so with a date each programme has a run of its own."""
+        if program is not None:
+            chosen: list[UUID | None] = [_program(session, program).id]
+        else:
+            chosen = [None] if as_of is None or "T" in as_of else [*programs.every_program(session)]
+        zones = [(id_, UTC if id_ is None else programs.zone_at(session, id_, now)) for id_ in chosen]
+        return [(id_, now if as_of is None else worker.as_of_in(as_of, zone, now)) for id_, zone in zones]
+
+    left = False
+    for program_id, instant in database.read(instants):
+        ended = worker.run(database, name, worker.JOBS[name], instant, system_clock, program_id=program_id)
+        if ended is None:
+            raise SystemExit(f"{name} is running elsewhere")
+        print(f"{name} as of {instant.isoformat()}: {ended.status}, {ended.rows} rows, {ended.failures} failures")
+        left = left or ended.status != "done" or ended.failures > 0
+    if left:
+        raise typer.Exit(1)
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from sqlalchemy import (
     create_engine,
     event,
     func,
+    literal,
     select,
     true,
     tuple_,
@@ -300,6 +301,11 @@ def any_of(session: Session, column: ColumnElement[Any], values: Sequence[Any]) 
         return column == func.any(bindparam(None, list(values), type_=postgresql.ARRAY(column.type, dimensions=1)))
     text = json.dumps(_encoded(column.type, dialect, values))
     return column.in_(select(func.json_each(bindparam(None, text, type_=Text)).table_valued("value").c.value))
+
+
+def beyond(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
+    """The row of `columns` sorts after `values`: where a walk in their order goes on."""
+    return tuple_(*columns) > tuple_(*(literal(value, part.type) for part, value in zip(columns, values, strict=True)))
 
 
 def _table(model: type[Base]) -> Table:

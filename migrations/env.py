@@ -12,6 +12,7 @@ from app.outbox import OutboxEvent
 from app.programs import models as programs_models
 from app.redemptions import models as redemptions_models
 from app.transactions import models as transactions_models
+from app.worker import models as worker_models
 
 LOADED = (
     accounting_models,
@@ -23,6 +24,7 @@ LOADED = (
     programs_models,
     redemptions_models,
     transactions_models,
+    worker_models,
 )
 """Every table of the service is in `Base.metadata` once these are imported."""
 

@@ -301,6 +301,7 @@ APPEND_ONLY = {
     "lot_use": 1,
     "lot_return": 1,
     "hold_lot": 1,
+    "expiry_warning": 1,
 }
 """Tables whose rows never change, and how many unique keys a REPLACE could hit an old row by."""
 

@@ -2,10 +2,10 @@
 
 Owns accounts, lots, entries and holds. The way of a batch: `claim` the accounts (they are locked until the transaction
 ends; what is due has happened to them); decide with pure verbs that take an `Account` and answer the next one
-(`accrue`; `spend`, `hold`, `capture`, `release`, `transfer`, `extend`, `activate`, `cancel`; `reverse`, `restore`,
-`undo`, `spend_again`, `reinstate`, `write_off`); hand the accounts to `write`, once. Cohorts learn from `write` what
-was issued, used, expired and returned; only the journal is left to the caller. A dry run takes the accounts from
-`look` and stops before `write`.
+(`accrue`; `spend`, `hold`, `capture`, `release`, `transfer`, `extend`, `adopt`, `activate`, `cancel`; `reverse`,
+`restore`, `undo`, `spend_again`, `reinstate`, `write_off`); hand the accounts to `write`, once. Cohorts learn from
+`write` what was issued, used, expired and returned; only the journal is left to the caller. A dry run takes the
+accounts from `look` and stops before `write`. Jobs deal with many accounts at a time: `settle_due`, `warn`.
 """
 
 from app.ledger.models import Hold, Lot, PointEntry
@@ -45,6 +45,16 @@ from app.ledger.rules import (
     accrue,
     settle,
 )
+from app.ledger.schedule import (
+    Ahead,
+    Due,
+    due_accounts,
+    expiring_ahead,
+    settle_due,
+    staying_lots,
+    staying_members,
+    warn,
+)
 from app.ledger.schemas import (
     BalanceOut,
     BookedLotPage,
@@ -65,6 +75,7 @@ from app.ledger.spending import (
     CaptureAboveHold,
     HoldEnded,
     activate,
+    adopt,
     awaiting,
     cancel,
     capture,
@@ -81,9 +92,11 @@ __all__ = [
     "Account",
     "Accrual",
     "Act",
+    "Ahead",
     "BalanceOut",
     "BookedLotPage",
     "CaptureAboveHold",
+    "Due",
     "EntryPage",
     "Expiring",
     "ExpiringOut",
@@ -104,14 +117,17 @@ __all__ = [
     "TooManyPoints",
     "accrue",
     "activate",
+    "adopt",
     "awaiting",
     "balance_out",
     "cancel",
     "capture",
     "claim",
+    "due_accounts",
     "entries",
     "entry_cursor",
     "entry_page",
+    "expiring_ahead",
     "expiring_out",
     "expiry_ladder",
     "extend",
@@ -130,12 +146,16 @@ __all__ = [
     "reversals",
     "reverse",
     "settle",
+    "settle_due",
     "spend",
     "spend_again",
     "spent_parts",
     "standing_out",
+    "staying_lots",
+    "staying_members",
     "transfer",
     "undo",
+    "warn",
     "write",
     "write_off",
 ]

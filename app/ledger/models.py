@@ -21,9 +21,19 @@ class PointAccount(Base):
     """A member's balances, points: available + held + pending - debt. Each is the sum of its entries."""
 
     __tablename__ = "point_account"
-    __table_args__ = tuple(
-        CheckConstraint(f"{name} >= 0", name=f"{name}_not_negative")
-        for name in ("available", "held", "pending", "debt", "qualifying", "lifetime", "last_entry")
+    __table_args__ = (
+        *(
+            CheckConstraint(f"{name} >= 0", name=f"{name}_not_negative")
+            for name in ("available", "held", "pending", "debt", "qualifying", "lifetime", "last_entry")
+        ),
+        Index(
+            "ix_point_account_due",
+            "program_id",
+            "next_due_at",
+            "member_id",
+            postgresql_where=text("next_due_at IS NOT NULL"),
+            sqlite_where=text("next_due_at IS NOT NULL"),
+        ),
     )
 
     member_id: Mapped[UUID] = mapped_column(ForeignKey("member.id"), primary_key=True)
@@ -239,3 +249,23 @@ class HoldLot(Base):
     hold_id: Mapped[UUID] = mapped_column(primary_key=True)
     lot_id: Mapped[UUID] = mapped_column(primary_key=True)
     points: Mapped[int]
+
+
+class ExpiryWarning(Base):
+    """A warning that was sent: to whom, of what expiry, and the day it was for. Append-only, by trigger."""
+
+    __tablename__ = "expiry_warning"
+    __table_args__ = (
+        ForeignKeyConstraint(["member_id"], ["point_account.member_id"]),
+        CheckConstraint("points > 0", name="points_positive"),
+        CheckConstraint("warned_for < expires_at", name="warned_before_expiry"),
+        NO_ROWID,
+    )
+
+    member_id: Mapped[UUID] = mapped_column(primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(primary_key=True)
+    warned_for: Mapped[datetime] = mapped_column(primary_key=True)
+    """The beginning of the day that the terms ask for."""
+    points: Mapped[int]
+    """How many there were, and not held, when it was sent."""
+    recorded_at: Mapped[datetime]

@@ -25,11 +25,16 @@ def accounts_of(session: Session, member_ids: Iterable[UUID]) -> Select[PointAcc
 
 
 def load_accounts(
-    session: Session, accounts: Select[PointAccount], now: datetime, zone: tzinfo, lots: Collection[UUID]
+    session: Session,
+    accounts: Select[PointAccount],
+    now: datetime,
+    zone: tzinfo,
+    lots: Collection[UUID],
+    until: datetime | None = None,
 ) -> dict[UUID, Account]:
     """`accounts` at `now`, settled; those among `lots`, and those to which something has happened, with all open lots.
 
-    The number of statements does not depend on how many they are.
+    `until` as in `settle`. The number of statements does not depend on how many they are.
     """
     rows = session.scalars(accounts.execution_options(populate_existing=True)).all()
     whole = [row for row in rows if row.member_id in lots or (row.next_due_at is not None and row.next_due_at <= now)]
@@ -60,7 +65,7 @@ def load_accounts(
             first_expiring=_expiring(expiring.get(row.member_id)),
             others_due_at=None if complete else row.next_due_at,
         )
-        loaded[row.member_id] = settle(account, now, zone)
+        loaded[row.member_id] = settle(account, now, zone, until=until)
     return loaded
 
 
@@ -117,7 +122,7 @@ def _first_expiry(session: Session, member_ids: Sequence[UUID]) -> Sequence[Row[
     """Per account the next expiry of its free points, and how many they are."""
     if not member_ids:
         return []
-    at = _expiry()
+    at = expiry()
     free = (Lot.member_id == PointAccount.member_id) & (Lot.remaining > Lot.held)
     next_at = select(func.min(at)).where(free).correlate(PointAccount).scalar_subquery()
     mine = db.any_of(session, PointAccount.member_id.expression, member_ids)
@@ -131,7 +136,7 @@ def _first_expiry(session: Session, member_ids: Sequence[UUID]) -> Sequence[Row[
     return session.execute(select(first.c.member_id, first.c.next_at, points)).all()
 
 
-def _expiry() -> ColumnElement[datetime | None]:
+def expiry() -> ColumnElement[datetime | None]:
     """When a lot's points are gone, beside its account."""
     return case((Lot.lapses, PointAccount.lapses_at), else_=Lot.expires_at)
 

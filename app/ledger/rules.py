@@ -389,21 +389,25 @@ def pick(lots: Iterable[OpenLot], points: int, effect: Effect, *, as_agent: bool
 # --- what happens by itself -----------------------------------------------------------------------------------------
 
 
-def settle(account: Account, now: datetime, zone: tzinfo, since: datetime | None = None) -> Account:
-    """The account after everything that was due by `now`, each at its own instant.
+def settle(
+    account: Account, now: datetime, zone: tzinfo, since: datetime | None = None, until: datetime | None = None
+) -> Account:
+    """The account after everything that was due by `until` (None: by `now`, when it is recorded), each at its instant.
 
     Pending points become available, holds end, lots expire. Held points do not expire until their hold ends; then
     they do so at that instant. `since` is when the last thing happened to the account, if something just did: nothing
     is written down as having happened before it.
     """
     cursor = since
-    while account.next_due_at is not None and account.next_due_at <= now:
+    end = now if until is None else until
+    while account.next_due_at is not None and account.next_due_at <= end:
         cursor = account.next_due_at if cursor is None else max(cursor, account.next_due_at)
         account = _activate_due(account, cursor, now, zone)
         for hold in [hold for hold in account.holds.values() if hold.ends_at is not None and hold.ends_at <= cursor]:
             act = Act(account.program_id, hold.id, cursor, now, zone)
             account = end_hold(account, hold, 0, "expired", act)
-        account = _expire_due(account, cursor, now, zone)
+        # Also where nothing was due: an activity may have moved the lapse of lots that were not loaded with it.
+        account = due(_expire_due(account, cursor, now, zone))
     return account
 
 

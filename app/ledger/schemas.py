@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from app.ledger.models import Lot, PointEntry
-from app.ledger.queries import Ladder
+from app.ledger.queries import expiry_ladder
 from app.ledger.rules import Account, Kind
 from app.paging import decode, page
 from app.wire import Answer, Stamp
@@ -153,10 +153,23 @@ class BookedLotPage(_Laddered):
 L = TypeVar("L", LotPage, BookedLotPage)
 
 
-def lot_page(form: type[L], rows: Sequence[Lot], ladder: Ladder, limit: int) -> L:
-    """A page of `rows`, which were asked for with `limit + 1`, without or with the money."""
-    found = page(rows, limit, lambda row: [str(row.id)])
-    return form.model_validate({"items": found.rows, "next": found.next, "expiring": ladder.steps, "stay": ladder.stay})
+def lot_page(form: type[L], rows: Sequence[Lot], account: Account, limit: int) -> L:
+    """A page of `rows`, which were asked for with `limit + 1`, without or with the money.
+
+    They are shown as `account` has them, which was loaded with its lots: what is due has happened to them.
+    """
+    found, ladder = page(rows, limit, lambda row: [str(row.id)]), expiry_ladder(account)
+    answer = form.model_validate(
+        {"items": found.rows, "next": found.next, "expiring": ladder.steps, "stay": ladder.stay}
+    )
+    return answer.model_copy(update={"items": [_as_it_is(item, account) for item in answer.items]})
+
+
+def _as_it_is(item: LotOut, account: Account) -> LotOut:
+    lot = account.lots.get(item.id)
+    if lot is None:  # all of it is gone
+        return item
+    return item.model_copy(update={"remaining": lot.remaining, "held": lot.held, "pending": lot.pending})
 
 
 def lot_cursor(cursor: str | None) -> UUID | None:

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app import accounting, db
+from app import accounting, db, outbox
 from app.accounting import CohortChange
 from app.ids import new_id
 from app.ledger.models import Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
@@ -23,15 +23,20 @@ def open_accounts(session: Session, program_id: UUID, member_ids: Sequence[UUID]
 
 
 def claim(
-    session: Session, member_ids: Iterable[UUID], now: datetime, zone: tzinfo, lots: Collection[UUID] = ()
+    session: Session,
+    member_ids: Iterable[UUID],
+    now: datetime,
+    zone: tzinfo,
+    lots: Collection[UUID] = (),
+    until: datetime | None = None,
 ) -> dict[UUID, Account]:
     """Locks the accounts until the transaction ends, sorted, and answers them at `now`, settled.
 
-    Accounts among `lots` come with all open lots and holds. Whatever a decision rests on is read after this. On
-    SQLite the transaction itself is the lock.
+    Accounts among `lots` come with all open lots and holds. `until` as in `settle`. Whatever a decision rests on is
+    read after this. On SQLite the transaction itself is the lock.
     """
     accounts = accounts_of(session, member_ids).with_for_update(key_share=True)
-    return load_accounts(session, accounts, now, zone, lots)
+    return load_accounts(session, accounts, now, zone, lots, until)
 
 
 def lock(session: Session, member_ids: Iterable[UUID]) -> None:
@@ -47,7 +52,10 @@ def look(
 
 
 def write(session: Session, accounts: Iterable[Account], now: datetime) -> None:
-    """Writes what was decided for `accounts` since they were claimed, and tells their cohorts. Once per batch."""
+    """Writes what was decided for `accounts` since they were claimed, and tells their cohorts. Once per batch.
+
+    Whoever comes first, a job or a purchase, writes an expiry down; so this is where the world hears of it.
+    """
     changed = sorted((account for account in accounts if account.rows.entries), key=lambda account: account.member_id)
     db.insert_rows(session, PointEntry, [entry for account in changed for entry in account.rows.entries])
     db.insert_rows(session, Lot, [row for account in changed for row in _new_lots(account)])
@@ -62,6 +70,7 @@ def write(session: Session, accounts: Iterable[Account], now: datetime) -> None:
     db.update_rows(session, Hold, ["member_id", "id"], endings)
     db.update_rows(session, PointAccount, ["member_id"], [_figures(account) for account in changed])
     accounting.change_cohorts(session, [change for account in changed for change in _cohort_changes(account)], now)
+    outbox.put(session, [event for account in changed for event in _events(account)], now)
 
 
 _CHANGING = ("remaining", "held", "pending")
@@ -120,6 +129,17 @@ def _without(row: dict[str, Any], name: str) -> dict[str, Any]:
 def _figures(account: Account) -> dict[str, Any]:
     names = ("member_id", *BALANCES, "last_entry", "next_due_at", "lapses_at")
     return {name: getattr(account, name) for name in names}
+
+
+def _events(account: Account) -> Iterator[outbox.Event]:
+    for entry in account.rows.entries:
+        if entry["kind"] == "expiration":
+            payload = {
+                "entry_id": str(entry["id"]),
+                "points": -entry["points"],
+                "expired_at": entry["occurred_at"].isoformat(),
+            }
+            yield outbox.Event(account.program_id, "points.expired", account.member_id, payload)
 
 
 # --- what it means to cohorts ---------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 Lots are used soonest-expiring first, then oldest.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -145,10 +145,26 @@ def transfer(giver: Account, receiver: Account, points: int, act: Act) -> tuple[
 
 def extend(account: Account, lot_id: UUID, expires_at: datetime | None, act: Act) -> Account:
     """The account with the free points of a lot good until `expires_at` instead (None: for ever)."""
+    account, entry_id = move(account, "extension", act)
+    return _redated(account, entry_id, lot_id, expires_at, act, lapses=False)
+
+
+def adopt(account: Account, lots: Mapping[UUID, datetime | None], act: Act) -> Account:
+    """The account with the free points of some lots that never expired good until an instant each instead.
+
+    None: until the account lapses.
+    """
+    account, entry_id = move(account, "extension", act)
+    for lot_id, expires_at in lots.items():
+        account = _redated(account, entry_id, lot_id, expires_at, act, lapses=expires_at is None)
+    return account
+
+
+def _redated(
+    account: Account, entry_id: UUID, lot_id: UUID, expires_at: datetime | None, act: Act, *, lapses: bool
+) -> Account:
     lot = account.lots[lot_id]
-    bucket = {"pending" if lot.pending else "available": 0}
-    account, entry_id = move(account, "extension", act, **bucket)
-    moved = _moved(lot, lot.free, expires_at=expires_at, lapses=False)
+    moved = _moved(lot, lot.free, expires_at=expires_at, lapses=lapses)
     account = take(account, entry_id, act, [Use(lot, lot.free, "moved")])
     return grant(account, entry_id, act, moved, source_lot_id=lot.id)
 

@@ -236,7 +236,7 @@ def list_lots(
         zone = zone_at(session, caller.program, now)
         account = ledger.look(session, [member_id], now, zone, [member_id])[member_id]
         rows = ledger.lots(session, member_id, after, limit + 1)
-        return ledger.lot_page(ledger.BookedLotPage, rows, ledger.expiry_ladder(account), limit)
+        return ledger.lot_page(ledger.BookedLotPage, rows, account, limit)
 
     answer = database.read(read)
     link_next(request, response, answer.next)

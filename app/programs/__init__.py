@@ -5,6 +5,7 @@ published one never changes. `timeline` answers the published versions; `Timelin
 The rules are pure. Of a basket: `earn` says what it earns and why, `tender_of` what it pays with points, `kept` what is
 left of it all after returns. Of the calendar: `available_from` says from when points are good, `expires_at` (or
 `lapses_at`, where inactivity decides) until when, `switched_on` what becomes of those from before there was any expiry.
+`adopt_expiry` and `warn_of_expiry` do that to accounts.
 """
 
 from app.programs.calendar import (
@@ -12,6 +13,7 @@ from app.programs.calendar import (
     Version,
     available_from,
     cancels_at,
+    day_begins,
     day_end,
     expires_at,
     lapses,
@@ -21,6 +23,7 @@ from app.programs.calendar import (
     switched_on_at,
     warnings_before,
 )
+from app.programs.expiry import adopt_expiry, members_to_adopt, points_to_warn_of, warn_of_expiry
 from app.programs.models import Program
 from app.programs.rules import (
     Basket,
@@ -47,6 +50,7 @@ from app.programs.service import (
     NoTerms,
     create_program,
     draft_terms,
+    every_program,
     find_program,
     publish_terms,
     timeline,
@@ -68,6 +72,7 @@ __all__ = [
     "Terms",
     "Timeline",
     "Version",
+    "adopt_expiry",
     "available_from",
     "cancels_at",
     "cash_part",
@@ -75,9 +80,11 @@ __all__ = [
     "check_points_tender",
     "consideration",
     "create_program",
+    "day_begins",
     "day_end",
     "draft_terms",
     "earn",
+    "every_program",
     "expires_at",
     "find_program",
     "kept",
@@ -85,7 +92,9 @@ __all__ = [
     "lapses",
     "lapses_at",
     "local_month",
+    "members_to_adopt",
     "net_paid_with_points",
+    "points_to_warn_of",
     "publish_terms",
     "stand_alone_prices",
     "switched_on",
@@ -93,6 +102,7 @@ __all__ = [
     "tax_of",
     "tender_of",
     "timeline",
+    "warn_of_expiry",
     "warnings_before",
     "zone_at",
 ]

@@ -7,6 +7,7 @@ where the clocks skip midnight, and with the first midnight where they turn back
 from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from itertools import pairwise
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -90,10 +91,10 @@ def expires_at(granted_at: datetime, terms: Terms) -> datetime | None:
     """
     match terms.expiry:
         case PeriodExpiry() as period:
-            return _day_begins(_day_after(granted_at, period, terms.zone), terms.zone)
+            return day_begins(_day_after(granted_at, period, terms.zone), terms.zone)
         case FixedDatesExpiry() as fixed:
             youngest = granted_at.astimezone(terms.zone).date() + timedelta(days=fixed.at_least_days)
-            return _day_begins(_next_date(youngest, fixed) + timedelta(days=1), terms.zone)
+            return day_begins(_next_date(youngest, fixed) + timedelta(days=1), terms.zone)
         case _:
             return None
 
@@ -104,7 +105,7 @@ def lapses_at(activity_at: datetime, terms: Terms) -> datetime | None:
     None unless points lapse by inactivity. Reckoned like `expires_at`.
     """
     if isinstance(terms.expiry, InactivityExpiry):
-        return _day_begins(_day_after(activity_at, terms.expiry, terms.zone), terms.zone)
+        return day_begins(_day_after(activity_at, terms.expiry, terms.zone), terms.zone)
     return None
 
 
@@ -134,24 +135,49 @@ def switched_on_at(timeline: Timeline, granted_at: datetime) -> datetime | None:
     return None if version is None else expires_at(version.effective_from, version.terms)
 
 
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """Points granted `since` an instant and before `until`, when nothing expired, go by a later `version` after all."""
+
+    since: datetime
+    until: datetime
+    version: Version
+
+    def expires_at(self, available_from: datetime | None) -> datetime | None:
+        """When such points are gone; None: when the account lapses. Never before they can be spent."""
+        start = self.version.effective_from
+        return expires_at(start if available_from is None else max(start, available_from), self.version.terms)
+
+
+def adoptions(timeline: Timeline, as_of: datetime) -> list[Adoption]:
+    """Which points from before there was any expiry have one by `as_of` (`switched_on`)."""
+    found = []
+    for version, following in pairwise(timeline.versions):
+        taking = switched_on(timeline, version.effective_from)
+        if version.terms.expiry is None and taking is not None and taking.effective_from <= as_of:
+            found.append(Adoption(version.effective_from, following.effective_from, taking))
+    return found
+
+
 def warnings_before(gone_at: datetime, terms: Terms) -> list[datetime]:
     """When to warn of points that are gone from `gone_at`: the beginnings of days so many ahead, the earliest first."""
     if terms.expiry is None:
         return []
     day = gone_at.astimezone(terms.zone).date()
     ahead = sorted(set(terms.expiry.warn_days), reverse=True)
-    return [_day_begins(day - timedelta(days=days), terms.zone) for days in ahead]
+    return [day_begins(day - timedelta(days=days), terms.zone) for days in ahead]
 
 
 def day_end(instant: datetime, terms: Terms) -> datetime:
     """The end of the local day `instant` falls in: the first instant of the next."""
-    return _day_begins(instant.astimezone(terms.zone).date() + timedelta(days=1), terms.zone)
+    return day_begins(instant.astimezone(terms.zone).date() + timedelta(days=1), terms.zone)
 
 
 # --- days -----------------------------------------------------------------------------------------------------------
 
 
-def _day_begins(day: date, zone: ZoneInfo) -> datetime:
+def day_begins(day: date, zone: tzinfo) -> datetime:
+    """The first instant of a day in `zone`."""
     return datetime.combine(day, time(), zone).astimezone(UTC)
 
 

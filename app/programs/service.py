@@ -55,6 +55,11 @@ def find_program(session: Session, code: str) -> Program | None:
     return session.scalars(select(Program).where(Program.code == code)).one_or_none()
 
 
+def every_program(session: Session) -> Sequence[UUID]:
+    """The ids of all programmes, oldest first."""
+    return session.scalars(select(Program.id).order_by(Program.id)).all()
+
+
 def timeline(session: Session, program_id: UUID) -> Timeline:
     """The published terms of a programme."""
     rows = session.execute(

@@ -152,6 +152,12 @@ def _apply_waiting(session: Session, loaded: _Loaded, writing: _Writing, now: da
     waiting.forget(session, loaded.program_id, [key for key in recorded if key in loaded.waiting.keys])
 
 
+def apply_waiting(session: Session, program_id: UUID, pairs: Sequence[waiting.Pair], now: datetime) -> int:
+    """Records waiting returns whose purchase is there; answers how many. One that is refused goes on waiting."""
+    outcomes = record(session, program_id, waiting.returns_of(session, program_id, pairs), now)
+    return sum(isinstance(outcome, Recorded) for outcome in outcomes)
+
+
 # --- load -----------------------------------------------------------------------------------------------------------
 
 

@@ -6,18 +6,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import ColumnElement, Select, delete, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from app import db
+from app import db, outbox
 from app.idempotency import fingerprint
-from app.transactions.models import WaitingReturn
+from app.transactions.models import TransactionKey, WaitingReturn
 from app.transactions.return_rules import Return
 from app.transactions.rules import Purchase, TransactionConflict, differences
 from app.transactions.schemas import ReturnIn, return_of
 
 Pair = tuple[str, str]
 """Source and external id."""
+
+_OWN_KEY = (WaitingReturn.source.expression, WaitingReturn.external_id.expression)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ def load(session: Session, program_id: UUID, items: Sequence[Purchase | Return])
     """The waiting returns that are among `items`, or wait for one of them."""
     found: dict[Pair, Mapping[str, Any]] = {}
     for kind, columns in (
-        (Return, [WaitingReturn.source.expression, WaitingReturn.external_id.expression]),
-        (Purchase, [WaitingReturn.original_source.expression, WaitingReturn.original_external_id.expression]),
+        (Return, _OWN_KEY),
+        (Purchase, (WaitingReturn.original_source.expression, WaitingReturn.original_external_id.expression)),
     ):
         pairs = sorted({(item.source, item.external_id) for item in items if isinstance(item, kind)})
         if pairs:
@@ -94,9 +96,64 @@ def keep(session: Session, program_id: UUID, returns: Sequence[tuple[Return, dat
 def forget(session: Session, program_id: UUID, returns: Sequence[Pair]) -> None:
     """Deletes the waiting rows of returns that are recorded now."""
     if returns:
-        columns = [WaitingReturn.source.expression, WaitingReturn.external_id.expression]
-        chosen = db.any_row_of(session, columns, returns)
-        session.execute(delete(WaitingReturn).where(WaitingReturn.program_id == program_id, chosen))
+        chosen = delete(WaitingReturn).where(WaitingReturn.program_id == program_id, _among(session, returns))
+        session.execute(chosen)
+
+
+def _among(session: Session, pairs: Collection[Pair]) -> ColumnElement[bool]:
+    """The waiting return is one of `pairs`, by its own natural key."""
+    return db.any_row_of(session, _OWN_KEY, sorted(pairs))
+
+
+def arrived(session: Session, program_id: UUID, after: Pair | None, limit: int) -> list[Pair]:
+    """Waiting returns whose purchase is there all the same: both came in the same moment, and neither saw the other."""
+    there = (
+        (TransactionKey.program_id == WaitingReturn.program_id)
+        & (TransactionKey.source == WaitingReturn.original_source)
+        & (TransactionKey.external_id == WaitingReturn.original_external_id)
+        & (TransactionKey.type == "purchase")
+    )
+    rows = select(WaitingReturn.source, WaitingReturn.external_id).join(TransactionKey, there)
+    return _pairs(session, rows, program_id, after, limit)
+
+
+def overdue(session: Session, program_id: UUID, before: datetime, after: Pair | None, limit: int) -> list[Pair]:
+    """Returns that have waited since `before` or longer, of which nobody was told."""
+    rows = select(WaitingReturn.source, WaitingReturn.external_id)
+    rows = rows.where(WaitingReturn.recorded_at <= before, WaitingReturn.alarmed_at.is_(None))
+    return _pairs(session, rows, program_id, after, limit)
+
+
+def _pairs(session: Session, rows: Select[str, str], program_id: UUID, after: Pair | None, limit: int) -> list[Pair]:
+    rows = rows.where(WaitingReturn.program_id == program_id)
+    if after is not None:
+        rows = rows.where(db.beyond(_OWN_KEY, after))
+    return [(source, external_id) for source, external_id in session.execute(rows.order_by(*_OWN_KEY).limit(limit))]
+
+
+def returns_of(session: Session, program_id: UUID, pairs: Collection[Pair]) -> list[Return]:
+    """Waiting returns by their natural keys, in the order they came."""
+    rows = select(WaitingReturn).where(WaitingReturn.program_id == program_id, _among(session, pairs))
+    found = session.scalars(rows.order_by(WaitingReturn.recorded_at, WaitingReturn.external_id))
+    return [return_of(ReturnIn.model_validate(row.content)) for row in found]
+
+
+def alarm(session: Session, program_id: UUID, pairs: Sequence[Pair], now: datetime) -> int:
+    """Tells the world of returns that wait for too long, each once; answers how many."""
+    told = ("source", "external_id", "original_source", "original_external_id", "store", "recorded_at")
+    alarmed = (
+        update(WaitingReturn)
+        .where(WaitingReturn.program_id == program_id, _among(session, pairs), WaitingReturn.alarmed_at.is_(None))
+        .values(alarmed_at=now)
+        .returning(*(getattr(WaitingReturn, name) for name in told))
+    )
+    rows = session.execute(alarmed).mappings().all()
+    events = [
+        outbox.Event(program_id, "return.waiting", None, dict(row) | {"recorded_at": row["recorded_at"].isoformat()})
+        for row in rows
+    ]
+    outbox.put(session, events, now)
+    return len(rows)
 
 
 def listed(

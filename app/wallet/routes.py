@@ -137,8 +137,7 @@ def list_my_lots(
 
     def read(session: Session) -> ledger.LotPage:
         rows = ledger.lots(session, member.member_id, after, limit + 1)
-        ladder = ledger.expiry_ladder(_account(session, member, now, lots=True))
-        return ledger.lot_page(ledger.LotPage, rows, ladder, limit)
+        return ledger.lot_page(ledger.LotPage, rows, _account(session, member, now, lots=True), limit)
 
     answer = database.read(read)
     link_next(request, response, answer.next)

@@ -1,0 +1,161 @@
+"""What the clock does to accounts, many at a time: settle what is due, date points that never expired, warn.
+
+Each verb deals with one slice; the walks answer the next slice after the last one's end, in an order that does not
+change under them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from app import db, outbox
+from app.ledger.models import ExpiryWarning, Lot, PointAccount, PointEntry
+from app.ledger.queries import expiry
+from app.ledger.service import claim, write
+
+Span = tuple[datetime, datetime]
+"""From an instant, and before another."""
+
+
+# --- what is due ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """An account to which something happens by itself, and when."""
+
+    at: datetime
+    member_id: UUID
+
+
+def due_accounts(session: Session, program_id: UUID, until: datetime, after: Due | None, limit: int) -> list[Due]:
+    """The accounts with something due by `until` that is not written down, the longest due first."""
+    key = (PointAccount.next_due_at.expression, PointAccount.member_id.expression)
+    rows = select(*key).where(PointAccount.program_id == program_id, PointAccount.next_due_at <= until)
+    if after is not None:
+        rows = rows.where(db.beyond(key, (after.at, after.member_id)))
+    found = session.execute(rows.order_by(*key).limit(limit))
+    return [Due(at, member_id) for at, member_id in found if at is not None]
+
+
+def settle_due(session: Session, member_ids: Sequence[UUID], until: datetime, now: datetime, zone: tzinfo) -> int:
+    """Writes down what was due by `until`, each at its own instant; answers how many entries that made."""
+    accounts = claim(session, member_ids, now, zone, until=until).values()
+    write(session, accounts, now)
+    still = [account for account in accounts if not account.rows.entries]  # an activity has moved their lapse
+    rows = [{"member_id": account.member_id, "next_due_at": account.next_due_at} for account in still]
+    db.update_rows(session, PointAccount, ["member_id"], rows)
+    return sum(len(account.rows.entries) for account in accounts)
+
+
+# --- expiry switched on ---------------------------------------------------------------------------------------------
+
+
+def _staying(program_id: UUID, granted: Sequence[Span]) -> ColumnElement[bool]:
+    """Free points of a programme that never expire, granted in one of the spans; extended ones are left as they are.
+
+    A till's clock may be ahead: what was recorded before a span ended belongs to it, whatever the till says.
+    """
+    return and_(
+        PointAccount.program_id == program_id,
+        Lot.expires_at.is_(None),
+        Lot.lapses.is_(False),
+        Lot.remaining > Lot.held,
+        PointEntry.kind != "extension",
+        or_(
+            *(
+                and_(Lot.occurred_at >= since, or_(Lot.occurred_at < until, Lot.recorded_at <= until))
+                for since, until in granted
+            )
+        ),
+    )
+
+
+_ENTRY = (PointEntry.member_id == Lot.member_id) & (PointEntry.id == Lot.entry_id)
+_ACCOUNT = PointAccount.member_id == Lot.member_id
+
+
+def staying_members(
+    session: Session, program_id: UUID, granted: Sequence[Span], after: UUID | None, limit: int
+) -> Sequence[UUID]:
+    """The members with points that never expire, granted in one of the spans."""
+    rows = select(Lot.member_id).distinct().join(PointEntry, _ENTRY).join(PointAccount, _ACCOUNT)
+    rows = rows.where(_staying(program_id, granted))
+    if after is not None:
+        rows = rows.where(Lot.member_id > after)
+    return session.scalars(rows.order_by(Lot.member_id).limit(limit)).all()
+
+
+def staying_lots(
+    session: Session, program_id: UUID, granted: Span, member_ids: Sequence[UUID]
+) -> Mapping[UUID, list[UUID]]:
+    """The lots in which these members have such points. Read it after claiming the accounts."""
+    mine = db.any_of(session, Lot.member_id.expression, member_ids)
+    rows = select(Lot.member_id, Lot.id).join(PointEntry, _ENTRY).join(PointAccount, _ACCOUNT)
+    found: dict[UUID, list[UUID]] = {member_id: [] for member_id in member_ids}
+    for member_id, lot_id in session.execute(rows.where(mine, _staying(program_id, [granted])).order_by(Lot.id)):
+        found[member_id].append(lot_id)
+    return found
+
+
+# --- warnings -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Points of a member that expire together at `expires_at`; the oldest of them were granted at `granted_at`."""
+
+    member_id: UUID
+    expires_at: datetime
+    points: int
+    granted_at: datetime
+
+
+def expiring_ahead(
+    session: Session, program_id: UUID, expiring: Sequence[Span], after: Ahead | None, limit: int
+) -> list[Ahead]:
+    """What expires in one of the spans, by member and instant: what can be spent until then. Held points cannot."""
+    at = expiry()
+    key: tuple[ColumnElement[Any], ...] = (Lot.member_id.expression, at)
+    rows = (
+        select(Lot.member_id, at, func.sum(Lot.remaining - Lot.held), func.min(Lot.occurred_at))
+        .join(PointAccount, _ACCOUNT)
+        .where(
+            PointAccount.program_id == program_id,
+            Lot.remaining > Lot.held,
+            or_(Lot.pending.is_(False), Lot.available_from.is_not(None)),
+            or_(*(and_(at >= since, at < until) for since, until in expiring)),
+        )
+    )
+    if after is not None:
+        rows = rows.where(db.beyond(key, (after.member_id, after.expires_at)))
+    found = session.execute(rows.group_by(*key).order_by(*key).limit(limit))
+    return [Ahead(member_id, at, int(points), granted_at) for member_id, at, points, granted_at in found if at]
+
+
+def warn(session: Session, program_id: UUID, warnings: Sequence[tuple[Ahead, datetime]], now: datetime) -> int:
+    """Sends `points.expiring` for each warning and the day it is for, unless that was sent before; answers how many."""
+    rows = [
+        {
+            "member_id": ahead.member_id,
+            "expires_at": ahead.expires_at,
+            "warned_for": warned_for,
+            "points": ahead.points,
+            "recorded_at": now,
+        }
+        for ahead, warned_for in warnings
+    ]
+    names = ("member_id", "expires_at", "points")
+    new = db.claim_rows(session, ExpiryWarning, rows, names)
+    outbox.put(session, [_event(program_id, *(row[name] for name in names)) for row in new], now)
+    return len(new)
+
+
+def _event(program_id: UUID, member_id: UUID, expires_at: datetime, points: int) -> outbox.Event:
+    payload = {"points": points, "expires_at": expires_at.isoformat()}
+    return outbox.Event(program_id, "points.expiring", member_id, payload)
