@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from typing import Any
 from uuid import UUID
@@ -217,9 +217,11 @@ def granted_lots(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, l
     mine = db.any_of(session, Lot.document_id.expression, document_ids) & Lot.source_lot_id.is_(None)
     facts: list[Any] = [Lot.granted, Lot.allocated, Lot.residue, Lot.expected, *past]
     found: dict[UUID, list[GrantedLot]] = defaultdict(list)
-    for row in session.execute(select(*_OPEN_LOT, *facts).where(mine).order_by(Lot.document_id, Lot.id)):
+    rows = session.execute(select(Lot.member_id, *_OPEN_LOT, *facts).where(mine).order_by(Lot.document_id, Lot.id))
+    for member_id, *row in rows:
         lot, figures = OpenLot(*row[:12]), [int(value) for value in row[12:]]
         granted, allocated, residue, expected, *returned, of_used, of_expired = figures
+        key = (member_id, lot.document_id)
         found[lot.document_id].append(
             GrantedLot(
                 lot,
@@ -227,37 +229,40 @@ def granted_lots(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, l
                 allocated,
                 residue,
                 expected,
-                used.get(lot.document_id, 0) - of_used,
-                expired.get(lot.document_id, 0) - of_expired,
+                used.get(key, 0) - of_used,
+                expired.get(key, 0) - of_expired,
                 *returned,
             )
         )
     return dict(found)
 
 
-def _uses_by_document(session: Session, document_ids: Sequence[UUID], effect: str) -> dict[UUID, int]:
-    """How many points of the lots a document granted, and of those they live on in, have gone with `effect`."""
+def _uses_by_document(session: Session, document_ids: Sequence[UUID], effect: str) -> dict[tuple[UUID, UUID], int]:
+    """By member and document: how many points of the lots it granted, and of those they live on in at that member,
+    have gone with `effect`."""
     rows = session.execute(
-        select(Lot.document_id, func.sum(LotUse.points))
+        select(Lot.member_id, Lot.document_id, func.sum(LotUse.points))
         .join(LotUse, (LotUse.member_id == Lot.member_id) & (LotUse.lot_id == Lot.id))
         .where(db.any_of(session, Lot.document_id.expression, document_ids), LotUse.effect == effect)
-        .group_by(Lot.document_id)
+        .group_by(Lot.member_id, Lot.document_id)
     )
-    return {document_id: int(points) for document_id, points in rows}
+    return {(member_id, document_id): int(points) for member_id, document_id, points in rows}
 
 
 def spent_parts(session: Session, purchases: Mapping[UUID, UUID]) -> dict[UUID, list[SpentPart]]:
-    """Per purchase: what it spent of which lots and has not come back yet, the lot that expires last first.
+    """Per purchase: which lots it spent, and what of them has not come back yet, the lot that expires last first.
 
     `purchases` names the purchase of each document: itself, and those of its returns. Read it after claiming.
     """
     if not purchases:
         return {}
-    mine = (LotUse.member_id == Lot.member_id) & (LotUse.lot_id == Lot.id)
-    used = select(func.sum(LotUse.points)).where(mine, LotUse.effect == "used")
-    theirs = (LotReturnRow.member_id == Lot.member_id) & (LotReturnRow.lot_id == Lot.id)
-    of_used = select(func.sum(LotReturnRow.of_used)).where(theirs)
-    counted = [func.coalesce(each.correlate(Lot).scalar_subquery(), 0) for each in (used, of_used)]
+    alike = aliased(Lot)  # all that was granted with it, and what that lives on in at this member
+    same = (alike.member_id == Lot.member_id) & (alike.document_id == Lot.document_id)
+    mine = (LotUse.member_id == alike.member_id) & (LotUse.lot_id == alike.id)
+    used = select(func.sum(LotUse.points)).join(alike, mine).where(LotUse.effect == "used")
+    theirs = (LotReturnRow.member_id == alike.member_id) & (LotReturnRow.lot_id == alike.id)
+    of_used = select(func.sum(LotReturnRow.of_used)).join(alike, theirs)
+    counted = [func.coalesce(each.where(same).correlate(Lot).scalar_subquery(), 0) for each in (used, of_used)]
     spent = aliased(LotUse)
     rows = session.execute(
         select(PointEntry.document_id, spent.points, *counted, *_OPEN_LOT)
@@ -276,8 +281,7 @@ def spent_parts(session: Session, purchases: Mapping[UUID, UUID]) -> dict[UUID, 
         parts[key] = SpentPart(lot, before + int(points), int(in_all) - int(taken_back))
     found: dict[UUID, list[SpentPart]] = defaultdict(list)
     for (purchase_id, _), part in sorted(parts.items(), key=lambda item: _last_first(item[1].lot)):
-        if part.points:
-            found[purchase_id].append(part)
+        found[purchase_id].append(part)
     return dict(found)
 
 
@@ -290,19 +294,32 @@ def reversals(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Reve
     """What returns did to accounts, to be undone by their voids. Read it after claiming the accounts."""
     if not document_ids:
         return {}
-    chosen = db.any_of(session, PointEntry.document_id.expression, document_ids) & (PointEntry.kind == "reversal")
-    entries = session.scalars(select(PointEntry).where(chosen)).all()
+    chosen = db.any_of(session, PointEntry.document_id.expression, document_ids)
+    taking, giving = chosen & (PointEntry.kind == "reversal"), chosen & (PointEntry.kind == "restoration")
+    later = aliased(PointEntry)
+    since = (later.member_id == PointEntry.member_id) & (later.number > PointEntry.number)
+    forgiven = select(func.coalesce(-func.sum(later.debt), 0)).where(since, later.kind == "write_off")
+    entries = session.execute(select(PointEntry, forgiven.correlate(PointEntry).scalar_subquery()).where(taking))
+    found: dict[UUID, Reversed] = defaultdict(Reversed)
+    for entry, written_off in entries:
+        found[entry.document_id] = Reversed((), (), entry.debt, -entry.qualifying, int(written_off))
     uses: dict[UUID, list[Use]] = defaultdict(list)
     returns: dict[UUID, list[LotReturn]] = defaultdict(list)
-    for row, document_id, lot in _of_entries(session, LotUse, chosen):
+    back: dict[UUID, list[Use]] = defaultdict(list)
+    for row, document_id, lot in _of_entries(session, LotUse, taking):
         uses[document_id].append(Use(lot, row.points, row.effect))
-    for row, document_id, lot in _of_entries(session, LotReturnRow, chosen):
+    for row, document_id, lot in _of_entries(session, LotReturnRow, taking):
         parts = (row.points, row.allocated, row.residue, row.expected, row.of_used, row.of_expired)
         returns[document_id].append(LotReturn(lot, row.entry_id, *parts))
-    return {
-        entry.document_id: Reversed(uses[entry.document_id], returns[entry.document_id], entry.debt, -entry.qualifying)
-        for entry in entries
-    }
+    for row, document_id, lot in _of_entries(session, LotUse, giving):
+        back[document_id].append(Use(lot, row.points, row.effect))
+    for document_id in document_ids:
+        theirs = back[document_id]
+        gone = {use.lot.id for use in theirs if use.effect == "expired"}
+        stayed = [use for use in theirs if use.lot.id in gone]
+        done = found[document_id]
+        found[document_id] = replace(done, uses=uses[document_id], returns=returns[document_id], stayed=stayed)
+    return dict(found)
 
 
 def _of_entries(session: Session, model: Any, chosen: ColumnElement[bool]) -> Iterator[tuple[Any, UUID, OpenLot]]:

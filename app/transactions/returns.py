@@ -238,11 +238,12 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
     figures = Figures().less(Figures(**past["figures"]))
     outcome = Outcome(**{name: -past[name] for name in asdict(Outcome())})
     act = Act(known.purchase["program_id"], id_, item.occurred_at, now, known.version.terms.zone)
-    if account is not None:
-        if known.reversal is not None:
+    if account is not None and known.reversal is not None:
+        if known.reversal.returns:
             account = ledger.undo(account, known.reversal, act)
-        if again := past["given_back"] - past["stay_expired"]:
-            account = ledger.spend_again(account, again, act)
+        if past["given_back"]:
+            again = past["given_back"] - past["stay_expired"]
+            account = ledger.spend_again(account, again, act, known.reversal.stayed)
     row = _row(item, id_, known, figures, outcome) | {"points": past["taken_back"]}
     row["outcome"] |= {"lines": {}, "amount": 0}
     postings = [

@@ -138,9 +138,7 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     if version is None:
         raise NoTerms
     check_time(purchase, version, now)
-    if purchase.currency != version.terms.currency:
-        detail = f"the terms are in {version.terms.currency}"
-        raise CurrencyMismatch(findings=[finding(("currency",), "currency_mismatch", detail)])
+    check_currency(purchase.currency, version.terms.currency)
     _check_amounts(purchase.basket, version)
     priced = price(program_id, purchase.basket, purchase.occurred_at, version, granted=purchase.member is not None)
     if priced.tender is not None and purchase.member is None:
@@ -148,6 +146,12 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     if priced.earning.points > MOST_GRANTED:
         raise TooManyPoints
     return Judged(version, priced)
+
+
+def check_currency(stated: str | None, currency: str) -> None:
+    """Raises CurrencyMismatch. Nothing stated is right."""
+    if stated not in (None, currency):
+        raise CurrencyMismatch(findings=[finding(("currency",), "currency_mismatch", f"the terms are in {currency}")])
 
 
 def check_time(purchase: Purchase | Return, version: Version, now: datetime) -> None:
