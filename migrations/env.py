@@ -3,6 +3,7 @@
 from alembic import context
 
 from app.accounting import models as accounting_models
+from app.adjustments import models as adjustments_models
 from app.clients import models as clients_models
 from app.db import Base
 from app.idempotency import IdempotencyRecord
@@ -14,6 +15,7 @@ from app.transactions import models as transactions_models
 
 LOADED = (
     accounting_models,
+    adjustments_models,
     clients_models,
     IdempotencyRecord,
     ledger_models,

@@ -290,6 +290,7 @@ APPEND_ONLY = {
     "point_entry": 2,
     "transaction": 1,
     "transaction_claim": 2,
+    "transaction_concession": 1,
     "lot_use": 1,
     "lot_return": 1,
     "hold_lot": 1,
@@ -302,6 +303,9 @@ OTHERS = {
     "hold_facts",
     "hold_kept",
     "hold_ended",
+    "adjustment_facts",
+    "adjustment_kept",
+    "adjustment_ended",
     "transaction_key_fixed",
     "transaction_key_kept",
 }
@@ -309,7 +313,7 @@ OTHERS = {
 TRIGGERS = {
     "postgresql": {
         *(f"{table}_append_only" for table in APPEND_ONLY),
-        *(f"{table}_no_truncate" for table in (*APPEND_ONLY, "lot", "hold", "program_terms", "transaction_key")),
+        *(f"{table}_no_truncate" for table in (*APPEND_ONLY, "lot", "hold", "adjustment", "program_terms", "transaction_key")),
         "program_terms_published",
         *OTHERS,
     },
@@ -317,7 +321,7 @@ TRIGGERS = {
         *(f"{table}_no_{verb}" for table in (*APPEND_ONLY, "program_terms") for verb in ("update", "delete")),
         *(
             f"{table}_no_replace_{number}"
-            for table, keys in (APPEND_ONLY | {"program_terms": 3, "lot": 1, "hold": 2}).items()
+            for table, keys in (APPEND_ONLY | {"program_terms": 3, "lot": 1, "hold": 2, "adjustment": 1}).items()
             for number in range(keys)
         ),
         *OTHERS,

@@ -1,0 +1,1 @@
+"""Adjustments: under construction."""
