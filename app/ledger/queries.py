@@ -1,6 +1,6 @@
 """Reads of accounts, entries, lots and holds."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -230,6 +230,24 @@ def granted_lots(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, l
     return dict(found)
 
 
+def expired_part(session: Session, account: Account, lot_id: UUID) -> tuple[OpenLot, int] | None:
+    """A lot of a claimed account as it is now, and how many of its points have expired and stayed so.
+
+    None if the member has no such lot. What returns took back of expired points is gone for good.
+    """
+    mine = (Lot.member_id == account.member_id) & (Lot.id == lot_id)
+    row = session.execute(select(*_OPEN_LOT).where(mine)).one_or_none()
+    if row is None:
+        return None
+    of_lot = (LotUse.member_id == account.member_id) & (LotUse.lot_id == lot_id)
+    written = session.scalar(select(func.sum(LotUse.points)).where(of_lot, LotUse.effect == "expired")) or 0
+    returned = (LotReturnRow.member_id == account.member_id) & (LotReturnRow.lot_id == lot_id)
+    taken_back = session.scalar(select(func.sum(LotReturnRow.of_expired)).where(returned)) or 0
+    uses = [use for _, _, use in account.rows.uses if use.lot.id == lot_id and use.effect == "expired"]
+    expired = int(written) - int(taken_back) + sum(use.points for use in uses)
+    return account.lots.get(lot_id, OpenLot(*row)), expired
+
+
 def _uses_by_document(session: Session, document_ids: Sequence[UUID], effect: str) -> dict[UUID, int]:
     """How many points of the lots a document granted, and of those they live on in, have gone with `effect`."""
     rows = session.execute(
@@ -294,10 +312,12 @@ def reversals(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Reve
     for row, document_id, lot in _of_entries(session, LotReturnRow, chosen):
         parts = (row.points, row.allocated, row.residue, row.expected, row.of_used, row.of_expired)
         returns[document_id].append(LotReturn(lot, row.entry_id, *parts))
-    return {
-        entry.document_id: Reversed(uses[entry.document_id], returns[entry.document_id], entry.debt, -entry.qualifying)
-        for entry in entries
-    }
+    debt: Counter[UUID] = Counter()
+    qualifying: Counter[UUID] = Counter()
+    for entry in entries:
+        debt[entry.document_id] += entry.debt
+        qualifying[entry.document_id] -= entry.qualifying
+    return {id_: Reversed(uses[id_], returns[id_], debt[id_], qualifying[id_]) for id_ in debt}
 
 
 def _of_entries(session: Session, model: Any, chosen: ColumnElement[bool]) -> Iterator[tuple[Any, UUID, OpenLot]]:

@@ -6,8 +6,29 @@ whatever its size. A purchase is recorded at most once per (source, external id,
 """
 
 from app.transactions.claims import claim
-from app.transactions.rules import Purchase
-from app.transactions.schemas import PurchaseIn, TransactionOut
+from app.transactions.concessions import Order, by_id, by_key, concede, conceded, find_order
+from app.transactions.return_rules import cost_of
+from app.transactions.rules import CurrencyMismatch, Purchase, act_of
+from app.transactions.schemas import ExternalId, PostingOut, PurchaseIn, Source, TransactionOut
 from app.transactions.service import Recorded, record
 
-__all__ = ["Purchase", "PurchaseIn", "Recorded", "TransactionOut", "claim", "record"]
+__all__ = [
+    "CurrencyMismatch",
+    "ExternalId",
+    "Order",
+    "PostingOut",
+    "Purchase",
+    "PurchaseIn",
+    "Recorded",
+    "Source",
+    "TransactionOut",
+    "act_of",
+    "by_id",
+    "by_key",
+    "claim",
+    "concede",
+    "conceded",
+    "cost_of",
+    "find_order",
+    "record",
+]
