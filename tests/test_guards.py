@@ -313,7 +313,10 @@ OTHERS = {
 TRIGGERS = {
     "postgresql": {
         *(f"{table}_append_only" for table in APPEND_ONLY),
-        *(f"{table}_no_truncate" for table in (*APPEND_ONLY, "lot", "hold", "adjustment", "program_terms", "transaction_key")),
+        *(
+            f"{table}_no_truncate"
+            for table in (*APPEND_ONLY, "lot", "hold", "adjustment", "program_terms", "transaction_key")
+        ),
         "program_terms_published",
         *OTHERS,
     },

@@ -257,9 +257,7 @@ def list_adjustments(
 ) -> AdjustmentPage:
     """In the order they were asked for; `status=waiting` is what a second person has to look at."""
     after = None if cursor is None else decode(cursor, UUID)[0]
-    rows = database.read(
-        lambda session: service.listed(session, caller.program, member_id, status, after, limit + 1)
-    )
+    rows = database.read(lambda session: service.listed(session, caller.program, member_id, status, after, limit + 1))
     found = page(rows, limit, lambda row: [str(row["id"])])
     link_next(request, response, found.next)
     return AdjustmentPage(items=[AdjustmentRead(**_facts(row)) for row in found.rows], next=found.next)

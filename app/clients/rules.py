@@ -206,7 +206,7 @@ def unknown_scopes(scopes: Collection[str]) -> list[str]:
 
 
 def one_person(name: str) -> str:
-    """A person's name in one spelling, so that two clients of one person are known to be theirs. ValueError if empty."""
+    """A person's name in one spelling: two clients of one person are known to be theirs. ValueError if empty."""
     spelling = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
     if not spelling:
         raise ValueError("a person needs a name")

@@ -128,7 +128,7 @@ def reverse(
 
 
 def _by_now(account: Account, root: GrantedLot) -> GrantedLot:
-    """A granted lot with what has been decided for the account and is not written yet: an expiry that was due, a use."""
+    """A granted lot with what the account has decided and not written yet: an expiry that was due, a use."""
     theirs = [use for _, _, use in account.rows.uses if use.lot.document_id == root.lot.document_id]
     used = sum(use.points for use in theirs if use.effect == "used")
     expired = sum(use.points for use in theirs if use.effect == "expired")
