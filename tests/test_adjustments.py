@@ -713,7 +713,7 @@ def test_the_database_refuses_what_no_code_should_write(desk: Desk) -> None:
 
 INSERTED = {
     "class": {"class": "'whim'"},
-    "points_not_zero": {"points": "0"},
+    "points_not_zero": {"points": "0", "class": "'correction'"},
     "only_corrections_take": {"points": "-1"},
     "concession_has_order": {"class": "'concession'"},
     "consent_is_to_concession": {"consented_at": "requested_at"},
