@@ -280,7 +280,8 @@ def list_keys() -> None:
     for client, key in Database(Settings()).read(clients.list_keys):
         state = "revoked" if key.revoked_at else f"until {key.expires_at:%Y-%m-%d}" if key.expires_at else "live"
         scopes = " ".join(key.scopes)
-        print(f"{key.public_id}  {client.kind:<8}  {state:<16}  {client.name}  (client {client.id})  {scopes}")
+        whose = "" if client.person is None else f", {client.role or 'person'} {client.person}"
+        print(f"{key.public_id}  {client.kind:<8}  {state:<16}  {client.name}  (client {client.id}{whose})  {scopes}")
 
 
 @keys.command("revoke")

@@ -750,3 +750,20 @@ def test_a_role_and_a_membership_are_those_of_a_person(desk: Desk) -> None:
         with pytest.raises(DatabaseError, match="ck_client_role_is_of_person"):
             connection.execute(text("UPDATE client SET person = NULL, role = 'lead'"))
         connection.rollback()
+
+
+def test_a_concession_is_noted_for_good(desk: Desk) -> None:
+    desk.concede()
+    with desk.shop.database.engine.connect() as connection:
+        for statement, guard in (
+            ("UPDATE transaction_concession SET price_left = 1", "append-only"),
+            ("DELETE FROM transaction_concession", "append-only"),
+            (
+                "INSERT INTO transaction_concession SELECT purchase_id, purchase_id, 0, recorded_at "
+                "FROM transaction_concession",
+                "ck_transaction_concession_price_left_positive",
+            ),
+        ):
+            with pytest.raises(DatabaseError, match=guard):
+                connection.execute(text(statement))
+            connection.rollback()

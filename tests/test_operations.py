@@ -258,6 +258,7 @@ def test_a_staff_key_names_a_person(loyalty: Loyalty, database: Database) -> Non
     with database.engine.connect() as connection:
         (known,) = connection.execute(text("SELECT person, role FROM client")).all()
     assert tuple(known) == ("j. doe", "agent"), "one spelling, so that their next client is known to be theirs"
+    assert "agent j. doe)" in loyalty("keys", "list").stdout
 
 
 def test_settings_that_will_not_do_are_a_sentence(loyalty: Loyalty) -> None:
