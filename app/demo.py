@@ -251,7 +251,7 @@ def _key(database: Database, settings: Settings, scopes: set[str] | None, progra
 
     def create(session: Session) -> clients.NewKey:
         id_ = None if program_id is None else UUID(program_id)
-        client_id = clients.create_client(session, "staff", "demo", now, program_id=id_)
+        client_id = clients.create_client(session, "staff", "demo", now, program_id=id_, person="demo")
         return clients.create_key(session, client_id, settings.pepper, now, scopes=scopes)
 
     return database.write(create).text

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from app import __version__, schema, telemetry
 from app.accounting.routes import router as accounting_router
+from app.adjustments.routes import router as adjustments_router
 from app.clients import check_routes, public
 from app.clock import Clock, system_clock
 from app.config import Settings
@@ -111,6 +112,7 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     for router in (
         wallet_router,
         tokens_router,
+        adjustments_router,
         transactions_router,
         redemptions_router,
         members_router,

@@ -3,6 +3,7 @@
 from alembic import context
 
 from app.accounting import models as accounting_models
+from app.adjustments import models as adjustments_models
 from app.clients import models as clients_models
 from app.db import Base
 from app.idempotency import IdempotencyRecord
@@ -16,6 +17,7 @@ from app.worker import models as worker_models
 
 LOADED = (
     accounting_models,
+    adjustments_models,
     clients_models,
     IdempotencyRecord,
     ledger_models,

@@ -298,6 +298,7 @@ APPEND_ONLY = {
     "point_entry": 2,
     "transaction": 1,
     "transaction_claim": 2,
+    "transaction_concession": 1,
     "lot_use": 1,
     "lot_return": 1,
     "hold_lot": 1,
@@ -319,6 +320,9 @@ OTHERS = {
     "voucher_facts",
     "voucher_kept",
     "voucher_ended",
+    "adjustment_facts",
+    "adjustment_kept",
+    "adjustment_ended",
     "transaction_key_fixed",
     "transaction_key_kept",
 }
@@ -335,6 +339,7 @@ TRIGGERS = {
                 "reward",
                 "redemption",
                 "voucher",
+                "adjustment",
                 "program_terms",
                 "transaction_key",
             )
@@ -347,7 +352,8 @@ TRIGGERS = {
         *(
             f"{table}_no_replace_{number}"
             for table, keys in (
-                APPEND_ONLY | {"program_terms": 3, "lot": 1, "hold": 2, "reward": 1, "redemption": 1, "voucher": 3}
+                APPEND_ONLY
+                | {"program_terms": 3, "lot": 1, "hold": 2, "reward": 1, "redemption": 1, "voucher": 3, "adjustment": 1}
             ).items()
             for number in range(keys)
         ),

@@ -5,6 +5,7 @@ import hmac
 import json
 import re
 import secrets
+import unicodedata
 import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ SCOPES: dict[str, str] = {
     "redemptions:write": "redeem, fulfil and cancel; burn vouchers",
     "accounting:read": "read the journal, balances, cohorts and the proof",
     "accounting:write": "recognise revenue now",
+    "adjustments:write": "adjust points, write off debt, extend and reinstate lots; for keys that name a person",
+    "adjustments:approve": "approve or reject what another person asked for; for keys that name a person",
+    "adjustments:read": "read adjustments",
 }
 
 _REWARDS = frozenset({"rewards:read", "redemptions:read", "redemptions:write"})
@@ -67,6 +71,11 @@ class Caller:
     program_id: UUID | None
     scopes: frozenset[str]
     stores: frozenset[str] | None
+    person: str | None = None
+    """Whoever is behind the client, if it names a person: the same for all clients of theirs."""
+    role: str | None = None
+    member_id: UUID | None = None
+    """The person's own membership, as far as this client knows."""
 
     @property
     def program(self) -> UUID:
@@ -201,6 +210,14 @@ def read_token(key: SigningKey, text: str, now: datetime) -> MemberCaller | None
 
 def unknown_scopes(scopes: Collection[str]) -> list[str]:
     return sorted(set(scopes) - set(SCOPES))
+
+
+def one_person(name: str) -> str:
+    """A person's name in one spelling: two clients of one person are known to be theirs. ValueError if empty."""
+    spelling = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    if not spelling:
+        raise ValueError("a person needs a name")
+    return spelling
 
 
 def _check(text: str) -> str:

@@ -237,6 +237,24 @@ def granted_lots(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, l
     return dict(found)
 
 
+def expired_part(session: Session, account: Account, lot_id: UUID) -> tuple[OpenLot, int] | None:
+    """A lot of a claimed account as it is now, and how many of its points have expired and stayed so.
+
+    None if the member has no such lot. What returns took back of expired points is gone for good.
+    """
+    mine = (Lot.member_id == account.member_id) & (Lot.id == lot_id)
+    row = session.execute(select(*_OPEN_LOT).where(mine)).one_or_none()
+    if row is None:
+        return None
+    of_lot = (LotUse.member_id == account.member_id) & (LotUse.lot_id == lot_id)
+    written = session.scalar(select(func.sum(LotUse.points)).where(of_lot, LotUse.effect == "expired")) or 0
+    returned = (LotReturnRow.member_id == account.member_id) & (LotReturnRow.lot_id == lot_id)
+    taken_back = session.scalar(select(func.sum(LotReturnRow.of_expired)).where(returned)) or 0
+    uses = [use for _, _, use in account.rows.uses if use.lot.id == lot_id and use.effect == "expired"]
+    expired = int(written) - int(taken_back) + sum(use.points for use in uses)
+    return account.lots.get(lot_id, OpenLot(*row)), expired
+
+
 def _uses_by_document(session: Session, document_ids: Sequence[UUID], effect: str) -> dict[tuple[UUID, UUID], int]:
     """By member and document: how many points of the lots it granted, and of those they live on in at that member,
     have gone with `effect`."""
@@ -302,7 +320,13 @@ def reversals(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Reve
     entries = session.execute(select(PointEntry, forgiven.correlate(PointEntry).scalar_subquery()).where(taking))
     found: dict[UUID, Reversed] = defaultdict(Reversed)
     for entry, written_off in entries:
-        found[entry.document_id] = Reversed((), (), entry.debt, -entry.qualifying, int(written_off))
+        done = found[entry.document_id]  # a return with a concession takes back twice
+        found[entry.document_id] = replace(
+            done,
+            debt=done.debt + entry.debt,
+            qualifying=done.qualifying - entry.qualifying,
+            written_off=max(done.written_off, int(written_off)),
+        )
     uses: dict[UUID, list[Use]] = defaultdict(list)
     returns: dict[UUID, list[LotReturn]] = defaultdict(list)
     back: dict[UUID, list[Use]] = defaultdict(list)

@@ -5,7 +5,7 @@ changed already. So any number of returns, in any order, ends exactly as one ret
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -232,7 +232,8 @@ class Outcome:
 
     `taken_back` points in all, of which `expired` had gone before, `debt` is owed now, `written_off` is forgiven and
     `withheld` was taken off the refund (`withheld_amount` minor units). `given_back` points had paid for the goods;
-    of them `stay_expired` are gone because their lots have expired.
+    of them `stay_expired` are gone because their lots have expired. `conceded` of those taken back had been given for
+    the purchase when it went wrong.
     """
 
     taken_back: int = 0
@@ -243,3 +244,7 @@ class Outcome:
     withheld_amount: int = 0
     given_back: int = 0
     stay_expired: int = 0
+    conceded: int = 0
+
+    def plus(self, other: "Outcome") -> "Outcome":
+        return Outcome(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))

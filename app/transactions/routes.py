@@ -430,7 +430,7 @@ def _points(row: Fields, version: Version) -> PointsOut:
         earned=earned,
         pending=pending,
         spent=outcome.get("tendered_points", 0),
-        qualifying=earned,
+        qualifying=earned + outcome.get("conceded", 0),
         claimable=row["claimable"],
         reasons=[ReasonOut(**reason) for reason in row["reasons"]],
     )
