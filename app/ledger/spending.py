@@ -3,7 +3,7 @@
 Lots are used soonest-expiring first, then oldest.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -49,7 +49,10 @@ class CaptureAboveHold(Problem):
 
 def spendable(account: Account) -> list[OpenLot]:
     """The lots that can be spent, in the order in which they are: soonest-expiring first, then oldest."""
-    lots = [lot for lot in account.lots.values() if lot.free and not lot.pending]
+    return _in_order(account, [lot for lot in account.lots.values() if lot.free and not lot.pending])
+
+
+def _in_order(account: Account, lots: Iterable[OpenLot]) -> list[OpenLot]:
     return sorted(lots, key=lambda lot: (account.expiry_of(lot) or _NEVER, lot.occurred_at, lot.id))
 
 
@@ -103,10 +106,16 @@ def hold(account: Account, hold_id: UUID, points: int, ends_at: datetime | None,
 
 
 def capture(account: Account, hold_id: UUID, points: int, act: Act, *, as_agent: bool = False) -> Account:
-    """The account after the hold ended with `points` of it spent and the rest free. HoldEnded, CaptureAboveHold."""
+    """The account after the hold ended with `points` of it spent and the rest free. HoldEnded, CaptureAboveHold.
+
+    Of the lots it reserves the soonest-expiring pay first, as they would without a hold.
+    """
     held = _open(account, hold_id)
     if points > held.points:
         raise CaptureAboveHold(f"the hold reserves {held.points} points")
+    reserved = dict(held.parts)
+    lots = _in_order(account, [account.lots[id_] for id_ in reserved])
+    held = replace(held, parts=tuple((lot.id, reserved[lot.id]) for lot in lots))
     account = end_hold(account, held, points, "captured", act, as_agent=as_agent)
     return settle(account, act.recorded_at, act.zone, since=act.occurred_at)
 
@@ -129,7 +138,8 @@ def _open(account: Account, hold_id: UUID) -> OpenHold:
 def transfer(giver: Account, receiver: Account, points: int, act: Act) -> tuple[Account, Account]:
     """Both accounts after `points` went from one to the other. InsufficientPoints.
 
-    The receiver's lots keep expiry and cohort. They pay the receiver's debt first, if there is any.
+    The receiver's lots keep expiry and cohort: what would lapse with the giver's inactivity is gone on that day at the
+    receiver too, who may have been inactive for longer. They pay the receiver's debt first, if there is any.
     """
     uses = pick(_enough(giver, points), points, "moved")
     giver, entry_id = move(giver, "transfer_out", act, available=-points)
@@ -137,7 +147,8 @@ def transfer(giver: Account, receiver: Account, points: int, act: Act) -> tuple[
     receiver, entry_id = move(receiver, "transfer_in", act, available=points)
     arrived = []
     for use in uses:
-        lot = _moved(use.lot, use.points, document_id=act.document_id)
+        expires_at = giver.expiry_of(use.lot)
+        lot = _moved(use.lot, use.points, document_id=act.document_id, expires_at=expires_at, lapses=False)
         receiver = grant(receiver, entry_id, act, lot, source_lot_id=use.lot.id)
         arrived.append(lot.id)
     return giver, pay_debt(receiver, act, arrived)
