@@ -293,6 +293,8 @@ APPEND_ONLY = {
     "lot_use": 1,
     "lot_return": 1,
     "hold_lot": 1,
+    "hold_request": 1,
+    "transfer": 1,
 }
 """Tables whose rows never change, and how many unique keys a REPLACE could hit an old row by."""
 

@@ -10,11 +10,13 @@ was issued, used, expired and returned; only the journal is left to the caller. 
 
 from app.ledger.models import Hold, Lot, PointEntry
 from app.ledger.queries import (
+    HeldLot,
     Ladder,
     Payment,
     entries,
     expiry_ladder,
     granted_lots,
+    held_lots,
     lots,
     payments,
     reversals,
@@ -72,6 +74,7 @@ from app.ledger.spending import (
     hold,
     release,
     spend,
+    spendable,
     transfer,
 )
 
@@ -88,6 +91,7 @@ __all__ = [
     "Expiring",
     "ExpiringOut",
     "GrantedLot",
+    "HeldLot",
     "Hold",
     "HoldEnded",
     "InsufficientPoints",
@@ -116,6 +120,7 @@ __all__ = [
     "expiry_ladder",
     "extend",
     "granted_lots",
+    "held_lots",
     "hold",
     "lock",
     "look",
@@ -132,6 +137,7 @@ __all__ = [
     "settle",
     "spend",
     "spend_again",
+    "spendable",
     "spent_parts",
     "standing_out",
     "transfer",
