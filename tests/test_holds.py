@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -454,9 +455,9 @@ def test_exactly_one_ending_whoever_races(shop: Shop) -> None:
                 lambda session: service.hold(session, shop.program_id, client_id, wanted, now)
             ).hold
             racers: list[Callable[[Session], Any]] = [
-                lambda session, id_=made.id: service.capture(session, shop.program_id, id_, 1, now),
-                lambda session, id_=made.id: service.release(session, shop.program_id, id_, now),
-                lambda session, at=made.ends_at: settle(session, at),
+                partial(service.capture, program_id=shop.program_id, hold_id=made.id, points=1, now=now),
+                partial(service.release, program_id=shop.program_id, hold_id=made.id, now=now),
+                partial(settle, at=made.ends_at),
             ]
             first = sum(endings.values()) % 3
             outcomes = list(pool.map(lambda race: _outcome(shop, race), racers[first:] + racers[:first]))
