@@ -16,12 +16,14 @@ from app.config import Settings
 from app.db import Database
 from app.edge import Db, Edge, handle_problems
 from app.errors import Busy, InvalidRequest, NotFound, answers, every_problem
+from app.holds.routes import router as holds_router
 from app.insight.routes import router as insight_router
 from app.members.routes import router as members_router
 from app.programs.routes import router as programs_router
 from app.redemptions.routes import router as redemptions_router
 from app.telemetry import Observe
 from app.transactions.routes import router as transactions_router
+from app.transfers.routes import router as transfers_router
 from app.wallet.routes import router as wallet_router
 from app.wallet.routes import tokens as tokens_router
 from app.wire import Answer
@@ -115,6 +117,8 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
         adjustments_router,
         transactions_router,
         redemptions_router,
+        holds_router,
+        transfers_router,
         members_router,
         programs_router,
         accounting_router,

@@ -303,6 +303,8 @@ APPEND_ONLY = {
     "lot_return": 1,
     "hold_lot": 1,
     "expiry_warning": 1,
+    "hold_request": 1,
+    "transfer": 1,
 }
 """Tables whose rows never change, and how many unique keys a REPLACE could hit an old row by."""
 

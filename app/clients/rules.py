@@ -29,6 +29,13 @@ Kind = Literal["terminal", "partner", "staff"]
 SCOPES: dict[str, str] = {
     "transactions:write": "post purchases, returns and voids; claim purchases",
     "transactions:read": "read purchases",
+    "holds:write": "hold points, capture and release them",
+    "holds:read": "read holds",
+    "transfers:write": "give points from member to member",
+    "transfers:read": "read transfers",
+    "pools:write": "make pools, let members join and leave",
+    "pools:draw": "collect a pool's points for a spend of one member",
+    "pools:read": "read pools and the balances in them",
     "members:lookup": "find a member by identifier and read the balance",
     "members:read": "read members, their balances, entries and lots",
     "members:write": "enrol and change members",
@@ -50,9 +57,34 @@ SCOPES: dict[str, str] = {
 _REWARDS = frozenset({"rewards:read", "redemptions:read", "redemptions:write"})
 
 KINDS: dict[Kind, frozenset[str]] = {
-    "terminal": frozenset({"transactions:write", "transactions:read", "members:lookup"}) | _REWARDS,
+    "terminal": frozenset(
+        {
+            "transactions:write",
+            "transactions:read",
+            "holds:write",
+            "holds:read",
+            "pools:draw",
+            "pools:read",
+            "members:lookup",
+        }
+    )
+    | _REWARDS,
     "partner": frozenset(
-        {"transactions:read", "members:lookup", "members:read", "members:write", "tokens:write", "programs:read"}
+        {
+            "transactions:read",
+            "holds:write",
+            "holds:read",
+            "transfers:write",
+            "transfers:read",
+            "pools:write",
+            "pools:draw",
+            "pools:read",
+            "members:lookup",
+            "members:read",
+            "members:write",
+            "tokens:write",
+            "programs:read",
+        }
     )
     | _REWARDS,
     "staff": frozenset(SCOPES) - {"programs:create"},

@@ -10,12 +10,14 @@ accounts from `look` and stops before `write`. Jobs deal with many accounts at a
 
 from app.ledger.models import Hold, Lot, PointEntry
 from app.ledger.queries import (
+    HeldLot,
     Ladder,
     Payment,
     entries,
     expired_part,
     expiry_ladder,
     granted_lots,
+    held_lots,
     lots,
     payments,
     reversals,
@@ -84,6 +86,7 @@ from app.ledger.spending import (
     hold,
     release,
     spend,
+    spendable,
     transfer,
 )
 
@@ -102,6 +105,7 @@ __all__ = [
     "Expiring",
     "ExpiringOut",
     "GrantedLot",
+    "HeldLot",
     "Hold",
     "HoldEnded",
     "InsufficientPoints",
@@ -134,6 +138,7 @@ __all__ = [
     "expiry_ladder",
     "extend",
     "granted_lots",
+    "held_lots",
     "hold",
     "lock",
     "look",
@@ -151,6 +156,7 @@ __all__ = [
     "settle_due",
     "spend",
     "spend_again",
+    "spendable",
     "spent_parts",
     "standing_out",
     "staying_lots",

@@ -186,15 +186,43 @@ class Payment:
 
 
 def payments(session: Session, document_id: UUID) -> list[Payment]:
-    """Which lots paid for a document, net of what came back to them."""
+    """Which lots paid for a document, net of what came back to them; not for debt that its points paid."""
     rows = session.execute(
         select(LotUse.lot_id, func.sum(LotUse.points))
         .join(PointEntry, (PointEntry.member_id == LotUse.member_id) & (PointEntry.id == LotUse.entry_id))
-        .where(PointEntry.document_id == document_id, LotUse.effect == "used")
+        .where(PointEntry.document_id == document_id, PointEntry.kind != "debt_payment", LotUse.effect == "used")
         .group_by(LotUse.lot_id)
         .order_by(LotUse.lot_id)
     )
     return [Payment(lot_id, int(points)) for lot_id, points in rows if points]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLot:
+    """Points of a lot that a hold reserves, or reserved, and how many of them its capture spent."""
+
+    lot_id: UUID
+    points: int
+    captured: int
+    expires_at: datetime | None
+
+
+def held_lots(session: Session, member_id: UUID, hold_id: UUID) -> list[HeldLot]:
+    """The lots behind a member's hold."""
+    spent = (
+        select(LotUse.lot_id, LotUse.points)
+        .join(PointEntry, (PointEntry.member_id == LotUse.member_id) & (PointEntry.id == LotUse.entry_id))
+        .where(LotUse.member_id == member_id, PointEntry.document_id == hold_id, PointEntry.kind == "capture")
+        .subquery()
+    )
+    rows = session.execute(
+        select(HoldLot.lot_id, HoldLot.points, func.coalesce(spent.c.points, 0), Lot.expires_at)
+        .join(Lot, (Lot.member_id == HoldLot.member_id) & (Lot.id == HoldLot.lot_id))
+        .outerjoin(spent, spent.c.lot_id == HoldLot.lot_id)
+        .where(HoldLot.member_id == member_id, HoldLot.hold_id == hold_id)
+        .order_by(HoldLot.lot_id)
+    )
+    return [HeldLot(*row) for row in rows]
 
 
 # --- what a return needs to know ------------------------------------------------------------------------------------

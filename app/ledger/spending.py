@@ -101,7 +101,10 @@ def hold(account: Account, hold_id: UUID, points: int, ends_at: datetime | None,
 
 
 def capture(account: Account, hold_id: UUID, points: int, act: Act, *, as_agent: bool = False) -> Account:
-    """The account after the hold ended with `points` of it spent and the rest free. HoldEnded, CaptureAboveHold."""
+    """The account after the hold ended with `points` of it spent and the rest free. HoldEnded, CaptureAboveHold.
+
+    Of the lots it reserves the soonest-expiring pay first, as they would without a hold.
+    """
     held = _open(account, hold_id)
     if points > held.points:
         raise CaptureAboveHold(f"the hold reserves {held.points} points")
@@ -127,7 +130,8 @@ def _open(account: Account, hold_id: UUID) -> OpenHold:
 def transfer(giver: Account, receiver: Account, points: int, act: Act) -> tuple[Account, Account]:
     """Both accounts after `points` went from one to the other. InsufficientPoints.
 
-    The receiver's lots keep expiry and cohort. They pay the receiver's debt first, if there is any.
+    The receiver's lots keep expiry and cohort: what would lapse with the giver's inactivity is gone on that day at the
+    receiver too, who may have been inactive for longer. They pay the receiver's debt first, if there is any.
     """
     uses = pick(_enough(giver, points), points, "moved")
     giver, entry_id = move(giver, "transfer_out", act, available=-points)
@@ -135,7 +139,8 @@ def transfer(giver: Account, receiver: Account, points: int, act: Act) -> tuple[
     receiver, entry_id = move(receiver, "transfer_in", act, available=points)
     arrived = []
     for use in uses:
-        lot = moved(use.lot, use.points, document_id=act.document_id)
+        expires_at = giver.expiry_of(use.lot)
+        lot = moved(use.lot, use.points, document_id=act.document_id, expires_at=expires_at, lapses=False)
         receiver = grant(receiver, entry_id, act, lot, source_lot_id=use.lot.id)
         arrived.append(lot.id)
     return giver, pay_debt(receiver, act, arrived)

@@ -14,7 +14,6 @@ from app.members import MemberRef
 from app.programs import (
     Basket,
     Earning,
-    InactivityExpiry,
     NoTerms,
     PointsTender,
     Terms,
@@ -28,7 +27,7 @@ from app.programs import (
     earn,
     expires_at,
     lapses,
-    lapses_at,
+    lapses_after,
     local_month,
     net_paid_with_points,
     stand_alone_prices,
@@ -261,8 +260,7 @@ def price(program_id: UUID, basket: Basket, occurred_at: datetime, version: Vers
 
 def act_of(program_id: UUID, document_id: UUID, occurred_at: datetime, now: datetime, terms: Terms, *kinds: str) -> Act:
     """What moves points for a document. It keeps them from lapsing if one of `kinds` is an activity of the terms."""
-    counts = isinstance(terms.expiry, InactivityExpiry) and not set(kinds).isdisjoint(terms.expiry.activities)
-    lapse = lapses_at(occurred_at, terms) if counts else None
+    lapse = lapses_after(occurred_at, terms, *kinds)
     return Act(program_id, document_id, occurred_at, now, terms.zone, lapse)
 
 

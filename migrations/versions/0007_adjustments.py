@@ -6,7 +6,7 @@ from alembic import op
 from app.reshape import INSTANT, WHOLE, append_only, execute, fixed, on_postgresql, rebuild, refuse_on_sqlite
 
 revision = "0007"
-down_revision = "0005"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
