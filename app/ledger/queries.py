@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 from app import db
 from app.ledger.models import Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
 from app.ledger.returning import GrantedLot, Reversed, SpentPart
-from app.ledger.rules import Account, Expiring, LotReturn, OpenHold, OpenLot, Use, settle
+from app.ledger.rules import Account, Expiring, LotReturn, OpenHold, OpenLot, Use, due, settle
 
 # --- accounts -------------------------------------------------------------------------------------------------------
 
@@ -60,7 +60,8 @@ def load_accounts(
             first_expiring=_expiring(expiring.get(row.member_id)),
             others_due_at=None if complete else row.next_due_at,
         )
-        loaded[row.member_id] = settle(account, now, zone)
+        # what was due when it was written may have been put off since, by an activity: then nothing happens
+        loaded[row.member_id] = settle(due(account) if complete else account, now, zone)
     return loaded
 
 
@@ -68,7 +69,7 @@ def _expiring(row: Row[UUID, datetime | None, int] | None) -> Expiring | None:
     return None if row is None or row[1] is None else Expiring(int(row[2]), row[1])
 
 
-_OPEN_LOT: tuple[Any, ...] = (
+OPEN_LOT: tuple[Any, ...] = (
     Lot.id,
     Lot.remaining,
     Lot.held,
@@ -89,7 +90,7 @@ def _open_lots(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, dict[
     found: dict[UUID, dict[UUID, OpenLot]] = defaultdict(dict)
     if member_ids:
         mine = db.any_of(session, Lot.member_id.expression, member_ids)
-        for member_id, *lot in session.execute(select(Lot.member_id, *_OPEN_LOT).where(mine, Lot.remaining > 0)):
+        for member_id, *lot in session.execute(select(Lot.member_id, *OPEN_LOT).where(mine, Lot.remaining > 0)):
             found[member_id][lot[0]] = OpenLot(*lot)
     return dict(found)
 
@@ -139,9 +140,13 @@ def _expiry() -> ColumnElement[datetime | None]:
 # --- what members and partners read ---------------------------------------------------------------------------------
 
 
-def entries(session: Session, member_id: UUID, before: int | None, limit: int) -> Sequence[PointEntry]:
-    """A member's entries, newest first, from the one before number `before`; at most `limit`."""
+def entries(
+    session: Session, member_id: UUID, before: int | None, limit: int, among: ColumnElement[bool] | None = None
+) -> Sequence[PointEntry]:
+    """A member's entries, newest first, from the one before number `before`; at most `limit`. All, or those `among`."""
     rows = select(PointEntry).where(PointEntry.member_id == member_id)
+    if among is not None:
+        rows = rows.where(among)
     if before is not None:
         rows = rows.where(PointEntry.number < before)
     return session.scalars(rows.order_by(PointEntry.number.desc()).limit(limit)).all()
@@ -212,7 +217,7 @@ def granted_lots(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, l
     mine = db.any_of(session, Lot.document_id.expression, document_ids) & Lot.source_lot_id.is_(None)
     facts: list[Any] = [Lot.granted, Lot.allocated, Lot.residue, Lot.expected, *past]
     found: dict[UUID, list[GrantedLot]] = defaultdict(list)
-    for row in session.execute(select(*_OPEN_LOT, *facts).where(mine).order_by(Lot.document_id, Lot.id)):
+    for row in session.execute(select(*OPEN_LOT, *facts).where(mine).order_by(Lot.document_id, Lot.id)):
         lot, figures = OpenLot(*row[:12]), [int(value) for value in row[12:]]
         granted, allocated, residue, expected, *returned, of_used, of_expired = figures
         found[lot.document_id].append(
@@ -255,7 +260,7 @@ def spent_parts(session: Session, purchases: Mapping[UUID, UUID]) -> dict[UUID, 
     counted = [func.coalesce(each.correlate(Lot).scalar_subquery(), 0) for each in (used, of_used)]
     spent = aliased(LotUse)
     rows = session.execute(
-        select(PointEntry.document_id, spent.points, *counted, *_OPEN_LOT)
+        select(PointEntry.document_id, spent.points, *counted, *OPEN_LOT)
         .join(spent, (spent.member_id == PointEntry.member_id) & (spent.entry_id == PointEntry.id))
         .join(Lot, (Lot.member_id == spent.member_id) & (Lot.id == spent.lot_id))
         .where(
@@ -304,6 +309,6 @@ def _of_entries(session: Session, model: Any, chosen: ColumnElement[bool]) -> It
     """The rows of `model` that belong to the `chosen` entries, with the entry's document and the lot as it is."""
     same_entry = (model.member_id == PointEntry.member_id) & (model.entry_id == PointEntry.id)
     same_lot = (Lot.member_id == model.member_id) & (Lot.id == model.lot_id)
-    rows = select(model, PointEntry.document_id, *_OPEN_LOT).join(PointEntry, same_entry).join(Lot, same_lot)
+    rows = select(model, PointEntry.document_id, *OPEN_LOT).join(PointEntry, same_entry).join(Lot, same_lot)
     for row, document_id, *columns in session.execute(rows.where(chosen).order_by(model.id)):
         yield row, document_id, OpenLot(*columns)
