@@ -86,6 +86,7 @@ def reverse(
     `most_debt` is how much debt the account may have in all (None: any); a shortfall beyond it is forgiven.
     """
     assert account.complete, "claimed without lots"
+    granted = [_now(account, root) for root in granted]
     own = {lot.id: lot for root in granted for lot in _own(account, root)}
     returns, uses, others = [], [], 0
     expired = allocated = 0
@@ -124,6 +125,14 @@ def reverse(
     account = take(account, entry_id, act, uses)
     account = add_rows(account, returns=tuple((act, replace(each, entry_id=entry_id)) for each in returns))
     return account, Reversal(available + pending, expired, owed, others - owed, allocated)
+
+
+def _now(account: Account, root: GrantedLot) -> GrantedLot:
+    """A granted lot as read, with what is decided and not written yet: what was due, what came before in the batch."""
+    fresh = [use for _, _, use in account.rows.uses if use.lot.document_id == root.lot.document_id]
+    used = sum(use.points for use in fresh if use.effect == "used")
+    expired = sum(use.points for use in fresh if use.effect == "expired")
+    return replace(root, used=root.used + used, expired=root.expired + expired)
 
 
 def _own(account: Account, root: GrantedLot) -> list[OpenLot]:
