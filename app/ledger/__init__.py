@@ -5,9 +5,10 @@ ends; what is due has happened to them); decide with pure verbs that take an `Ac
 (`accrue`; `spend`, `hold`, `capture`, `release`, `transfer`, `extend`, `activate`, `cancel`; `reverse`, `restore`,
 `undo`, `spend_again`, `reinstate`, `write_off`); hand the accounts to `write`, once. Cohorts learn from `write` what
 was issued, used, expired and returned; only the journal is left to the caller. A dry run takes the accounts from
-`look` and stops before `write`.
+`look` and stops before `write`. `as_of` answers an account as it was, from what never changes.
 """
 
+from app.ledger.history import as_of, counted, movements
 from app.ledger.models import Hold, Lot, PointEntry
 from app.ledger.queries import (
     Ladder,
@@ -46,11 +47,13 @@ from app.ledger.rules import (
     settle,
 )
 from app.ledger.schemas import (
+    AskedPast,
     BalanceOut,
     BookedLotPage,
     EntryPage,
     ExpiringOut,
     LotPage,
+    Past,
     StandingOut,
     balance_out,
     entry_cursor,
@@ -81,6 +84,7 @@ __all__ = [
     "Account",
     "Accrual",
     "Act",
+    "AskedPast",
     "BalanceOut",
     "BookedLotPage",
     "CaptureAboveHold",
@@ -95,6 +99,7 @@ __all__ = [
     "Lot",
     "LotPage",
     "OpenLot",
+    "Past",
     "Payment",
     "PointEntry",
     "Reversal",
@@ -104,11 +109,13 @@ __all__ = [
     "TooManyPoints",
     "accrue",
     "activate",
+    "as_of",
     "awaiting",
     "balance_out",
     "cancel",
     "capture",
     "claim",
+    "counted",
     "entries",
     "entry_cursor",
     "entry_page",
@@ -122,6 +129,7 @@ __all__ = [
     "lot_cursor",
     "lot_page",
     "lots",
+    "movements",
     "open_accounts",
     "payments",
     "reinstate",

@@ -3,7 +3,7 @@
 Lots are used soonest-expiring first, then oldest.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -49,7 +49,11 @@ class CaptureAboveHold(Problem):
 
 def spendable(account: Account) -> list[OpenLot]:
     """The lots that can be spent, in the order in which they are: soonest-expiring first, then oldest."""
-    lots = [lot for lot in account.lots.values() if lot.free and not lot.pending]
+    return spending_order(account, [lot for lot in account.lots.values() if lot.free and not lot.pending])
+
+
+def spending_order(account: Account, lots: Iterable[OpenLot]) -> list[OpenLot]:
+    """Lots of an account, soonest-expiring first, then oldest."""
     return sorted(lots, key=lambda lot: (account.expiry_of(lot) or _NEVER, lot.occurred_at, lot.id))
 
 

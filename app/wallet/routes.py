@@ -92,12 +92,15 @@ def read_my_balance(
     member: Annotated[MemberCaller, me()],
     database: Db,
     now: Now,
+    past: ledger.AskedPast,
     response: Response,
     if_none_match: IfNoneMatch = None,
 ) -> ledger.StandingOut | Response:
-    """As of now: what has expired is gone from it. The `ETag` is of all the answer says but `at`, so it changes with a
-    movement and with the clock alike; send it as `If-None-Match`, and 304 means that nothing did."""
-    answer = ledger.standing_out(database.read(lambda session: _account(session, member, now)), now)
+    """As of now, unless another instant is asked for: what has expired is gone from it. The `ETag` is of all the answer
+    says but `at`, so it changes with a movement and with the clock alike; send it as `If-None-Match`, and 304 means
+    that nothing did."""
+    account = database.read(lambda session: _account(session, member, now, past))
+    answer = ledger.standing_out(account, now if past is None else past.as_of)
     tag = weak_tag(answer.model_dump_json(exclude={"at"}).encode())
     if has_tag(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag, "Cache-Control": _PRIVATE})
@@ -145,7 +148,11 @@ def list_my_lots(
     return answer
 
 
-def _account(session: Session, member: MemberCaller, now: datetime, *, lots: bool = False) -> ledger.Account:
+def _account(
+    session: Session, member: MemberCaller, now: datetime, past: ledger.Past | None = None, *, lots: bool = False
+) -> ledger.Account:
     zone = zone_at(session, member.program_id, now)
+    if past is not None:
+        return ledger.as_of(session, member.member_id, past.as_of, past.known_at, zone)
     ids = [member.member_id]
     return ledger.look(session, ids, now, zone, ids if lots else ())[member.member_id]
