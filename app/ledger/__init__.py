@@ -11,8 +11,10 @@ was issued, used, expired and returned; only the journal is left to the caller. 
 from app.ledger.history import as_of, counted, movements
 from app.ledger.models import Hold, Lot, PointEntry
 from app.ledger.queries import (
+    EndedWaiting,
     Ladder,
     Payment,
+    ended_waiting,
     entries,
     expiry_ladder,
     granted_lots,
@@ -88,6 +90,7 @@ __all__ = [
     "BalanceOut",
     "BookedLotPage",
     "CaptureAboveHold",
+    "EndedWaiting",
     "EntryPage",
     "Expiring",
     "ExpiringOut",
@@ -116,6 +119,7 @@ __all__ = [
     "capture",
     "claim",
     "counted",
+    "ended_waiting",
     "entries",
     "entry_cursor",
     "entry_page",

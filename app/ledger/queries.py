@@ -197,6 +197,31 @@ def payments(session: Session, document_id: UUID) -> list[Payment]:
     return [Payment(lot_id, int(points)) for lot_id, points in rows if points]
 
 
+@dataclass(frozen=True, slots=True)
+class EndedWaiting:
+    """What has become of a document's points that were pending until an event."""
+
+    activated: int
+    cancelled: int
+    """By hand, or because the event did not come in time."""
+
+
+def ended_waiting(session: Session, account: Account, document_id: UUID) -> EndedWaiting:
+    """Of the lots that a document granted to be pending until an event. Read it after claiming the account."""
+    waited = (Lot.member_id == account.member_id) & (Lot.document_id == document_id) & Lot.available_from.is_(None)
+    rows = session.execute(
+        select(LotUse.effect, func.sum(LotUse.points))
+        .join(Lot, (Lot.member_id == LotUse.member_id) & (Lot.id == LotUse.lot_id))
+        .where(waited, LotUse.effect.in_(("moved", "expired")))
+        .group_by(LotUse.effect)
+    )
+    gone = {effect: int(points) for effect, points in rows}
+    for _, _, use in account.rows.uses:  # what was due and is not written yet
+        if use.lot.document_id == document_id and use.lot.available_from is None:
+            gone[use.effect] = gone.get(use.effect, 0) + use.points
+    return EndedWaiting(gone.get("moved", 0), gone.get("expired", 0))
+
+
 # --- what a return needs to know ------------------------------------------------------------------------------------
 
 

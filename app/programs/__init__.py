@@ -42,7 +42,7 @@ from app.programs.rules import (
     tax_of,
     tender_of,
 )
-from app.programs.schemas import EXAMPLE_TERMS, InactivityExpiry, Terms
+from app.programs.schemas import EXAMPLE_TERMS, InactivityExpiry, PendingEvent, Terms
 from app.programs.service import (
     NoTerms,
     create_program,
@@ -61,6 +61,7 @@ __all__ = [
     "Kept",
     "Line",
     "NoTerms",
+    "PendingEvent",
     "PointsTender",
     "Program",
     "Reason",
