@@ -21,6 +21,7 @@ from app.programs.routes import router as programs_router
 from app.telemetry import Observe
 from app.transactions.routes import router as transactions_router
 from app.wallet.routes import router as wallet_router
+from app.wallet.routes import statements as statements_router
 from app.wallet.routes import tokens as tokens_router
 from app.wire import Answer
 
@@ -110,6 +111,7 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     for router in (
         wallet_router,
         tokens_router,
+        statements_router,
         transactions_router,
         members_router,
         programs_router,

@@ -148,10 +148,15 @@ def day_end(instant: datetime, terms: Terms) -> datetime:
     return _day_begins(instant.astimezone(terms.zone).date() + timedelta(days=1), terms.zone)
 
 
+def month_begins(first_day: date, timeline: Timeline) -> datetime:
+    """The first instant of a month, in the zone in force on that day by the clocks of Greenwich."""
+    return _day_begins(first_day, timeline.zone_at(_day_begins(first_day, UTC)))
+
+
 # --- days -----------------------------------------------------------------------------------------------------------
 
 
-def _day_begins(day: date, zone: ZoneInfo) -> datetime:
+def _day_begins(day: date, zone: tzinfo) -> datetime:
     return datetime.combine(day, time(), zone).astimezone(UTC)
 
 
