@@ -25,6 +25,7 @@ from app.telemetry import Observe
 from app.transactions.routes import router as transactions_router
 from app.transfers.routes import router as transfers_router
 from app.wallet.routes import router as wallet_router
+from app.wallet.routes import statements as statements_router
 from app.wallet.routes import tokens as tokens_router
 from app.wire import Answer
 
@@ -115,6 +116,7 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
         wallet_router,
         tokens_router,
         adjustments_router,
+        statements_router,
         transactions_router,
         redemptions_router,
         holds_router,

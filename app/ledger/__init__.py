@@ -5,14 +5,18 @@ ends; what is due has happened to them); decide with pure verbs that take an `Ac
 (`accrue`; `spend`, `hold`, `capture`, `release`, `transfer`, `extend`, `adopt`, `activate`, `cancel`; `reverse`,
 `restore`, `undo`, `spend_again`, `reinstate`, `write_off`); hand the accounts to `write`, once. Cohorts learn from
 `write` what was issued, used, expired and returned; only the journal is left to the caller. A dry run takes the
-accounts from `look` and stops before `write`. Jobs deal with many accounts at a time: `settle_due`, `warn`.
+accounts from `look` and stops before `write`. Jobs deal with many accounts at a time: `settle_due`, `warn`. `as_of`
+answers an account as it was, from what never changes.
 """
 
+from app.ledger.history import as_of, counted, movements
 from app.ledger.models import Hold, Lot, PointEntry
 from app.ledger.queries import (
+    EndedWaiting,
     HeldLot,
     Ladder,
     Payment,
+    ended_waiting,
     entries,
     expired_part,
     expiry_ladder,
@@ -43,6 +47,7 @@ from app.ledger.rules import (
     Act,
     Expiring,
     InsufficientPoints,
+    Kind,
     OpenLot,
     TooManyPoints,
     accrue,
@@ -59,11 +64,13 @@ from app.ledger.schedule import (
     warn,
 )
 from app.ledger.schemas import (
+    AskedPast,
     BalanceOut,
     BookedLotPage,
     EntryPage,
     ExpiringOut,
     LotPage,
+    Past,
     StandingOut,
     balance_out,
     entry_cursor,
@@ -97,10 +104,12 @@ __all__ = [
     "Accrual",
     "Act",
     "Ahead",
+    "AskedPast",
     "BalanceOut",
     "BookedLotPage",
     "CaptureAboveHold",
     "Due",
+    "EndedWaiting",
     "EntryPage",
     "Expiring",
     "ExpiringOut",
@@ -109,10 +118,12 @@ __all__ = [
     "Hold",
     "HoldEnded",
     "InsufficientPoints",
+    "Kind",
     "Ladder",
     "Lot",
     "LotPage",
     "OpenLot",
+    "Past",
     "Payment",
     "PointEntry",
     "Reversal",
@@ -123,12 +134,15 @@ __all__ = [
     "accrue",
     "activate",
     "adopt",
+    "as_of",
     "awaiting",
     "balance_out",
     "cancel",
     "capture",
     "claim",
+    "counted",
     "due_accounts",
+    "ended_waiting",
     "entries",
     "entry_cursor",
     "entry_page",
@@ -145,6 +159,7 @@ __all__ = [
     "lot_cursor",
     "lot_page",
     "lots",
+    "movements",
     "open_accounts",
     "payments",
     "reinstate",

@@ -73,7 +73,7 @@ def _expiring(row: Row[UUID, datetime | None, int] | None) -> Expiring | None:
     return None if row is None or row[1] is None else Expiring(int(row[2]), row[1])
 
 
-_OPEN_LOT: tuple[Any, ...] = (
+OPEN_LOT: tuple[Any, ...] = (
     Lot.id,
     Lot.remaining,
     Lot.held,
@@ -94,7 +94,7 @@ def _open_lots(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, dict[
     found: dict[UUID, dict[UUID, OpenLot]] = defaultdict(dict)
     if member_ids:
         mine = db.any_of(session, Lot.member_id.expression, member_ids)
-        for member_id, *lot in session.execute(select(Lot.member_id, *_OPEN_LOT).where(mine, Lot.remaining > 0)):
+        for member_id, *lot in session.execute(select(Lot.member_id, *OPEN_LOT).where(mine, Lot.remaining > 0)):
             found[member_id][lot[0]] = OpenLot(*lot)
     return dict(found)
 
@@ -144,9 +144,13 @@ def expiry() -> ColumnElement[datetime | None]:
 # --- what members and partners read ---------------------------------------------------------------------------------
 
 
-def entries(session: Session, member_id: UUID, before: int | None, limit: int) -> Sequence[PointEntry]:
-    """A member's entries, newest first, from the one before number `before`; at most `limit`."""
+def entries(
+    session: Session, member_id: UUID, before: int | None, limit: int, among: ColumnElement[bool] | None = None
+) -> Sequence[PointEntry]:
+    """A member's entries, newest first, from the one before number `before`; at most `limit`. All, or those `among`."""
     rows = select(PointEntry).where(PointEntry.member_id == member_id)
+    if among is not None:
+        rows = rows.where(among)
     if before is not None:
         rows = rows.where(PointEntry.number < before)
     return session.scalars(rows.order_by(PointEntry.number.desc()).limit(limit)).all()
@@ -225,6 +229,31 @@ def held_lots(session: Session, member_id: UUID, hold_id: UUID) -> list[HeldLot]
     return [HeldLot(*row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class EndedWaiting:
+    """What has become of a document's points that were pending until an event."""
+
+    activated: int
+    cancelled: int
+    """By hand, or because the event did not come in time."""
+
+
+def ended_waiting(session: Session, account: Account, document_id: UUID) -> EndedWaiting:
+    """Of the lots that a document granted to be pending until an event. Read it after claiming the account."""
+    waited = (Lot.member_id == account.member_id) & (Lot.document_id == document_id) & Lot.available_from.is_(None)
+    rows = session.execute(
+        select(LotUse.effect, func.sum(LotUse.points))
+        .join(Lot, (Lot.member_id == LotUse.member_id) & (Lot.id == LotUse.lot_id))
+        .where(waited, LotUse.effect.in_(("moved", "expired")))
+        .group_by(LotUse.effect)
+    )
+    gone = {effect: int(points) for effect, points in rows}
+    for _, _, use in account.rows.uses:  # what was due and is not written yet
+        if use.lot.document_id == document_id and use.lot.available_from is None:
+            gone[use.effect] = gone.get(use.effect, 0) + use.points
+    return EndedWaiting(gone.get("moved", 0), gone.get("expired", 0))
+
+
 # --- what a return needs to know ------------------------------------------------------------------------------------
 
 
@@ -245,7 +274,7 @@ def granted_lots(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, l
     mine = db.any_of(session, Lot.document_id.expression, document_ids) & Lot.source_lot_id.is_(None)
     facts: list[Any] = [Lot.granted, Lot.allocated, Lot.residue, Lot.expected, *past]
     found: dict[UUID, list[GrantedLot]] = defaultdict(list)
-    rows = session.execute(select(Lot.member_id, *_OPEN_LOT, *facts).where(mine).order_by(Lot.document_id, Lot.id))
+    rows = session.execute(select(Lot.member_id, *OPEN_LOT, *facts).where(mine).order_by(Lot.document_id, Lot.id))
     for member_id, *row in rows:
         lot, figures = OpenLot(*row[:12]), [int(value) for value in row[12:]]
         granted, allocated, residue, expected, *returned, of_used, of_expired = figures
@@ -271,7 +300,7 @@ def expired_part(session: Session, account: Account, lot_id: UUID) -> tuple[Open
     None if the member has no such lot. What returns took back of expired points is gone for good.
     """
     mine = (Lot.member_id == account.member_id) & (Lot.id == lot_id)
-    row = session.execute(select(*_OPEN_LOT).where(mine)).one_or_none()
+    row = session.execute(select(*OPEN_LOT).where(mine)).one_or_none()
     if row is None:
         return None
     of_lot = (LotUse.member_id == account.member_id) & (LotUse.lot_id == lot_id)
@@ -311,7 +340,7 @@ def spent_parts(session: Session, purchases: Mapping[UUID, UUID]) -> dict[UUID, 
     counted = [func.coalesce(each.where(same).correlate(Lot).scalar_subquery(), 0) for each in (used, of_used)]
     spent = aliased(LotUse)
     rows = session.execute(
-        select(PointEntry.document_id, spent.points, *counted, *_OPEN_LOT)
+        select(PointEntry.document_id, spent.points, *counted, *OPEN_LOT)
         .join(spent, (spent.member_id == PointEntry.member_id) & (spent.entry_id == PointEntry.id))
         .join(Lot, (Lot.member_id == spent.member_id) & (Lot.id == spent.lot_id))
         .where(
@@ -378,6 +407,6 @@ def _of_entries(session: Session, model: Any, chosen: ColumnElement[bool]) -> It
     """The rows of `model` that belong to the `chosen` entries, with the entry's document and the lot as it is."""
     same_entry = (model.member_id == PointEntry.member_id) & (model.entry_id == PointEntry.id)
     same_lot = (Lot.member_id == model.member_id) & (Lot.id == model.lot_id)
-    rows = select(model, PointEntry.document_id, *_OPEN_LOT).join(PointEntry, same_entry).join(Lot, same_lot)
+    rows = select(model, PointEntry.document_id, *OPEN_LOT).join(PointEntry, same_entry).join(Lot, same_lot)
     for row, document_id, *columns in session.execute(rows.where(chosen).order_by(model.id)):
         yield row, document_id, OpenLot(*columns)

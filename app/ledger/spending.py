@@ -173,7 +173,10 @@ def _redated(
 
 
 def activate(account: Account, document_id: UUID, act: Act, expires_at: datetime | None, *, lapses: bool) -> Account:
-    """The account with the points available that were pending until an event of `document_id`."""
+    """The account with the points available that were pending until an event of `document_id`.
+
+    If they lapse and the member has been inactive for so long, they are gone at once.
+    """
     waiting = awaiting(account, document_id)
     points = sum(lot.free for lot in waiting)
     account, entry_id = move(account, "activation", act, available=points, pending=-points)
@@ -184,7 +187,7 @@ def activate(account: Account, document_id: UUID, act: Act, expires_at: datetime
         account = take(account, entry_id, act, [Use(lot, lot.free, "moved")])
         account = grant(account, entry_id, act, fresh, source_lot_id=lot.id)
         arrived.append(fresh.id)
-    return pay_debt(account, act, arrived)
+    return settle(pay_debt(account, act, arrived), act.recorded_at, act.zone, since=act.occurred_at)
 
 
 def cancel(account: Account, document_id: UUID, act: Act) -> Account:

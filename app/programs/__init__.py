@@ -21,6 +21,7 @@ from app.programs.calendar import (
     lapses_after,
     lapses_at,
     local_month,
+    month_begins,
     switched_on,
     switched_on_at,
     warnings_before,
@@ -47,7 +48,7 @@ from app.programs.rules import (
     tax_of,
     tender_of,
 )
-from app.programs.schemas import EXAMPLE_TERMS, InactivityExpiry, Terms
+from app.programs.schemas import EXAMPLE_TERMS, InactivityExpiry, PendingEvent, Terms
 from app.programs.service import (
     NoTerms,
     create_program,
@@ -68,6 +69,7 @@ __all__ = [
     "Kept",
     "Line",
     "NoTerms",
+    "PendingEvent",
     "PointsTender",
     "Program",
     "Reason",
@@ -98,6 +100,7 @@ __all__ = [
     "lapses_at",
     "local_month",
     "members_to_adopt",
+    "month_begins",
     "net_paid_with_points",
     "points_to_warn_of",
     "publish_terms",

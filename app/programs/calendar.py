@@ -191,6 +191,11 @@ def day_end(instant: datetime, terms: Terms) -> datetime:
     return day_begins(instant.astimezone(terms.zone).date() + timedelta(days=1), terms.zone)
 
 
+def month_begins(first_day: date, timeline: Timeline) -> datetime:
+    """The first instant of a month, in the zone in force on that day by the clocks of Greenwich."""
+    return day_begins(first_day, timeline.zone_at(day_begins(first_day, UTC)))
+
+
 # --- days -----------------------------------------------------------------------------------------------------------
 
 

@@ -401,10 +401,13 @@ class EventIn(Request):
 
 
 class EventOut(Answer):
-    """Points that became available, or were cancelled; none if that had happened before."""
+    """Points that became available, or were cancelled, when the event first came; `duplicate` says that it had come
+    before, and nothing happened now. `balance` is always the one at `balance_at`."""
 
     transaction_id: UUID
     event: str
+    duplicate: bool
+    dry_run: bool
     available: int
     cancelled: int
     balance: BalanceOut
