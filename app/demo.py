@@ -24,7 +24,7 @@ import typer
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-from app import clients, schema, worker
+from app import clients, schema, telemetry, worker
 from app.baskets import batches, purchase_body, read_baskets
 from app.config import Settings
 from app.db import Database, read_url
@@ -85,6 +85,7 @@ class Tally:
 
 def run(data: Path, database_url: str | None) -> bool:
     """Posts the baskets of `data` and prints what came of it; answers whether all was taken and the proof holds."""
+    telemetry.configure_logging("warning")
     bodies = [purchase_body(basket) for basket in read_baskets(data)]
     with tempfile.TemporaryDirectory() as folder, _fresh_database(database_url, Path(folder)) as url:
         settings = Settings(database_url=url, key_pepper=os.urandom(24).hex(), port=free_port())
