@@ -1,11 +1,14 @@
 """The command line: `loyalty serve | worker | jobs | migrate | run | demo | keys | proof | openapi`."""
 
 import os
+import re
 import secrets
 import signal
 import tempfile
 import threading
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -17,7 +20,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import clients, demo, insight, programs, schema, telemetry, worker
+from app import clients, demo, insight, members, programs, schema, telemetry, worker
 from app.clock import system_clock
 from app.config import Settings
 from app.db import Database
@@ -117,7 +120,7 @@ def _demo_programme(session: Session, pepper: bytes) -> str:
     if not programs.timeline(session, program.id).versions:
         draft = programs.draft_terms(session, program.id, programs.Terms.model_validate(programs.EXAMPLE_TERMS), now)
         programs.publish_terms(session, program.id, draft.version, now, now - timedelta(days=365))
-    client_id = clients.create_client(session, "staff", "demo", now, program_id=program.id)
+    client_id = clients.create_client(session, "staff", "demo", now, program_id=program.id, person="demo")
     return clients.create_key(session, client_id, pepper, now).text
 
 
@@ -248,6 +251,9 @@ def create_key(
     client: Annotated[str | None, typer.Option(help="Id of a client that is to get a second key (rotation)")] = None,
     scope: Annotated[list[str] | None, typer.Option(help="Instead of the usual scopes")] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires")] = None,
+    person: Annotated[str | None, typer.Option(help="Who acts through it; needed for staff")] = None,
+    role: Annotated[str | None, typer.Option(help="What the person is: terms give roles limits")] = None,
+    member: Annotated[str | None, typer.Option(help="Id of the person's own membership")] = None,
 ) -> None:
     """Creates a key and shows it, once: of a new client (--kind, --name), or one more of a known one (--client)."""
     settings = Settings()
@@ -255,28 +261,71 @@ def create_key(
     scopes = set(scope) if scope else None
     if scopes and (unknown := scopes - clients.SCOPES.keys()):
         raise typer.BadParameter(f"unknown scopes {', '.join(sorted(unknown))}; there are {', '.join(clients.SCOPES)}")
-    if client and (kind or name or program or store):
-        raise typer.BadParameter("--client names a client that has its kind, name, programme and stores")
+    if client and (kind or name or program or store or person or role or member):
+        raise typer.BadParameter("--client names a client that has its kind, name, programme, stores and person")
     if scopes is None and not client and not program:
         scopes = OPERATOR_SCOPES
     expires_at = now + timedelta(days=days) if days else None
 
     def create(session: Session) -> clients.NewKey:
-        client_id = _client(session, client) if client else _new_client(session, kind, name, program, store, now)
+        behind = _Behind(person, role, member)
+        new = partial(_new_client, session, kind, name, program, store, behind, now)
+        client_id = _client(session, client) if client else new()
         return clients.create_key(session, client_id, settings.pepper, now, scopes=scopes, expires_at=expires_at)
 
     made = Database(settings).write(create)
     print(f"client  {made.client_id}\nid      {made.public_id}\nkey     {made.text}\nIt is not shown again.")
 
 
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """Who acts through a new client, as typed."""
+
+    person: str | None
+    role: str | None
+    member: str | None
+
+
 def _new_client(
-    session: Session, kind: str | None, name: str | None, program: str | None, stores: list[str] | None, now: datetime
+    session: Session,
+    kind: str | None,
+    name: str | None,
+    program: str | None,
+    stores: list[str] | None,
+    behind: _Behind,
+    now: datetime,
 ) -> UUID:
     if kind not in clients.KINDS or not name:
         raise typer.BadParameter(f"--name and --kind are needed; kind is one of {', '.join(clients.KINDS)}")
+    if kind == "staff" and not behind.person:
+        raise typer.BadParameter("--person is needed for staff: whoever acts must have a name")
+    if behind.role and not re.fullmatch("[a-z0-9_]{1,32}", behind.role):
+        raise typer.BadParameter("a role is a short word of a-z, 0-9 and _")
     program_id = _program(session, program).id if program else None
     wanted = next(known for known in clients.KINDS if known == kind)
-    return clients.create_client(session, wanted, name, now, program_id=program_id, stores=stores)
+    return clients.create_client(
+        session,
+        wanted,
+        name,
+        now,
+        program_id=program_id,
+        stores=stores,
+        person=behind.person,
+        role=behind.role,
+        member_id=_membership(session, program_id, behind.member),
+    )
+
+
+def _membership(session: Session, program_id: UUID | None, text: str | None) -> UUID | None:
+    if text is None:
+        return None
+    try:
+        member_id = UUID(text)
+    except ValueError:
+        raise typer.BadParameter(f"no member {text}") from None
+    if program_id is None or members.status_in(session, program_id, member_id) is None:
+        raise typer.BadParameter(f"no member {text} in that programme")
+    return member_id
 
 
 @keys.command("list")
@@ -285,7 +334,8 @@ def list_keys() -> None:
     for client, key in Database(Settings()).read(clients.list_keys):
         state = "revoked" if key.revoked_at else f"until {key.expires_at:%Y-%m-%d}" if key.expires_at else "live"
         scopes = " ".join(key.scopes)
-        print(f"{key.public_id}  {client.kind:<8}  {state:<16}  {client.name}  (client {client.id})  {scopes}")
+        whose = "" if client.person is None else f", {client.role or 'person'} {client.person}"
+        print(f"{key.public_id}  {client.kind:<8}  {state:<16}  {client.name}  (client {client.id}{whose})  {scopes}")
 
 
 @keys.command("revoke")

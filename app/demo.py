@@ -1,4 +1,7 @@
-"""`make demo`: real baskets through a real service on a fresh database, then the books, and the proof."""
+"""`make demo`: the life of points on real baskets, through a real service on a fresh database; then books and proof.
+
+Baskets are posted, some come back, members redeem, what is due expires, revenue is recognised.
+"""
 
 import os
 import socket
@@ -14,13 +17,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import httpx
 import typer
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-from app import clients, schema
+from app import clients, schema, worker
 from app.baskets import batches, purchase_body, read_baskets
 from app.config import Settings
 from app.db import Database, read_url
@@ -28,7 +32,7 @@ from app.money import show
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "pos-2017-01-first-1000.jsonl.gz"
 
-TERMS = {
+TERMS: dict[str, Any] = {
     "currency": "USD",
     "time_zone": "America/New_York",
     "earning": {"points": 1, "per": 100},
@@ -37,7 +41,17 @@ TERMS = {
     "uploads": {"latest_days": None},
 }
 """One point per dollar, 1,000 points are worth 10.00, four of five are expected to be used. The baskets are from 2017,
-so purchases of any age are accepted and points do not expire."""
+so purchases of any age are accepted, and points live just so long that those of the first day have expired by today."""
+
+REWARD = {
+    "code": "coffee",
+    "name": "Coffee",
+    "points": 50,
+    "supplier": {"type": "own", "cost": 40},
+    "currency": "USD",
+}
+COMES_BACK = 25
+"""Every so manieth purchase that earned points comes back."""
 
 
 @dataclass(slots=True)
@@ -46,7 +60,11 @@ class Tally:
 
     recorded: int = 0
     points: int = 0
+    returned: int = 0
+    taken_back: int = 0
+    redeemed: int = 0
     members: set[str] = field(default_factory=set)
+    earned: list[dict[str, Any]] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
 
     def add(self, results: list[dict[str, Any]]) -> None:
@@ -54,8 +72,13 @@ class Tally:
             if (transaction := result["transaction"]) is None:
                 self.refused[result["problem"]["code"]] += 1
                 continue
+            if transaction["type"] == "return":
+                self.returned += 1
+                self.taken_back += transaction["returned"]["taken_back"]
+                continue
             self.recorded += 1
             self.points += transaction["points"]["earned"]
+            self.earned.append(transaction)
             if transaction["member"] is not None:
                 self.members.add(transaction["member"]["id"])
 
@@ -71,10 +94,13 @@ def run(data: Path, database_url: str | None) -> bool:
         with serving(settings):
             base_url = f"http://127.0.0.1:{settings.port}"
             with httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {operator}"}, timeout=60) as http:
-                program_id = _program(http)
+                program_id = _program(http, bodies[0]["occurred_at"])
             staff = _key(database, settings, None, program_id)
             with httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {staff}"}, timeout=300) as http:
                 tally, seconds = _post(http, bodies)
+                _return_some(http, tally)
+                _redeem(http, tally)
+                worker.run_jobs(database, datetime.now(UTC))
                 holds = _report(http, tally, seconds)
         database.close()
     return holds and not tally.refused
@@ -87,6 +113,34 @@ def _post(http: httpx.Client, bodies: list[dict[str, Any]]) -> tuple[Tally, floa
             tally.add(post_batch(http, batch))
             bar.update(len(batch))
     return tally, time.perf_counter() - start
+
+
+def _return_some(http: httpx.Client, tally: Tally) -> None:
+    purchases = [transaction for transaction in tally.earned if transaction["points"]["earned"]][::COMES_BACK]
+    returns = [
+        {
+            "type": "return",
+            "source": bought["source"],
+            "external_id": f"{bought['external_id']}-back",
+            "occurred_at": bought["occurred_at"],
+            "original": {"source": bought["source"], "external_id": bought["external_id"]},
+        }
+        for bought in purchases
+    ]
+    for batch in batches(returns):
+        tally.add(post_batch(http, batch))
+
+
+def _redeem(http: httpx.Client, tally: Tally) -> None:
+    """Everybody tries for a coffee; many have too few points left."""
+    http.post("/v1/rewards", json=REWARD).raise_for_status()
+    for member in sorted(tally.members):
+        order = {"member": {"id": member}, "reward": {"code": REWARD["code"]}, "immediate": True}
+        answer = http.post("/v1/redemptions", json=order, headers={"Idempotency-Key": f"coffee-{member}"})
+        if answer.status_code == 201:
+            tally.redeemed += 1
+        elif answer.json()["code"] != "insufficient_points":
+            tally.refused[answer.json()["code"]] += 1
 
 
 def post_batch(http: httpx.Client, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -102,11 +156,16 @@ def post_batch(http: httpx.Client, batch: list[dict[str, Any]]) -> list[dict[str
 def _report(http: httpx.Client, tally: Tally, seconds: float) -> bool:
     balance = http.get("/v1/accounting/trial-balance").raise_for_status().json()["items"]
     proof = http.get("/v1/proof").raise_for_status().json()
-    liability = -sum(row["balance"] for row in balance if row["code"] == "2100")
+    cohorts = http.get("/v1/accounting/cohorts").raise_for_status().json()["items"]
+    by_code = {row["code"]: -row["balance"] for row in balance}
     print(f"purchases            {tally.recorded:>14,}")
-    print(f"points               {tally.points:>14,}")
     print(f"members              {len(tally.members):>14,}")
-    print(f"contract liability   {show(liability, 'USD'):>14} USD")
+    print(f"points earned        {tally.points:>14,}")
+    print(f"  taken back         {tally.taken_back:>14,}  by {tally.returned} returns")
+    print(f"  used               {sum(row['used'] for row in cohorts):>14,}  for {tally.redeemed} coffees")
+    print(f"  expired            {sum(row['expired'] for row in cohorts):>14,}")
+    print(f"recognised           {show(by_code.get('4100', 0), 'USD'):>14} USD")
+    print(f"contract liability   {show(by_code.get('2100', 0), 'USD'):>14} USD")
     print("\ntrial balance                            debits         credits")
     for row in balance:
         debit, credit = show(row["debits"], row["currency"]), show(row["credits"], row["currency"])
@@ -116,7 +175,7 @@ def _report(http: httpx.Client, tally: Tally, seconds: float) -> bool:
         verdict = "holds" if check["differences"] == 0 else f"{check['differences']} DIFFER: {check['shown'][:3]}"
         print(f"  {check['name']:<36} {verdict}")
     for code, count in tally.refused.items():
-        print(f"REFUSED {count} purchases: {code}")
+        print(f"REFUSED {count}: {code}")
     print(f"\n{tally.recorded / seconds:,.0f} purchases per second, posted one batch at a time")
     return bool(proof["holds"])
 
@@ -192,16 +251,19 @@ def _key(database: Database, settings: Settings, scopes: set[str] | None, progra
 
     def create(session: Session) -> clients.NewKey:
         id_ = None if program_id is None else UUID(program_id)
-        client_id = clients.create_client(session, "staff", "demo", now, program_id=id_)
+        client_id = clients.create_client(session, "staff", "demo", now, program_id=id_, person="demo")
         return clients.create_key(session, client_id, settings.pepper, now, scopes=scopes)
 
     return database.write(create).text
 
 
-def _program(http: httpx.Client) -> str:
+def _program(http: httpx.Client, first: str) -> str:
+    zone = ZoneInfo(TERMS["time_zone"])
+    age = (datetime.now(zone).date() - datetime.fromisoformat(first).date()).days
+    terms = TERMS | {"expiry": {"days": age - 1, "round_up_to": "day"}}
     program = http.post("/v1/programs", json={"code": "demo", "name": "Demo grocer"}).raise_for_status().json()
     path = f"/v1/programs/{program['id']}/terms"
-    version = http.post(path, json=TERMS).raise_for_status().json()["version"]
+    version = http.post(path, json=terms).raise_for_status().json()["version"]
     start = {"effective_from": "2000-01-01T00:00:00Z"}
     http.post(f"{path}/{version}/publish", json=start).raise_for_status()
     program_id: str = program["id"]

@@ -9,19 +9,23 @@ from sqlalchemy import text
 
 from app import __version__, schema, telemetry
 from app.accounting.routes import router as accounting_router
+from app.adjustments.routes import router as adjustments_router
 from app.clients import check_routes, public
 from app.clock import Clock, system_clock
 from app.config import Settings
 from app.db import Database
 from app.edge import Db, Edge, handle_problems
 from app.errors import Busy, InvalidRequest, NotFound, answers, every_problem
+from app.holds.routes import router as holds_router
 from app.insight.routes import router as insight_router
 from app.members.routes import router as members_router
 from app.programs.routes import router as programs_router
 from app.redemptions.routes import router as redemptions_router
 from app.telemetry import Observe
 from app.transactions.routes import router as transactions_router
+from app.transfers.routes import router as transfers_router
 from app.wallet.routes import router as wallet_router
+from app.wallet.routes import statements as statements_router
 from app.wallet.routes import tokens as tokens_router
 from app.wire import Answer
 
@@ -111,8 +115,12 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     for router in (
         wallet_router,
         tokens_router,
+        adjustments_router,
+        statements_router,
         transactions_router,
         redemptions_router,
+        holds_router,
+        transfers_router,
         members_router,
         programs_router,
         accounting_router,

@@ -64,6 +64,9 @@ Token = Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z0-9_]+$
 
 CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["USD"])]
 
+Points = Annotated[int, Field(ge=1, le=LARGEST)]
+"""Whole points, at least one."""
+
 Minor = Annotated[int, Field(ge=0, le=LARGEST)]
 """Minor units of a currency."""
 

@@ -3,8 +3,10 @@
 from alembic import context
 
 from app.accounting import models as accounting_models
+from app.adjustments import models as adjustments_models
 from app.clients import models as clients_models
 from app.db import Base
+from app.holds import models as holds_models
 from app.idempotency import IdempotencyRecord
 from app.ledger import models as ledger_models
 from app.members import models as members_models
@@ -12,11 +14,14 @@ from app.outbox import OutboxEvent
 from app.programs import models as programs_models
 from app.redemptions import models as redemptions_models
 from app.transactions import models as transactions_models
+from app.transfers import models as transfers_models
 from app.worker import models as worker_models
 
 LOADED = (
     accounting_models,
+    adjustments_models,
     clients_models,
+    holds_models,
     IdempotencyRecord,
     ledger_models,
     members_models,
@@ -24,6 +29,7 @@ LOADED = (
     programs_models,
     redemptions_models,
     transactions_models,
+    transfers_models,
     worker_models,
 )
 """Every table of the service is in `Base.metadata` once these are imported."""

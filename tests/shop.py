@@ -142,7 +142,9 @@ def make_program(
 
 
 def make_key(session: Session, kind: clients.Kind, now: datetime, program_id: UUID | None, **options: Any) -> str:
-    """A key of a new client."""
+    """A key of a new client; one of staff names a person, `somebody` unless the options say."""
+    if kind == "staff":
+        options.setdefault("person", "somebody")
     scopes = options.pop("scopes", None)
     expires_at = options.pop("expires_at", None)
     client_id = clients.create_client(session, kind, f"test {kind}", now, program_id=program_id, **options)

@@ -95,7 +95,11 @@ ATTEMPTS = [
     check("point_account", "pending_not_negative", "UPDATE point_account SET pending = -1"),
     check("point_account", "held_not_negative", "UPDATE point_account SET held = -1"),
     check("lot", "held_within_remaining", "UPDATE lot SET held = remaining + 1"),
-    check("lot", "remaining_within_granted", "UPDATE lot SET remaining = -1, held = -1"),
+    Attempt(
+        "UPDATE lot SET remaining = -1",
+        ("ck_lot_remaining_within_granted", "ck_lot_held_within_remaining"),
+        ("CHECK",),
+    ),
     check("lot", "remaining_within_granted", "UPDATE lot SET remaining = granted + 1"),
     check("journal_posting", "amount_positive", posting(amount="0")),
     check("journal_posting", "amount_positive", posting(amount="-5")),
@@ -294,10 +298,13 @@ APPEND_ONLY = {
     "point_entry": 2,
     "transaction": 1,
     "transaction_claim": 2,
+    "transaction_concession": 1,
     "lot_use": 1,
     "lot_return": 1,
     "hold_lot": 1,
     "expiry_warning": 1,
+    "hold_request": 1,
+    "transfer": 1,
 }
 """Tables whose rows never change, and how many unique keys a REPLACE could hit an old row by."""
 
@@ -315,6 +322,9 @@ OTHERS = {
     "voucher_facts",
     "voucher_kept",
     "voucher_ended",
+    "adjustment_facts",
+    "adjustment_kept",
+    "adjustment_ended",
     "transaction_key_fixed",
     "transaction_key_kept",
 }
@@ -331,6 +341,7 @@ TRIGGERS = {
                 "reward",
                 "redemption",
                 "voucher",
+                "adjustment",
                 "program_terms",
                 "transaction_key",
             )
@@ -343,7 +354,8 @@ TRIGGERS = {
         *(
             f"{table}_no_replace_{number}"
             for table, keys in (
-                APPEND_ONLY | {"program_terms": 3, "lot": 1, "hold": 2, "reward": 1, "redemption": 1, "voucher": 3}
+                APPEND_ONLY
+                | {"program_terms": 3, "lot": 1, "hold": 2, "reward": 1, "redemption": 1, "voucher": 3, "adjustment": 1}
             ).items()
             for number in range(keys)
         ),

@@ -22,6 +22,7 @@ from app.db import Database
 from app.demo import SAMPLE, free_port, serving
 from app.edge import Edge
 from app.errors import Busy
+from app.ids import new_id
 from app.insight import CHECKS
 from tests.conftest import Engines, settings_for
 from tests.postgres import WHY_NONE
@@ -239,6 +240,26 @@ def test_keys_are_created_listed_and_revoked(loyalty: Loyalty, database: Databas
     wrong = loyalty("keys", "create", "--kind", "robot", "--name", "x")
     assert wrong.returncode != 0
     assert "kind is one of" in wrong.stderr
+
+
+def test_a_staff_key_names_a_person(loyalty: Loyalty, database: Database) -> None:
+    database.write(lambda session: make_program(session, TERMS, datetime.now(UTC)))
+    staff = ("keys", "create", "--kind", "staff", "--name", "desk 2", "--program", "shop")
+    for wrong, why in (
+        (staff, "--person is needed"),
+        ((*staff, "--person", "j. doe", "--role", "Team Lead"), "a short word"),
+        ((*staff, "--person", "j. doe", "--member", "900"), "no member 900"),
+        ((*staff, "--person", "j. doe", "--member", str(new_id())), "in that programme"),
+    ):
+        refused = loyalty(*wrong)
+        assert refused.returncode != 0
+        assert why in " ".join(refused.stderr.replace("│", " ").split()), refused.stderr
+    made = loyalty(*staff, "--person", " J.  Doe ", "--role", "agent")
+    assert made.returncode == 0, made.stderr
+    with database.engine.connect() as connection:
+        (known,) = connection.execute(text("SELECT person, role FROM client")).all()
+    assert tuple(known) == ("j. doe", "agent"), "one spelling, so that their next client is known to be theirs"
+    assert "agent j. doe)" in loyalty("keys", "list").stdout
 
 
 def test_settings_that_will_not_do_are_a_sentence(loyalty: Loyalty) -> None:

@@ -144,6 +144,11 @@ def concession_postings(event: Event, amount: int, accounts: Chart) -> list[Post
     return leg(event, "concession", accounts["revenue_goods"], accounts["liability_points"], amount)
 
 
+def concession_return_postings(event: Event, amount: int, accounts: Chart) -> list[Posting]:
+    """What taking back points given for an order posts when the order itself comes back: the contra of that."""
+    return leg(event, "return", accounts["liability_points"], accounts["revenue_goods"], amount)
+
+
 # --- rewards --------------------------------------------------------------------------------------------------------
 
 

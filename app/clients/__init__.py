@@ -17,6 +17,7 @@ from app.clients.service import (
     find_client,
     is_live,
     list_keys,
+    memberships,
     revoke_key,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
     "keyed",
     "list_keys",
     "member_token",
+    "memberships",
     "needs",
     "public",
     "revoke_key",

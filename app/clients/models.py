@@ -13,7 +13,10 @@ class Client(Base):
     """A till, a partner's back end or a person of staff."""
 
     __tablename__ = "client"
-    __table_args__ = (CheckConstraint("kind IN ('terminal', 'partner', 'staff')", name="kind"),)
+    __table_args__ = (
+        CheckConstraint("kind IN ('terminal', 'partner', 'staff')", name="kind"),
+        CheckConstraint("person IS NOT NULL OR (role IS NULL AND member_id IS NULL)", name="role_is_of_person"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     program_id: Mapped[UUID | None] = mapped_column(ForeignKey("program.id"))
@@ -21,6 +24,12 @@ class Client(Base):
     name: Mapped[str]
     stores: Mapped[list[str] | None]
     """Stores the client may act for; null: all."""
+    person: Mapped[str | None]
+    """Who acts through it, in one spelling (`rules.one_person`). Two clients of one person are one person."""
+    role: Mapped[str | None]
+    """What the person is here; terms set limits by it."""
+    member_id: Mapped[UUID | None] = mapped_column(ForeignKey("member.id"))
+    """The person's own membership, if they have one."""
     created_at: Mapped[datetime]
 
 

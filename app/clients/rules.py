@@ -5,6 +5,7 @@ import hmac
 import json
 import re
 import secrets
+import unicodedata
 import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -26,8 +27,15 @@ from app.ids import new_id
 Kind = Literal["terminal", "partner", "staff"]
 
 SCOPES: dict[str, str] = {
-    "transactions:write": "post and claim purchases",
+    "transactions:write": "post purchases, returns and voids; claim purchases",
     "transactions:read": "read purchases",
+    "holds:write": "hold points, capture and release them",
+    "holds:read": "read holds",
+    "transfers:write": "give points from member to member",
+    "transfers:read": "read transfers",
+    "pools:write": "make pools, let members join and leave",
+    "pools:draw": "collect a pool's points for a spend of one member",
+    "pools:read": "read pools and the balances in them",
     "members:lookup": "find a member by identifier and read the balance",
     "members:read": "read members, their balances, entries and lots",
     "members:write": "enrol and change members",
@@ -41,14 +49,42 @@ SCOPES: dict[str, str] = {
     "redemptions:write": "redeem, fulfil and cancel; burn vouchers",
     "accounting:read": "read the journal, balances, cohorts and the proof",
     "accounting:write": "recognise revenue now",
+    "adjustments:write": "adjust points, write off debt, extend and reinstate lots; for keys that name a person",
+    "adjustments:approve": "approve or reject what another person asked for; for keys that name a person",
+    "adjustments:read": "read adjustments",
 }
 
 _REWARDS = frozenset({"rewards:read", "redemptions:read", "redemptions:write"})
 
 KINDS: dict[Kind, frozenset[str]] = {
-    "terminal": frozenset({"transactions:write", "transactions:read", "members:lookup"}) | _REWARDS,
+    "terminal": frozenset(
+        {
+            "transactions:write",
+            "transactions:read",
+            "holds:write",
+            "holds:read",
+            "pools:draw",
+            "pools:read",
+            "members:lookup",
+        }
+    )
+    | _REWARDS,
     "partner": frozenset(
-        {"transactions:read", "members:lookup", "members:read", "members:write", "tokens:write", "programs:read"}
+        {
+            "transactions:read",
+            "holds:write",
+            "holds:read",
+            "transfers:write",
+            "transfers:read",
+            "pools:write",
+            "pools:draw",
+            "pools:read",
+            "members:lookup",
+            "members:read",
+            "members:write",
+            "tokens:write",
+            "programs:read",
+        }
     )
     | _REWARDS,
     "staff": frozenset(SCOPES) - {"programs:create"},
@@ -67,6 +103,11 @@ class Caller:
     program_id: UUID | None
     scopes: frozenset[str]
     stores: frozenset[str] | None
+    person: str | None = None
+    """Whoever is behind the client, if it names a person: the same for all clients of theirs."""
+    role: str | None = None
+    member_id: UUID | None = None
+    """The person's own membership, as far as this client knows."""
 
     @property
     def program(self) -> UUID:
@@ -201,6 +242,14 @@ def read_token(key: SigningKey, text: str, now: datetime) -> MemberCaller | None
 
 def unknown_scopes(scopes: Collection[str]) -> list[str]:
     return sorted(set(scopes) - set(SCOPES))
+
+
+def one_person(name: str) -> str:
+    """A person's name in one spelling: two clients of one person are known to be theirs. ValueError if empty."""
+    spelling = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    if not spelling:
+        raise ValueError("a person needs a name")
+    return spelling
 
 
 def _check(text: str) -> str:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app import db
 from app.clients.models import ApiKey, Client
-from app.clients.rules import KINDS, Caller, Kind, hash_secret, new_secret, read_secret, unknown_scopes
+from app.clients.rules import KINDS, Caller, Kind, hash_secret, new_secret, one_person, read_secret, unknown_scopes
 from app.errors import Problem, Unauthenticated
 from app.ids import new_id
 
@@ -41,12 +41,37 @@ def create_client(
     *,
     program_id: UUID | None = None,
     stores: Collection[str] | None = None,
+    person: str | None = None,
+    role: str | None = None,
+    member_id: UUID | None = None,
 ) -> UUID:
-    """A new client without a key; `stores` None lets it act for all stores. Answers its id."""
+    """A new client without a key; `stores` None lets it act for all stores. Answers its id.
+
+    `person` acts through it, in a `role` that terms may give limits; `member_id` is their own membership. ValueError
+    for a role or a membership of nobody.
+    """
+    if person is None and (role is not None or member_id is not None):
+        raise ValueError("a role and a membership are those of a person")
     client_id = new_id()
-    row = {"id": client_id, "program_id": program_id, "kind": kind, "name": name, "created_at": now}
-    db.insert_rows(session, Client, [row | {"stores": sorted(stores) if stores else None}])
+    row = {
+        "id": client_id,
+        "program_id": program_id,
+        "kind": kind,
+        "name": name,
+        "stores": sorted(stores) if stores else None,
+        "person": None if person is None else one_person(person),
+        "role": role,
+        "member_id": member_id,
+        "created_at": now,
+    }
+    db.insert_rows(session, Client, [row])
     return client_id
+
+
+def memberships(session: Session, caller: Caller) -> set[UUID]:
+    """The own memberships of the person who calls, as any of their clients in the programme names them."""
+    theirs = select(Client.member_id).where(Client.program_id == caller.program, Client.person == caller.person)
+    return {member_id for member_id in session.scalars(theirs) if member_id is not None}
 
 
 def find_client(session: Session, text: str) -> UUID | None:
@@ -111,14 +136,33 @@ def authenticate(session: Session, text: str, pepper: bytes, now: datetime) -> C
     if secret is None:
         raise Unauthenticated
     found = session.execute(
-        select(ApiKey.secret_hash, ApiKey.scopes, Client.id, Client.kind, Client.program_id, Client.stores)
+        select(
+            ApiKey.secret_hash,
+            ApiKey.scopes,
+            Client.id,
+            Client.kind,
+            Client.program_id,
+            Client.stores,
+            Client.person,
+            Client.role,
+            Client.member_id,
+        )
         .join(Client, Client.id == ApiKey.client_id)
         .where(ApiKey.public_id == secret.public_id, _live(now))
     ).one_or_none()
     if found is None or not hmac.compare_digest(found.secret_hash, hash_secret(secret.secret, pepper)):
         raise Unauthenticated
     stores = None if found.stores is None else frozenset(found.stores)
-    return Caller(found.id, found.kind, found.program_id, frozenset(found.scopes), stores)
+    return Caller(
+        found.id,
+        found.kind,
+        found.program_id,
+        frozenset(found.scopes),
+        stores,
+        found.person,
+        found.role,
+        found.member_id,
+    )
 
 
 def is_live(session: Session, text: str, pepper: bytes, now: datetime) -> bool:

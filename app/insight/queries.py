@@ -28,6 +28,8 @@ from sqlalchemy.orm import aliased
 
 from app.accounting.models import Account, Cohort, CohortChangeRow, JournalPosting
 from app.accounting.rules import MILLION
+from app.adjustments.models import Adjustment
+from app.adjustments.rules import GRANTS
 from app.ledger.models import Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
 from app.ledger.rules import BALANCES
 from app.members.models import Member, MemberIdentifier
@@ -245,12 +247,14 @@ def transfers_conserve_points(program_id: UUID | None) -> Select[*tuple[Any, ...
 
 
 def documents_granted_their_points(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
-    """A transaction, or the claim of one, granted the points it says."""
+    """A transaction, the claim of one, or an adjustment granted the points it says."""
     claims = select(TransactionClaim.id, Transaction.program_id, TransactionClaim.points).join(
         Transaction, Transaction.id == TransactionClaim.transaction_id
     )
     purchases = select(Transaction.id, Transaction.program_id, Transaction.points).where(Transaction.type == "purchase")
-    documents = union_all(purchases, claims).subquery()
+    given = and_(Adjustment.status == "applied", Adjustment.class_.in_(GRANTS), Adjustment.points > 0)
+    adjustments = select(Adjustment.id, Adjustment.program_id, case((given, Adjustment.points), else_=0))
+    documents = union_all(purchases, claims, adjustments).subquery()
     issued = select(Lot.document_id, func.sum(Lot.granted).label("points")).where(Lot.source_lot_id.is_(None))
     lots = issued.group_by(Lot.document_id).subquery()
     return (
@@ -490,10 +494,10 @@ def transactions_hold_their_keys(program_id: UUID | None) -> Select[*tuple[Any, 
 
 
 def rows_belong_to_one_program(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
-    """A member's account, identifiers and transactions belong to the member's programme."""
+    """A member's account, identifiers, transactions and adjustments belong to the member's programme."""
     parts = [
         select(table.member_id, table.program_id).where(table.member_id.is_not(None))
-        for table in (PointAccount, MemberIdentifier, Transaction)
+        for table in (PointAccount, MemberIdentifier, Transaction, Adjustment)
     ]
     rows = union_all(*parts).subquery()
     return (

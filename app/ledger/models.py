@@ -217,6 +217,7 @@ class Hold(Base):
         CheckConstraint("captured BETWEEN 0 AND points", name="captured_within_points"),
         CheckConstraint("(status = 'captured') = (captured > 0)", name="captured_has_points"),
         Index("ix_hold_id", "id", unique=True),
+        Index(None, "program_id", "id"),
         NO_ROWID,
     )
 

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from typing import Any
 from uuid import UUID
@@ -73,7 +73,7 @@ def _expiring(row: Row[UUID, datetime | None, int] | None) -> Expiring | None:
     return None if row is None or row[1] is None else Expiring(int(row[2]), row[1])
 
 
-_OPEN_LOT: tuple[Any, ...] = (
+OPEN_LOT: tuple[Any, ...] = (
     Lot.id,
     Lot.remaining,
     Lot.held,
@@ -94,7 +94,7 @@ def _open_lots(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, dict[
     found: dict[UUID, dict[UUID, OpenLot]] = defaultdict(dict)
     if member_ids:
         mine = db.any_of(session, Lot.member_id.expression, member_ids)
-        for member_id, *lot in session.execute(select(Lot.member_id, *_OPEN_LOT).where(mine, Lot.remaining > 0)):
+        for member_id, *lot in session.execute(select(Lot.member_id, *OPEN_LOT).where(mine, Lot.remaining > 0)):
             found[member_id][lot[0]] = OpenLot(*lot)
     return dict(found)
 
@@ -144,9 +144,13 @@ def expiry() -> ColumnElement[datetime | None]:
 # --- what members and partners read ---------------------------------------------------------------------------------
 
 
-def entries(session: Session, member_id: UUID, before: int | None, limit: int) -> Sequence[PointEntry]:
-    """A member's entries, newest first, from the one before number `before`; at most `limit`."""
+def entries(
+    session: Session, member_id: UUID, before: int | None, limit: int, among: ColumnElement[bool] | None = None
+) -> Sequence[PointEntry]:
+    """A member's entries, newest first, from the one before number `before`; at most `limit`. All, or those `among`."""
     rows = select(PointEntry).where(PointEntry.member_id == member_id)
+    if among is not None:
+        rows = rows.where(among)
     if before is not None:
         rows = rows.where(PointEntry.number < before)
     return session.scalars(rows.order_by(PointEntry.number.desc()).limit(limit)).all()
@@ -186,15 +190,68 @@ class Payment:
 
 
 def payments(session: Session, document_id: UUID) -> list[Payment]:
-    """Which lots paid for a document, net of what came back to them."""
+    """Which lots paid for a document, net of what came back to them; not for debt that its points paid."""
     rows = session.execute(
         select(LotUse.lot_id, func.sum(LotUse.points))
         .join(PointEntry, (PointEntry.member_id == LotUse.member_id) & (PointEntry.id == LotUse.entry_id))
-        .where(PointEntry.document_id == document_id, LotUse.effect == "used")
+        .where(PointEntry.document_id == document_id, PointEntry.kind != "debt_payment", LotUse.effect == "used")
         .group_by(LotUse.lot_id)
         .order_by(LotUse.lot_id)
     )
     return [Payment(lot_id, int(points)) for lot_id, points in rows if points]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLot:
+    """Points of a lot that a hold reserves, or reserved, and how many of them its capture spent."""
+
+    lot_id: UUID
+    points: int
+    captured: int
+    expires_at: datetime | None
+
+
+def held_lots(session: Session, member_id: UUID, hold_id: UUID) -> list[HeldLot]:
+    """The lots behind a member's hold."""
+    spent = (
+        select(LotUse.lot_id, LotUse.points)
+        .join(PointEntry, (PointEntry.member_id == LotUse.member_id) & (PointEntry.id == LotUse.entry_id))
+        .where(LotUse.member_id == member_id, PointEntry.document_id == hold_id, PointEntry.kind == "capture")
+        .subquery()
+    )
+    rows = session.execute(
+        select(HoldLot.lot_id, HoldLot.points, func.coalesce(spent.c.points, 0), Lot.expires_at)
+        .join(Lot, (Lot.member_id == HoldLot.member_id) & (Lot.id == HoldLot.lot_id))
+        .outerjoin(spent, spent.c.lot_id == HoldLot.lot_id)
+        .where(HoldLot.member_id == member_id, HoldLot.hold_id == hold_id)
+        .order_by(HoldLot.lot_id)
+    )
+    return [HeldLot(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class EndedWaiting:
+    """What has become of a document's points that were pending until an event."""
+
+    activated: int
+    cancelled: int
+    """By hand, or because the event did not come in time."""
+
+
+def ended_waiting(session: Session, account: Account, document_id: UUID) -> EndedWaiting:
+    """Of the lots that a document granted to be pending until an event. Read it after claiming the account."""
+    waited = (Lot.member_id == account.member_id) & (Lot.document_id == document_id) & Lot.available_from.is_(None)
+    rows = session.execute(
+        select(LotUse.effect, func.sum(LotUse.points))
+        .join(Lot, (Lot.member_id == LotUse.member_id) & (Lot.id == LotUse.lot_id))
+        .where(waited, LotUse.effect.in_(("moved", "expired")))
+        .group_by(LotUse.effect)
+    )
+    gone = {effect: int(points) for effect, points in rows}
+    for _, _, use in account.rows.uses:  # what was due and is not written yet
+        if use.lot.document_id == document_id and use.lot.available_from is None:
+            gone[use.effect] = gone.get(use.effect, 0) + use.points
+    return EndedWaiting(gone.get("moved", 0), gone.get("expired", 0))
 
 
 # --- what a return needs to know ------------------------------------------------------------------------------------
@@ -217,9 +274,11 @@ def granted_lots(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, l
     mine = db.any_of(session, Lot.document_id.expression, document_ids) & Lot.source_lot_id.is_(None)
     facts: list[Any] = [Lot.granted, Lot.allocated, Lot.residue, Lot.expected, *past]
     found: dict[UUID, list[GrantedLot]] = defaultdict(list)
-    for row in session.execute(select(*_OPEN_LOT, *facts).where(mine).order_by(Lot.document_id, Lot.id)):
+    rows = session.execute(select(Lot.member_id, *OPEN_LOT, *facts).where(mine).order_by(Lot.document_id, Lot.id))
+    for member_id, *row in rows:
         lot, figures = OpenLot(*row[:12]), [int(value) for value in row[12:]]
         granted, allocated, residue, expected, *returned, of_used, of_expired = figures
+        key = (member_id, lot.document_id)
         found[lot.document_id].append(
             GrantedLot(
                 lot,
@@ -227,40 +286,61 @@ def granted_lots(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, l
                 allocated,
                 residue,
                 expected,
-                used.get(lot.document_id, 0) - of_used,
-                expired.get(lot.document_id, 0) - of_expired,
+                used.get(key, 0) - of_used,
+                expired.get(key, 0) - of_expired,
                 *returned,
             )
         )
     return dict(found)
 
 
-def _uses_by_document(session: Session, document_ids: Sequence[UUID], effect: str) -> dict[UUID, int]:
-    """How many points of the lots a document granted, and of those they live on in, have gone with `effect`."""
+def expired_part(session: Session, account: Account, lot_id: UUID) -> tuple[OpenLot, int] | None:
+    """A lot of a claimed account as it is now, and how many of its points have expired and stayed so.
+
+    None if the member has no such lot. What returns took back of expired points is gone for good.
+    """
+    mine = (Lot.member_id == account.member_id) & (Lot.id == lot_id)
+    row = session.execute(select(*OPEN_LOT).where(mine)).one_or_none()
+    if row is None:
+        return None
+    of_lot = (LotUse.member_id == account.member_id) & (LotUse.lot_id == lot_id)
+    written = session.scalar(select(func.sum(LotUse.points)).where(of_lot, LotUse.effect == "expired")) or 0
+    returned = (LotReturnRow.member_id == account.member_id) & (LotReturnRow.lot_id == lot_id)
+    taken_back = session.scalar(select(func.sum(LotReturnRow.of_expired)).where(returned)) or 0
+    uses = [use for _, _, use in account.rows.uses if use.lot.id == lot_id and use.effect == "expired"]
+    expired = int(written) - int(taken_back) + sum(use.points for use in uses)
+    return account.lots.get(lot_id, OpenLot(*row)), expired
+
+
+def _uses_by_document(session: Session, document_ids: Sequence[UUID], effect: str) -> dict[tuple[UUID, UUID], int]:
+    """By member and document: how many points of the lots it granted, and of those they live on in at that member,
+    have gone with `effect`."""
     rows = session.execute(
-        select(Lot.document_id, func.sum(LotUse.points))
+        select(Lot.member_id, Lot.document_id, func.sum(LotUse.points))
         .join(LotUse, (LotUse.member_id == Lot.member_id) & (LotUse.lot_id == Lot.id))
         .where(db.any_of(session, Lot.document_id.expression, document_ids), LotUse.effect == effect)
-        .group_by(Lot.document_id)
+        .group_by(Lot.member_id, Lot.document_id)
     )
-    return {document_id: int(points) for document_id, points in rows}
+    return {(member_id, document_id): int(points) for member_id, document_id, points in rows}
 
 
 def spent_parts(session: Session, purchases: Mapping[UUID, UUID]) -> dict[UUID, list[SpentPart]]:
-    """Per purchase: what it spent of which lots and has not come back yet, the lot that expires last first.
+    """Per purchase: which lots it spent, and what of them has not come back yet, the lot that expires last first.
 
     `purchases` names the purchase of each document: itself, and those of its returns. Read it after claiming.
     """
     if not purchases:
         return {}
-    mine = (LotUse.member_id == Lot.member_id) & (LotUse.lot_id == Lot.id)
-    used = select(func.sum(LotUse.points)).where(mine, LotUse.effect == "used")
-    theirs = (LotReturnRow.member_id == Lot.member_id) & (LotReturnRow.lot_id == Lot.id)
-    of_used = select(func.sum(LotReturnRow.of_used)).where(theirs)
-    counted = [func.coalesce(each.correlate(Lot).scalar_subquery(), 0) for each in (used, of_used)]
+    alike = aliased(Lot)  # all that was granted with it, and what that lives on in at this member
+    same = (alike.member_id == Lot.member_id) & (alike.document_id == Lot.document_id)
+    mine = (LotUse.member_id == alike.member_id) & (LotUse.lot_id == alike.id)
+    used = select(func.sum(LotUse.points)).join(alike, mine).where(LotUse.effect == "used")
+    theirs = (LotReturnRow.member_id == alike.member_id) & (LotReturnRow.lot_id == alike.id)
+    of_used = select(func.sum(LotReturnRow.of_used)).join(alike, theirs)
+    counted = [func.coalesce(each.where(same).correlate(Lot).scalar_subquery(), 0) for each in (used, of_used)]
     spent = aliased(LotUse)
     rows = session.execute(
-        select(PointEntry.document_id, spent.points, *counted, *_OPEN_LOT)
+        select(PointEntry.document_id, spent.points, *counted, *OPEN_LOT)
         .join(spent, (spent.member_id == PointEntry.member_id) & (spent.entry_id == PointEntry.id))
         .join(Lot, (Lot.member_id == spent.member_id) & (Lot.id == spent.lot_id))
         .where(
@@ -276,8 +356,7 @@ def spent_parts(session: Session, purchases: Mapping[UUID, UUID]) -> dict[UUID, 
         parts[key] = SpentPart(lot, before + int(points), int(in_all) - int(taken_back))
     found: dict[UUID, list[SpentPart]] = defaultdict(list)
     for (purchase_id, _), part in sorted(parts.items(), key=lambda item: _last_first(item[1].lot)):
-        if part.points:
-            found[purchase_id].append(part)
+        found[purchase_id].append(part)
     return dict(found)
 
 
@@ -290,25 +369,44 @@ def reversals(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Reve
     """What returns did to accounts, to be undone by their voids. Read it after claiming the accounts."""
     if not document_ids:
         return {}
-    chosen = db.any_of(session, PointEntry.document_id.expression, document_ids) & (PointEntry.kind == "reversal")
-    entries = session.scalars(select(PointEntry).where(chosen)).all()
+    chosen = db.any_of(session, PointEntry.document_id.expression, document_ids)
+    taking, giving = chosen & (PointEntry.kind == "reversal"), chosen & (PointEntry.kind == "restoration")
+    later = aliased(PointEntry)
+    since = (later.member_id == PointEntry.member_id) & (later.number > PointEntry.number)
+    forgiven = select(func.coalesce(-func.sum(later.debt), 0)).where(since, later.kind == "write_off")
+    entries = session.execute(select(PointEntry, forgiven.correlate(PointEntry).scalar_subquery()).where(taking))
+    found: dict[UUID, Reversed] = defaultdict(Reversed)
+    for entry, written_off in entries:
+        done = found[entry.document_id]  # a return with a concession takes back twice
+        found[entry.document_id] = replace(
+            done,
+            debt=done.debt + entry.debt,
+            qualifying=done.qualifying - entry.qualifying,
+            written_off=max(done.written_off, int(written_off)),
+        )
     uses: dict[UUID, list[Use]] = defaultdict(list)
     returns: dict[UUID, list[LotReturn]] = defaultdict(list)
-    for row, document_id, lot in _of_entries(session, LotUse, chosen):
+    back: dict[UUID, list[Use]] = defaultdict(list)
+    for row, document_id, lot in _of_entries(session, LotUse, taking):
         uses[document_id].append(Use(lot, row.points, row.effect))
-    for row, document_id, lot in _of_entries(session, LotReturnRow, chosen):
+    for row, document_id, lot in _of_entries(session, LotReturnRow, taking):
         parts = (row.points, row.allocated, row.residue, row.expected, row.of_used, row.of_expired)
         returns[document_id].append(LotReturn(lot, row.entry_id, *parts))
-    return {
-        entry.document_id: Reversed(uses[entry.document_id], returns[entry.document_id], entry.debt, -entry.qualifying)
-        for entry in entries
-    }
+    for row, document_id, lot in _of_entries(session, LotUse, giving):
+        back[document_id].append(Use(lot, row.points, row.effect))
+    for document_id in document_ids:
+        theirs = back[document_id]
+        gone = {use.lot.id for use in theirs if use.effect == "expired"}
+        stayed = [use for use in theirs if use.lot.id in gone]
+        done = found[document_id]
+        found[document_id] = replace(done, uses=uses[document_id], returns=returns[document_id], stayed=stayed)
+    return dict(found)
 
 
 def _of_entries(session: Session, model: Any, chosen: ColumnElement[bool]) -> Iterator[tuple[Any, UUID, OpenLot]]:
     """The rows of `model` that belong to the `chosen` entries, with the entry's document and the lot as it is."""
     same_entry = (model.member_id == PointEntry.member_id) & (model.entry_id == PointEntry.id)
     same_lot = (Lot.member_id == model.member_id) & (Lot.id == model.lot_id)
-    rows = select(model, PointEntry.document_id, *_OPEN_LOT).join(PointEntry, same_entry).join(Lot, same_lot)
+    rows = select(model, PointEntry.document_id, *OPEN_LOT).join(PointEntry, same_entry).join(Lot, same_lot)
     for row, document_id, *columns in session.execute(rows.where(chosen).order_by(model.id)):
         yield row, document_id, OpenLot(*columns)

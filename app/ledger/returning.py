@@ -9,6 +9,7 @@ that any number of partial returns ends exactly as one return of everything.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from app.accounting import returned_part
@@ -16,6 +17,7 @@ from app.ids import new_id
 from app.ledger.rules import (
     Account,
     Act,
+    Effect,
     LotReturn,
     OpenLot,
     Use,
@@ -28,7 +30,7 @@ from app.ledger.rules import (
     settle,
     take,
 )
-from app.ledger.spending import spendable
+from app.ledger.spending import moved, spendable
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +57,10 @@ class GrantedLot:
 
 @dataclass(frozen=True, slots=True)
 class SpentPart:
-    """Points of a lot that a document spent and that have not come back yet.
+    """Points of a lot that a document spent and that have not come back yet; 0 when all have.
 
-    `used` is what of the lot still counts as used in its cohort; less than `points` if a return of the purchase that
-    granted the lot has taken back spent points meanwhile.
+    `used` is what of the points granted with the lot still counts as used in its cohort, wherever they live on; less
+    than `points` if a return of the purchase that granted them has taken back spent points meanwhile.
     """
 
     lot: OpenLot
@@ -86,14 +88,15 @@ def reverse(
     `most_debt` is how much debt the account may have in all (None: any); a shortfall beyond it is forgiven.
     """
     assert account.complete, "claimed without lots"
+    granted = [_by_now(account, root) for root in granted]
     own = {lot.id: lot for root in granted for lot in _own(account, root)}
     returns, uses, others = [], [], 0
     expired = allocated = 0
     for root, part in _shared(granted, points):
         left = pick(_own(account, root), part, "returned")
         taken = sum(use.points for use in left)
-        of_expired = min(root.expired, part - taken)
-        of_used = min(root.used, part - taken - of_expired)
+        of_expired = min(root.expired + _unwritten(account, root.lot, "expired"), part - taken)
+        of_used = min(root.used + _unwritten(account, root.lot, "used"), part - taken - of_expired)
         returned = _lot_return(root, part, of_used, of_expired)
         returns.append(returned)
         uses += left
@@ -126,10 +129,28 @@ def reverse(
     return account, Reversal(available + pending, expired, owed, others - owed, allocated)
 
 
+def _by_now(account: Account, root: GrantedLot) -> GrantedLot:
+    """A granted lot with what the account has decided and not written yet: an expiry that was due, a use."""
+    theirs = [use for _, _, use in account.rows.uses if use.lot.document_id == root.lot.document_id]
+    used = sum(use.points for use in theirs if use.effect == "used")
+    expired = sum(use.points for use in theirs if use.effect == "expired")
+    return replace(root, used=root.used + used, expired=root.expired + expired)
+
+
 def _own(account: Account, root: GrantedLot) -> list[OpenLot]:
     """What is left of a granted lot at its member: the lot itself, and lots it lives on in."""
     mine = [lot for lot in account.lots.values() if lot.free and lot.document_id == root.lot.document_id]
     return sorted(mine, key=lambda lot: lot.id)
+
+
+def _unwritten(account: Account, lot: OpenLot, effect: Literal["used", "expired"]) -> int:
+    """How many points of what granted `lot` count as used or expired that were not written when it was read: what
+    `settle` found due, and what the same batch decided before."""
+    made = sum(
+        use.points for _, _, use in account.rows.uses if use.effect == effect and use.lot.document_id == lot.document_id
+    )
+    returns = [each for _, each in account.rows.returns if each.lot.document_id == lot.document_id]
+    return made - sum(each.of_used if effect == "used" else each.of_expired for each in returns)
 
 
 def _shared(granted: Sequence[GrantedLot], points: int) -> Iterable[tuple[GrantedLot, int]]:
@@ -167,36 +188,44 @@ def restore(
     """The account after `points` spent on returned goods have come back to their lots, and how many of them stay
     expired because their lot has expired meanwhile.
 
-    With `revive` those live on in a new lot instead, until `revived_until` (None: for ever).
+    With `revive` those live on in a new lot instead, until `revived_until` (None: for ever). What no lot has paid,
+    because a return was voided when its points were gone (`spend_again`), comes off the debt that made; where credits
+    have paid that since, it comes back in a new lot.
     """
-    parts = list(_parts(spent, points))
-    gone = sum(part for each, part in parts if _expired(account, each.lot, act)) if not revive else 0
-    account, entry_id = move(account, "restoration", act, available=points - gone)
+    parts = [(each, part, False) for each, part in _parts(spent, points)]
+    short = points - sum(part for _, part, _ in parts)
+    relieved = min(short, account.debt)
+    if short > relieved:
+        parts.append((spent[0], short - relieved, True))
+    gone = 0 if revive else sum(part for each, part, _ in parts if _expired(account, each.lot, act))
+    account, entry_id = move(account, "restoration", act, available=points - relieved - gone, debt=-relieved)
     arrived = []
-    for each, part in parts:
-        lot = account.lots.get(each.lot.id, each.lot)
-        counted = min(part, each.used)
+    for each, part, apart in parts:
+        lot, expired = account.lots.get(each.lot.id, each.lot), _expired(account, each.lot, act)
+        counted = min(part, each.used + _unwritten(account, lot, "used"))
         back = [Use(lot, -counted, "used"), Use(lot, counted - part, "returned")]
+        if expired and not revive:
+            back.append(Use(lot, part, "expired"))
+        elif expired or apart:
+            back.append(Use(lot, part, "moved"))
         account = take(account, entry_id, act, [use for use in back if use.points])
-        if not _expired(account, lot, act):
+        if not (expired or apart):
             arrived.append(lot.id)
-        elif revive:
-            account = take(account, entry_id, act, [Use(lot, part, "moved")])
-            fresh = replace(lot, id=new_id(), remaining=part, held=0, expires_at=revived_until, lapses=False)
+        elif revive or not expired:
+            fresh = moved(lot, part)
+            if expired:
+                fresh = replace(fresh, expires_at=revived_until, lapses=False)
             account = grant(account, entry_id, act, fresh, source_lot_id=lot.id)
             arrived.append(fresh.id)
-        else:
-            account = take(account, entry_id, act, [Use(lot, part, "expired")])
     return settle(pay_debt(due(account), act, arrived), act.recorded_at, act.zone, since=act.occurred_at), gone
 
 
 def _parts(spent: Sequence[SpentPart], points: int) -> Iterable[tuple[SpentPart, int]]:
     for each in spent:
         part = min(each.points, points)
-        if part:
+        if part > 0:
             yield each, part
             points -= part
-    assert points == 0, "more points come back than were spent"
 
 
 def _expired(account: Account, lot: OpenLot, act: Act) -> bool:
@@ -221,30 +250,36 @@ def write_off(account: Account, points: int, act: Act) -> Account:
 
 @dataclass(frozen=True, slots=True)
 class Reversed:
-    """What a return did to an account (`reverse`), read back to be undone. Uses carry the lots as they are."""
+    """What a return did to an account, read back to be undone. Uses carry the lots as they are.
 
-    uses: Sequence[Use]
-    returns: Sequence[LotReturn]
-    debt: int
-    qualifying: int
+    `uses`, `returns`, `debt` and `qualifying` are of what it took back (`reverse`), `stayed` the uses of lots whose
+    points stayed expired when they came back (`restore`). `written_off`: debt of the account forgiven since, points.
+    """
+
+    uses: Sequence[Use] = ()
+    returns: Sequence[LotReturn] = ()
+    debt: int = 0
+    qualifying: int = 0
+    written_off: int = 0
+    stayed: Sequence[Use] = ()
 
 
 def undo(account: Account, done: Reversed, act: Act) -> Account:
-    """The account as if the return had not been: its points are back where they came from, its debt is gone.
+    """The account as if the return had taken nothing back: its points are where they came from, its debt is gone.
 
-    Debt that later credits have paid comes back as points of the returned lots.
+    Debt that later credits have paid comes back as points of the returned lots; what was written off stays so.
     """
-    paid_since = max(0, done.debt - account.debt)
-    lots = [each.lot for each in done.returns if each.of_used]
-    back = [replace(use, points=-use.points) for use in done.uses]
-    back += _given_back(lots, done.returns, paid_since)
+    uses = [replace(use, lot=account.lots.get(use.lot.id, use.lot)) for use in done.uses]
+    paid_since = max(0, done.debt - account.debt - done.written_off)
+    back = [replace(use, points=-use.points) for use in uses]
+    back += _given_back(account, done, paid_since)
     account, entry_id = move(
         account,
         "reversal",
         act,
         available=-sum(use.points for use in back if not use.lot.pending),
         pending=-sum(use.points for use in back if use.lot.pending),
-        debt=paid_since - done.debt,
+        debt=-min(account.debt, done.debt - paid_since),
         qualifying=done.qualifying,
         lifetime=sum(each.points for each in done.returns),
     )
@@ -254,14 +289,19 @@ def undo(account: Account, done: Reversed, act: Act) -> Account:
     return settle(account, act.recorded_at, act.zone, since=act.occurred_at)
 
 
-def _given_back(lots: Sequence[OpenLot], returns: Sequence[LotReturn], points: int) -> list[Use]:
-    uses = []
-    for lot, each in zip(lots, [each for each in returns if each.of_used], strict=True):
-        part = min(each.of_used, points)
-        if part:
-            uses.append(Use(lot, -part, "used"))
-            points -= part
-    return uses
+def _given_back(account: Account, done: Reversed, points: int) -> Iterable[Use]:
+    """Uses that give back `points` of debt paid since: of what had been used, then of what lives on elsewhere."""
+    for each in done.returns:
+        lot = account.lots.get(each.lot.id, each.lot)
+        own = sum(use.points for use in done.uses if use.lot.document_id == lot.document_id)
+        parts: tuple[tuple[int, Effect], ...] = (
+            (each.of_used, "used"),
+            (each.points - each.of_used - each.of_expired - own, "returned"),
+        )
+        for most, effect in parts:
+            if part := min(most, points):
+                yield Use(lot, -part, effect)
+                points -= part
 
 
 def _negative(each: LotReturn, entry_id: UUID) -> LotReturn:
@@ -277,9 +317,12 @@ def _negative(each: LotReturn, entry_id: UUID) -> LotReturn:
     )
 
 
-def spend_again(account: Account, points: int, act: Act) -> Account:
-    """The account after points that a return gave back are spent again; what is missing becomes debt."""
+def spend_again(account: Account, points: int, act: Act, stayed: Sequence[Use] = ()) -> Account:
+    """The account after points that a return gave back are spent again; what is missing becomes debt.
+
+    `stayed`: the uses of lots whose points did not come back (`Reversed.stayed`); they count as before.
+    """
     uses = pick(spendable(account), min(points, account.available), "used")
     taken = sum(use.points for use in uses)
     account, entry_id = move(account, "redemption", act, available=-taken, debt=points - taken)
-    return take(account, entry_id, act, uses)
+    return take(account, entry_id, act, [*uses, *(replace(use, points=-use.points) for use in stayed)])

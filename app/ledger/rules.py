@@ -10,7 +10,7 @@ its own instant, before anything else is decided.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from typing import Any, Literal
 from uuid import UUID
 
@@ -368,13 +368,21 @@ def accrue(account: Account, accrual: Accrual) -> Account:
 
 def pay_debt(account: Account, act: Act, lot_ids: Collection[UUID]) -> Account:
     """The account after what was just credited, the free points of some lots, has paid what is owed."""
-    lots = [lot for id_ in lot_ids if not (lot := account.lots[id_]).pending]
+    lots = in_turn(account, [lot for id_ in lot_ids if not (lot := account.lots[id_]).pending])
     payment = min(account.debt, sum(lot.free for lot in lots))
     if not payment:
         return account
     uses = pick(lots, payment, "used")
     account, entry_id = move(account, "debt_payment", act, available=-payment, debt=-payment)
     return take(account, entry_id, act, uses)
+
+
+def in_turn(account: Account, lots: Iterable[OpenLot]) -> list[OpenLot]:
+    """`lots` in the order in which they are used: soonest-expiring first, then oldest."""
+    return sorted(lots, key=lambda lot: (account.expiry_of(lot) or _NEVER, lot.occurred_at, lot.id))
+
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def pick(lots: Iterable[OpenLot], points: int, effect: Effect, *, as_agent: bool = False) -> list[Use]:
@@ -480,10 +488,10 @@ def end_hold(
 
 
 def _of_hold(account: Account, hold: OpenHold, points: int, as_agent: bool) -> list[Use]:
-    uses = []
-    for id_, reserved in hold.parts:
-        part = min(reserved, points)
+    uses, reserved = [], dict(hold.parts)
+    for lot in in_turn(account, [account.lots[id_] for id_ in reserved]):
+        part = min(reserved[lot.id], points)
         if part:
-            uses.append(Use(account.lots[id_], part, "used", as_agent))
+            uses.append(Use(lot, part, "used", as_agent))
             points -= part
     return uses

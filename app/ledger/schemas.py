@@ -1,17 +1,47 @@
 """The wire of points, wherever a balance is answered."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Annotated, TypeVar
 from uuid import UUID
 
+from fastapi import Depends, Query
 from pydantic import Field
 
+from app.edge import Now
+from app.errors import Finding, InvalidRequest
 from app.ledger.models import Lot, PointEntry
 from app.ledger.queries import expiry_ladder
 from app.ledger.rules import Account, Kind
 from app.paging import decode, page
-from app.wire import Answer, Stamp
+from app.wire import Answer, Stamp, WireInstant
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Which past is asked for: how it was as of one instant, as known at another."""
+
+    as_of: datetime
+    known_at: datetime
+
+
+def _past(
+    now: Now,
+    as_of: Annotated[WireInstant | None, Query(description="How it was then; now without it")] = None,
+    known_at: Annotated[WireInstant | None, Query(description="What had been recorded by then; all without it")] = None,
+) -> Past | None:
+    """The past that a request asks for; None for the present. InvalidRequest for the future."""
+    given = {"as_of": as_of, "known_at": known_at}
+    ahead = [name for name, instant in given.items() if instant is not None and instant > now]
+    if ahead:
+        raise InvalidRequest(findings=[Finding(name, "in_future", "later than the service's clock") for name in ahead])
+    if as_of is None and known_at is None:
+        return None
+    return Past((as_of or now).astimezone(UTC), (known_at or now).astimezone(UTC))
+
+
+AskedPast = Annotated[Past | None, Depends(_past)]
 
 
 class ExpiringOut(Answer):

@@ -5,7 +5,7 @@ Lots are used soonest-expiring first, then oldest.
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from app.errors import Problem
@@ -24,6 +24,7 @@ from app.ledger.rules import (
     end_hold,
     forfeit,
     grant,
+    in_turn,
     move,
     pay_debt,
     pick,
@@ -31,8 +32,6 @@ from app.ledger.rules import (
     settle,
     take,
 )
-
-_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class HoldEnded(Problem):
@@ -48,9 +47,8 @@ class CaptureAboveHold(Problem):
 
 
 def spendable(account: Account) -> list[OpenLot]:
-    """The lots that can be spent, in the order in which they are: soonest-expiring first, then oldest."""
-    lots = [lot for lot in account.lots.values() if lot.free and not lot.pending]
-    return sorted(lots, key=lambda lot: (account.expiry_of(lot) or _NEVER, lot.occurred_at, lot.id))
+    """The lots that can be spent, in the order in which they are."""
+    return in_turn(account, [lot for lot in account.lots.values() if lot.free and not lot.pending])
 
 
 def spend(
@@ -103,7 +101,10 @@ def hold(account: Account, hold_id: UUID, points: int, ends_at: datetime | None,
 
 
 def capture(account: Account, hold_id: UUID, points: int, act: Act, *, as_agent: bool = False) -> Account:
-    """The account after the hold ended with `points` of it spent and the rest free. HoldEnded, CaptureAboveHold."""
+    """The account after the hold ended with `points` of it spent and the rest free. HoldEnded, CaptureAboveHold.
+
+    Of the lots it reserves the soonest-expiring pay first, as they would without a hold.
+    """
     held = _open(account, hold_id)
     if points > held.points:
         raise CaptureAboveHold(f"the hold reserves {held.points} points")
@@ -129,7 +130,8 @@ def _open(account: Account, hold_id: UUID) -> OpenHold:
 def transfer(giver: Account, receiver: Account, points: int, act: Act) -> tuple[Account, Account]:
     """Both accounts after `points` went from one to the other. InsufficientPoints.
 
-    The receiver's lots keep expiry and cohort. They pay the receiver's debt first, if there is any.
+    The receiver's lots keep expiry and cohort: what would lapse with the giver's inactivity is gone on that day at the
+    receiver too, who may have been inactive for longer. They pay the receiver's debt first, if there is any.
     """
     uses = pick(_enough(giver, points), points, "moved")
     giver, entry_id = move(giver, "transfer_out", act, available=-points)
@@ -137,7 +139,8 @@ def transfer(giver: Account, receiver: Account, points: int, act: Act) -> tuple[
     receiver, entry_id = move(receiver, "transfer_in", act, available=points)
     arrived = []
     for use in uses:
-        lot = _moved(use.lot, use.points, document_id=act.document_id)
+        expires_at = giver.expiry_of(use.lot)
+        lot = moved(use.lot, use.points, document_id=act.document_id, expires_at=expires_at, lapses=False)
         receiver = grant(receiver, entry_id, act, lot, source_lot_id=use.lot.id)
         arrived.append(lot.id)
     return giver, pay_debt(receiver, act, arrived)
@@ -164,24 +167,27 @@ def _redated(
     account: Account, entry_id: UUID, lot_id: UUID, expires_at: datetime | None, act: Act, *, lapses: bool
 ) -> Account:
     lot = account.lots[lot_id]
-    moved = _moved(lot, lot.free, expires_at=expires_at, lapses=lapses)
+    fresh = moved(lot, lot.free, expires_at=expires_at, lapses=lapses)
     account = take(account, entry_id, act, [Use(lot, lot.free, "moved")])
-    return grant(account, entry_id, act, moved, source_lot_id=lot.id)
+    return grant(account, entry_id, act, fresh, source_lot_id=lot.id)
 
 
 def activate(account: Account, document_id: UUID, act: Act, expires_at: datetime | None, *, lapses: bool) -> Account:
-    """The account with the points available that were pending until an event of `document_id`."""
+    """The account with the points available that were pending until an event of `document_id`.
+
+    If they lapse and the member has been inactive for so long, they are gone at once.
+    """
     waiting = awaiting(account, document_id)
     points = sum(lot.free for lot in waiting)
     account, entry_id = move(account, "activation", act, available=points, pending=-points)
     arrived = []
     for lot in waiting:
-        fresh = _moved(lot, lot.free, expires_at=expires_at, lapses=lapses)
+        fresh = moved(lot, lot.free, expires_at=expires_at, lapses=lapses)
         fresh = replace(fresh, pending=False, available_from=act.occurred_at)
         account = take(account, entry_id, act, [Use(lot, lot.free, "moved")])
         account = grant(account, entry_id, act, fresh, source_lot_id=lot.id)
         arrived.append(fresh.id)
-    return pay_debt(account, act, arrived)
+    return settle(pay_debt(account, act, arrived), act.recorded_at, act.zone, since=act.occurred_at)
 
 
 def cancel(account: Account, document_id: UUID, act: Act) -> Account:
@@ -198,7 +204,7 @@ def awaiting(account: Account, document_id: UUID) -> Collection[OpenLot]:
     ]
 
 
-def _moved(lot: OpenLot, points: int, **changes: object) -> OpenLot:
+def moved(lot: OpenLot, points: int, **changes: object) -> OpenLot:
     """A new lot that carries on `points` of another one."""
     fresh = replace(lot, id=new_id(), remaining=points, held=0)
     return replace(fresh, **changes) if changes else fresh  # type: ignore[arg-type]  # fields by name

@@ -18,7 +18,7 @@ from app.members.rules import (
     normalise,
 )
 from app.members.schemas import IdentifierIn, MemberRef, ProfileOut, identifier_in, lookup_query
-from app.members.service import Enrolled, enrol, enrol_unknown, find, phone_region, read, status_in, statuses
+from app.members.service import Enrolled, enrol, enrol_unknown, find, named, phone_region, read, status_in, statuses
 
 __all__ = [
     "GATES",
@@ -39,6 +39,7 @@ __all__ = [
     "find",
     "identifier_in",
     "lookup_query",
+    "named",
     "normalise",
     "phone_region",
     "read",

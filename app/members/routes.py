@@ -184,33 +184,45 @@ def remove_identifier(
 
 @router.get("/{member_id}/balance", responses=answers(*READING, NotFound), summary="Read a balance")
 def read_balance(
-    member_id: UUID, caller: Annotated[Caller, needs("members:read")], database: Db, now: Now
+    member_id: UUID,
+    caller: Annotated[Caller, needs("members:read")],
+    past: ledger.AskedPast,
+    database: Db,
+    now: Now,
 ) -> ledger.StandingOut:
-    """Points that have expired by now are gone from it, whether or not a job has written that down."""
+    """Points that have expired are gone from it, whether or not a job has written that down. A past one comes from the
+    entries alone and is the same whenever it is asked for."""
 
-    def read(session: Session) -> ledger.Account:
+    def read(session: Session) -> ledger.StandingOut:
         service.read(session, caller.program, member_id)
-        return ledger.look(session, [member_id], now, zone_at(session, caller.program, now))[member_id]
+        zone = zone_at(session, caller.program, now)
+        if past is not None:
+            account = ledger.as_of(session, member_id, past.as_of, past.known_at, zone)
+            return ledger.standing_out(account, past.as_of)
+        return ledger.standing_out(ledger.look(session, [member_id], now, zone)[member_id], now)
 
-    return ledger.standing_out(database.read(read), now)
+    return database.read(read)
 
 
 @router.get("/{member_id}/entries", responses=answers(*READING, NotFound, CursorInvalid), summary="List entries")
 def list_entries(
     member_id: UUID,
     caller: Annotated[Caller, needs("members:read")],
+    past: ledger.AskedPast,
     database: Db,
     request: Request,
     response: Response,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> ledger.EntryPage:
-    """Every movement, newest first, numbered without gaps."""
+    """Every movement, newest first, numbered without gaps. Of a past: those that count in its balance, less what was
+    due then and written down later."""
     before = ledger.entry_cursor(cursor)
 
     def read(session: Session) -> ledger.EntryPage:
         service.read(session, caller.program, member_id)
-        return ledger.entry_page(ledger.entries(session, member_id, before, limit + 1), limit)
+        among = None if past is None else ledger.counted(session, member_id, past.as_of, past.known_at)
+        return ledger.entry_page(ledger.entries(session, member_id, before, limit + 1, among), limit)
 
     answer = database.read(read)
     link_next(request, response, answer.next)

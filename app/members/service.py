@@ -1,6 +1,6 @@
 """Enrol, find and change members."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -9,10 +9,11 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app import db, ledger, outbox
-from app.errors import NotFound, PreconditionFailed
+from app.errors import NotFound, PreconditionFailed, finding
 from app.ids import new_id
 from app.members.models import Member, MemberIdentifier, MemberProfile
-from app.members.rules import Identifier, IdentifierTaken, LastIdentifier, MemberClosed
+from app.members.rules import Identifier, IdentifierTaken, LastIdentifier, MemberClosed, UnknownMember
+from app.members.schemas import MemberRef, identifier_in
 from app.programs import timeline
 
 
@@ -40,6 +41,19 @@ def find(session: Session, program_id: UUID, identifiers: Collection[Identifier]
         mine = select(Member.id).where(Member.program_id == program_id, matching)
         found |= {ours[id_]: id_ for id_ in session.scalars(mine)}
     return found
+
+
+def named(
+    session: Session, program_id: UUID, references: Mapping[str, MemberRef], phone_region: str | None
+) -> list[UUID]:
+    """The members that fields of a body refer to, in their order. IdentifierInvalid, or UnknownMember, which says for
+    which fields."""
+    identifiers = {field: identifier_in(reference, phone_region) for field, reference in references.items()}
+    found = find(session, program_id, set(identifiers.values()))
+    unknown = [field for field, identifier in identifiers.items() if identifier not in found]
+    if unknown:
+        raise UnknownMember(findings=[finding((field,), "unknown", "nobody has it") for field in unknown])
+    return [found[identifier] for identifier in identifiers.values()]
 
 
 def statuses(session: Session, member_ids: Iterable[UUID]) -> dict[UUID, str]:

@@ -11,7 +11,14 @@ from itertools import pairwise
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from app.programs.schemas import FixedDatesExpiry, InactivityExpiry, PendingDays, PendingEvent, PeriodExpiry, Terms
+from app.programs.schemas import (
+    FixedDatesExpiry,
+    InactivityExpiry,
+    PendingDays,
+    PendingEvent,
+    PeriodExpiry,
+    Terms,
+)
 
 _MONTHS = {"day": 0, "month": 1, "quarter": 3, "half_year": 6, "year": 12}
 
@@ -109,6 +116,12 @@ def lapses_at(activity_at: datetime, terms: Terms) -> datetime | None:
     return None
 
 
+def lapses_after(activity_at: datetime, terms: Terms, *kinds: str) -> datetime | None:
+    """`lapses_at` of something that is all of `kinds`; None if none of them is an activity of the terms."""
+    counts = isinstance(terms.expiry, InactivityExpiry) and not set(kinds).isdisjoint(terms.expiry.activities)
+    return lapses_at(activity_at, terms) if counts else None
+
+
 def lapses(terms: Terms) -> bool:
     """Whether points go when the member has been inactive for long, and not by a date of their own."""
     return isinstance(terms.expiry, InactivityExpiry)
@@ -168,9 +181,19 @@ def warnings_before(gone_at: datetime, terms: Terms) -> list[datetime]:
     return [day_begins(day - timedelta(days=days), terms.zone) for days in ahead]
 
 
+def day_start(instant: datetime, terms: Terms) -> datetime:
+    """The first instant of the local day `instant` falls in."""
+    return day_begins(instant.astimezone(terms.zone).date(), terms.zone)
+
+
 def day_end(instant: datetime, terms: Terms) -> datetime:
     """The end of the local day `instant` falls in: the first instant of the next."""
     return day_begins(instant.astimezone(terms.zone).date() + timedelta(days=1), terms.zone)
+
+
+def month_begins(first_day: date, timeline: Timeline) -> datetime:
+    """The first instant of a month, in the zone in force on that day by the clocks of Greenwich."""
+    return day_begins(first_day, timeline.zone_at(day_begins(first_day, UTC)))
 
 
 # --- days -----------------------------------------------------------------------------------------------------------

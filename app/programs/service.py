@@ -34,7 +34,7 @@ class EffectiveFromInvalid(Problem):
 
 
 class NoTerms(Problem):
-    """No published terms were in force at `occurred_at`. Publish terms, or correct the time."""
+    """No published terms were in force at `occurred_at`, or now. Publish terms, or correct the time."""
 
     status, code, title, final = 422, "no_terms", "The programme had no terms then", True
 
@@ -68,6 +68,14 @@ def timeline(session: Session, program_id: UUID) -> Timeline:
         .order_by(ProgramTerms.effective_from)
     )
     return Timeline(tuple(Version(row.id, row.version, row.effective_from, _read(row.id, row.terms)) for row in rows))
+
+
+def terms_at(session: Session, program_id: UUID, instant: datetime) -> Terms:
+    """The terms in force at `instant`. NoTerms if there were none."""
+    version = timeline(session, program_id).at(instant)
+    if version is None:
+        raise NoTerms
+    return version.terms
 
 
 def zone_at(session: Session, program_id: UUID, instant: datetime) -> tzinfo:

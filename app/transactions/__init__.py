@@ -8,22 +8,36 @@ crossed with it, `overdue_returns` and `alarm_waiting` tell of those that wait f
 """
 
 from app.transactions.claims import claim
-from app.transactions.rules import Purchase
-from app.transactions.schemas import PurchaseIn, TransactionOut
+from app.transactions.concessions import Order, by_id, by_key, concede, conceded, find_order
+from app.transactions.return_rules import cost_of
+from app.transactions.rules import CurrencyMismatch, Purchase, act_of
+from app.transactions.schemas import ExternalId, PostingOut, PurchaseIn, Source, TransactionOut
 from app.transactions.service import Recorded, apply_waiting, record
 from app.transactions.waiting import alarm as alarm_waiting
 from app.transactions.waiting import arrived as arrived_returns
 from app.transactions.waiting import overdue as overdue_returns
 
 __all__ = [
+    "CurrencyMismatch",
+    "ExternalId",
+    "Order",
+    "PostingOut",
     "Purchase",
     "PurchaseIn",
     "Recorded",
+    "Source",
     "TransactionOut",
+    "act_of",
     "alarm_waiting",
     "apply_waiting",
     "arrived_returns",
+    "by_id",
+    "by_key",
     "claim",
+    "concede",
+    "conceded",
+    "cost_of",
+    "find_order",
     "overdue_returns",
     "record",
 ]

@@ -104,6 +104,21 @@ class TransactionClaim(Base):
     recorded_at: Mapped[datetime]
 
 
+class TransactionConcession(Base):
+    """Points given for a purchase that went wrong, as a part of its price. Append-only, by trigger."""
+
+    __tablename__ = "transaction_concession"
+    __table_args__ = (CheckConstraint("price_left > 0", name="price_left_positive"), NO_ROWID)
+
+    document_id: Mapped[UUID] = mapped_column(primary_key=True)
+    """What gave the points."""
+    purchase_id: Mapped[UUID] = mapped_column(ForeignKey("transaction.id"), index=True)
+    price_left: Mapped[int]
+    """What the customer had paid for the goods they still had, in money and net of VAT, minor units. What comes back
+    of it takes the points along, in proportion."""
+    recorded_at: Mapped[datetime]
+
+
 class WaitingReturn(Base):
     """A return that arrived before its purchase, until that comes."""
 

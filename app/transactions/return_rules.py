@@ -5,7 +5,7 @@ changed already. So any number of returns, in any order, ends exactly as one ret
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -96,6 +96,10 @@ class Figures:
     tendered: int = 0
     tendered_points: int = 0
 
+    @property
+    def not_negative(self) -> "Figures":
+        return Figures(*(max(0, getattr(self, name)) for name in FIGURES))
+
     def less(self, other: "Figures") -> "Figures":
         return Figures(*(getattr(self, name) - getattr(other, name) for name in FIGURES))
 
@@ -153,7 +157,8 @@ def coming(item: Return, basket: Basket, version: Version, before: Before) -> Co
         raise NothingToReturn
     lines, amount = _named(item, basket, terms, before)
     after = kept(basket, terms, _sum(before.lines, lines), before.amount + amount)
-    figures = whole(basket, terms).less(_figures(after)).less(before.figures)
+    # a void takes away what its return was rounded to, which may leave a unit too much: the next return takes less
+    figures = whole(basket, terms).less(_figures(after)).less(before.figures).not_negative
     if item.type == "return" and item.lines is not None and item.total not in (None, figures.total):
         detail = f"what was paid for these lines is {figures.total}"
         raise RefundDiffers(findings=[finding(("total",), "refund_differs", detail)])
@@ -227,7 +232,8 @@ class Outcome:
 
     `taken_back` points in all, of which `expired` had gone before, `debt` is owed now, `written_off` is forgiven and
     `withheld` was taken off the refund (`withheld_amount` minor units). `given_back` points had paid for the goods;
-    of them `stay_expired` are gone because their lots have expired.
+    of them `stay_expired` are gone because their lots have expired. `conceded` of those taken back had been given for
+    the purchase when it went wrong.
     """
 
     taken_back: int = 0
@@ -238,3 +244,7 @@ class Outcome:
     withheld_amount: int = 0
     given_back: int = 0
     stay_expired: int = 0
+    conceded: int = 0
+
+    def plus(self, other: "Outcome") -> "Outcome":
+        return Outcome(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))

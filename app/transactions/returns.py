@@ -15,7 +15,7 @@ from app.ledger import Account, Act, GrantedLot, Reversed, SpentPart
 from app.money import round_to_int
 from app.programs import Basket, Terms, Timeline, Version, day_end, expires_at
 from app.transactions import return_rules
-from app.transactions.models import Transaction, TransactionClaim
+from app.transactions.models import Transaction, TransactionClaim, TransactionConcession
 from app.transactions.return_rules import AlreadyVoided, Figures, Key, NothingToReturn, Outcome, Return
 from app.transactions.schemas import PurchaseIn, basket_of
 
@@ -41,8 +41,17 @@ class Returnable:
     member_id: UUID | None
     granted: Sequence[GrantedLot] = ()
     spent: Sequence[SpentPart] = ()
+    conceded: Sequence["Conceded"] = ()
     reversal: Reversed | None = None
     postings: Sequence[accounting.JournalPosting] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Conceded:
+    """Points given for a purchase that went wrong, when `price_left` of what was paid for it had not come back."""
+
+    price_left: int
+    lot: GrantedLot
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +105,7 @@ def complete(session: Session, returnable: Mapping[Key, Returnable]) -> dict[Key
     granted = ledger.granted_lots(session, sorted({each.document_id for each in owned}))
     documents = {row["id"]: each.purchase["id"] for each in owned for row in (each.purchase, *each.past)}
     spent = ledger.spent_parts(session, documents)
+    conceded = _conceded(session, sorted({each.purchase["id"] for each in owned}))
     undone = sorted({each.row["id"] for each in returnable.values() if each.row["type"] == "return"})
     reversals = ledger.reversals(session, undone)
     postings: dict[UUID, list[accounting.JournalPosting]] = {}
@@ -106,11 +116,26 @@ def complete(session: Session, returnable: Mapping[Key, Returnable]) -> dict[Key
             each,
             granted=granted.get(each.document_id, ()),
             spent=spent.get(each.purchase["id"], ()),
+            conceded=conceded.get(each.purchase["id"], ()),
             reversal=reversals.get(each.row["id"]),
             postings=postings.get(each.row["id"], ()),
         )
         for key, each in returnable.items()
     }
+
+
+def _conceded(session: Session, purchase_ids: Sequence[UUID]) -> dict[UUID, list[Conceded]]:
+    """What was conceded on purchases, in the order in which it was."""
+    if not purchase_ids:
+        return {}
+    chosen = db.any_of(session, TransactionConcession.purchase_id.expression, purchase_ids)
+    notes = session.scalars(select(TransactionConcession).where(chosen).order_by(TransactionConcession.document_id))
+    given = {note.document_id: note for note in notes}
+    found: dict[UUID, list[Conceded]] = {}
+    for document_id, lots in ledger.granted_lots(session, list(given)).items():
+        note = given[document_id]
+        found.setdefault(note.purchase_id, []).extend(Conceded(note.price_left, lot) for lot in lots)
+    return found
 
 
 # --- decide ---------------------------------------------------------------------------------------------------------
@@ -129,10 +154,17 @@ def decide(
     coming = return_rules.coming(item, known.basket, known.version, before)
     act = Act(known.purchase["program_id"], id_, item.occurred_at, now, terms.zone)
     outcome, share = Outcome(), 0
+    figures, profile = coming.figures, terms.posting_profile
+    undone: list[accounting.Posting] = []
     if account is not None:
         account, outcome, share = _points(account, known, coming, act)
-    figures, profile = coming.figures, terms.posting_profile
-    postings = _postings(known, figures, outcome, share, act, profile, chart)
+        back = before.figures.plus(figures).consideration
+        price_left = return_rules.whole(known.basket, terms).consideration - back
+        for each in known.conceded:
+            account, more, amount = _concession(account, each, price_left, terms, act)
+            outcome = outcome.plus(more)
+            undone += _concession_postings(each, amount, known.purchase["currency"], act, chart)
+    postings = _postings(known, figures, outcome, share, act, profile, chart) + undone
     row = _row(item, id_, known, figures, outcome) | {"points": -outcome.taken_back}
     lines = {str(number): str(quantity) for number, quantity in coming.lines.items()}
     row["outcome"] |= {"lines": lines, "amount": coming.amount}
@@ -157,22 +189,51 @@ def _points(account: Account, known: Returnable, coming: return_rules.Coming, ac
         account, gone = ledger.restore(account, known.spent, given_back, act, until, revive=revive)
     granted = sum(lot.granted for lot in known.granted)
     taken_back = max(0, granted - coming.points_kept - sum(lot.returned for lot in known.granted))
+    outcome = Outcome(given_back=given_back, stay_expired=gone)
     if not taken_back:
-        return account, Outcome(given_back=given_back, stay_expired=gone), 0
+        return account, outcome, 0
+    account, taken, share = _take_back(account, known.granted, taken_back, taken_back, known.version.terms, act)
+    return account, outcome.plus(taken), share
+
+
+def _take_back(
+    account: Account, granted: Sequence[GrantedLot], points: int, qualifying: int, terms: Terms, act: Act
+) -> tuple[Account, Outcome, int]:
+    """The account without `points` of what was granted, what became of them, and what was deferred for them."""
+    policy = terms.returns
     most_debt = policy.debt_limit if policy.points_already_spent == "debt" else 0
-    account, reversal = ledger.reverse(account, known.granted, taken_back, act, most_debt, taken_back)
+    account, reversal = ledger.reverse(account, granted, points, act, most_debt, qualifying)
     withheld = reversal.forgiven if policy.points_already_spent == "withhold" else 0
     outcome = Outcome(
-        taken_back=taken_back,
+        taken_back=points,
         expired=reversal.expired,
         debt=reversal.debt,
         written_off=reversal.forgiven - withheld,
         withheld=withheld,
-        withheld_amount=return_rules.withheld(withheld, known.version.terms),
-        given_back=given_back,
-        stay_expired=gone,
+        withheld_amount=return_rules.withheld(withheld, terms),
     )
     return account, outcome, reversal.allocated
+
+
+def _concession(
+    account: Account, conceded: Conceded, price_left: int, terms: Terms, act: Act
+) -> tuple[Account, Outcome, int]:
+    """The same of a concession, in proportion to what has come back since, when `price_left` has not."""
+    lot = conceded.lot
+    back = max(0, conceded.price_left - price_left)
+    points = max(0, accounting.returned_part(lot.granted, back, conceded.price_left, lot.returned))
+    if not points:
+        return account, Outcome(), 0
+    account, outcome, amount = _take_back(account, [lot], points, 0, terms, act)
+    return account, replace(outcome, conceded=points), amount
+
+
+def _concession_postings(
+    conceded: Conceded, amount: int, currency: str, act: Act, chart: accounting.Chart
+) -> list[accounting.Posting]:
+    cohort_id = conceded.lot.lot.cohort_id
+    event = accounting.Event(act.program_id, act.document_id, currency, act.occurred_at, act.period, cohort_id)
+    return accounting.concession_return_postings(event, amount, chart)
 
 
 def _revived_until(at: datetime, terms: Terms) -> datetime | None:
@@ -238,11 +299,12 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
     figures = Figures().less(Figures(**past["figures"]))
     outcome = Outcome(**{name: -past[name] for name in asdict(Outcome())})
     act = Act(known.purchase["program_id"], id_, item.occurred_at, now, known.version.terms.zone)
-    if account is not None:
-        if known.reversal is not None:
+    if account is not None and known.reversal is not None:
+        if known.reversal.returns:
             account = ledger.undo(account, known.reversal, act)
-        if again := past["given_back"] - past["stay_expired"]:
-            account = ledger.spend_again(account, again, act)
+        if past["given_back"]:
+            again = past["given_back"] - past["stay_expired"]
+            account = ledger.spend_again(account, again, act, known.reversal.stayed)
     row = _row(item, id_, known, figures, outcome) | {"points": past["taken_back"]}
     row["outcome"] |= {"lines": {}, "amount": 0}
     postings = [

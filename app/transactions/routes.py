@@ -19,7 +19,7 @@ from app.ledger import InsufficientPoints, TooManyPoints, balance_out, expiring_
 from app.members import IdentifierInvalid, MemberMayNotEarn, MemberMayNotSpend, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms, Version, available_from
-from app.transactions import claims, return_rules, rules, service, waiting
+from app.transactions import claims, events, return_rules, rules, service, waiting
 from app.transactions.return_rules import Return
 from app.transactions.returns import Fields
 from app.transactions.rules import Purchase
@@ -30,6 +30,8 @@ from app.transactions.schemas import (
     ClaimIn,
     ClaimOut,
     ClaimRead,
+    EventIn,
+    EventOut,
     ExternalId,
     LineShare,
     Malformed,
@@ -338,6 +340,50 @@ def claim(
     return database.read(act).response() if dry_run else _repeatable(database, attempt, now, act)
 
 
+@router.post(
+    "/{transaction_id}/events",
+    response_model=EventOut,
+    responses=answers(
+        *_KEYED,
+        NotFound,
+        events.EventUnknown,
+        events.PointsCancelled,
+        events.PointsActivated,
+        events.PurchaseUnclaimed,
+    ),
+    summary="Say what has happened to a purchase whose points are pending",
+)
+def report_event(
+    transaction_id: UUID,
+    body: Annotated[EventIn, Body(openapi_examples={"shipped": {"value": {"event": "shipped"}}})],
+    caller: Annotated[Caller, needs("transactions:write")],
+    attempt: Annotated[Attempt, keyed("transactions:write")],
+    database: Db,
+    now: Now,
+    dry_run: DryRun = False,
+) -> Response:
+    """The event that the purchase's terms wait for makes its points available, `cancelled` takes them away. They expire
+    when they would have without the wait. Again: the same answer, and nothing happens twice."""
+
+    def act(session: Session) -> Reply:
+        happened = events.happen(
+            session, caller.program, transaction_id, body.event, now, stores=caller.stores, dry_run=dry_run
+        )
+        answer = EventOut(
+            transaction_id=transaction_id,
+            event=body.event,
+            duplicate=happened.duplicate,
+            dry_run=dry_run,
+            available=happened.available,
+            cancelled=happened.cancelled,
+            balance=balance_out(happened.account),
+            balance_at=now,
+        )
+        return Reply(200, answer.model_dump_json().encode())
+
+    return database.read(act).response() if dry_run else _repeatable(database, attempt, now, act)
+
+
 def _printable(text: str) -> str:
     """A part of a natural key, as a cursor carries it."""
     if not (text.isascii() and text.isprintable()):
@@ -430,7 +476,7 @@ def _points(row: Fields, version: Version) -> PointsOut:
         earned=earned,
         pending=pending,
         spent=outcome.get("tendered_points", 0),
-        qualifying=earned,
+        qualifying=earned + outcome.get("conceded", 0),
         claimable=row["claimable"],
         reasons=[ReasonOut(**reason) for reason in row["reasons"]],
     )

@@ -14,7 +14,6 @@ from app.members import MemberRef
 from app.programs import (
     Basket,
     Earning,
-    InactivityExpiry,
     NoTerms,
     PointsTender,
     Terms,
@@ -28,7 +27,7 @@ from app.programs import (
     earn,
     expires_at,
     lapses,
-    lapses_at,
+    lapses_after,
     local_month,
     net_paid_with_points,
     stand_alone_prices,
@@ -138,9 +137,7 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     if version is None:
         raise NoTerms
     check_time(purchase, version, now)
-    if purchase.currency != version.terms.currency:
-        detail = f"the terms are in {version.terms.currency}"
-        raise CurrencyMismatch(findings=[finding(("currency",), "currency_mismatch", detail)])
+    check_currency(purchase.currency, version.terms.currency)
     _check_amounts(purchase.basket, version)
     priced = price(program_id, purchase.basket, purchase.occurred_at, version, granted=purchase.member is not None)
     if priced.tender is not None and purchase.member is None:
@@ -148,6 +145,12 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     if priced.earning.points > MOST_GRANTED:
         raise TooManyPoints
     return Judged(version, priced)
+
+
+def check_currency(stated: str | None, currency: str) -> None:
+    """Raises CurrencyMismatch. Nothing stated is right."""
+    if stated not in (None, currency):
+        raise CurrencyMismatch(findings=[finding(("currency",), "currency_mismatch", f"the terms are in {currency}")])
 
 
 def check_time(purchase: Purchase | Return, version: Version, now: datetime) -> None:
@@ -257,8 +260,7 @@ def price(program_id: UUID, basket: Basket, occurred_at: datetime, version: Vers
 
 def act_of(program_id: UUID, document_id: UUID, occurred_at: datetime, now: datetime, terms: Terms, *kinds: str) -> Act:
     """What moves points for a document. It keeps them from lapsing if one of `kinds` is an activity of the terms."""
-    counts = isinstance(terms.expiry, InactivityExpiry) and not set(kinds).isdisjoint(terms.expiry.activities)
-    lapse = lapses_at(occurred_at, terms) if counts else None
+    lapse = lapses_after(occurred_at, terms, *kinds)
     return Act(program_id, document_id, occurred_at, now, terms.zone, lapse)
 
 

@@ -268,7 +268,8 @@ class TransactionMember(Answer):
 class ReturnOut(Answer):
     """What a return or a void came to. Of `taken_back` points `expired` had gone before, `debt` is owed now,
     `written_off` is forgiven, and `withheld` was taken off the refund as `withheld_amount`. `given_back` points had
-    paid for the goods; `stay_expired` of them are gone, their lots having expired meanwhile. `refund` is what the
+    paid for the goods; `stay_expired` of them are gone, their lots having expired meanwhile. `conceded` of those taken
+    back had been given for the purchase when it went wrong. `refund` is what the
     customer gets in money. The void of a return answers what it undoes, as negative figures."""
 
     original_id: UUID | None
@@ -280,6 +281,7 @@ class ReturnOut(Answer):
     withheld_amount: int
     given_back: int
     stay_expired: int
+    conceded: int
     refund: int
     currency: str
 
@@ -399,10 +401,13 @@ class EventIn(Request):
 
 
 class EventOut(Answer):
-    """Points that became available, or were cancelled; none if that had happened before."""
+    """Points that became available, or were cancelled, when the event first came; `duplicate` says that it had come
+    before, and nothing happened now. `balance` is always the one at `balance_at`."""
 
     transaction_id: UUID
     event: str
+    duplicate: bool
+    dry_run: bool
     available: int
     cancelled: int
     balance: BalanceOut

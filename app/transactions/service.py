@@ -146,7 +146,8 @@ def _record(session: Session, program_id: UUID, items: Sequence[Item], now: date
 def _apply_waiting(session: Session, loaded: _Loaded, writing: _Writing, now: datetime) -> None:
     """Records the returns that waited for a purchase just written, in its own transaction."""
     fresh = {(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "purchase"}
-    for part in _parts(loaded.waiting.for_purchases(fresh)):
+    before = [item for item, _ in writing.waiting if item.original is not None and item.original[:2] in fresh]
+    for part in _parts([*loaded.waiting.for_purchases(fresh), *before]):
         _record(session, loaded.program_id, part, now, dry_run=False)
     recorded = [(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "return"]
     waiting.forget(session, loaded.program_id, [key for key in recorded if key in loaded.waiting.keys])
@@ -164,8 +165,10 @@ def apply_waiting(session: Session, program_id: UUID, pairs: Sequence[waiting.Pa
 def _load(session: Session, program_id: UUID, items: Sequence[Item], now: datetime, dry_run: bool) -> _Loaded:
     terms = programs.timeline(session, program_id)
     keys = sorted({item.key for item in items})
-    taken = {} if dry_run else _take(session, program_id, keys)
     originals = {item.original for item in items if isinstance(item, Return) and item.original is not None}
+    # a return takes its purchase's key too, for as long as it takes to decide that it must wait: so that the purchase,
+    # if it is on its way, either is there or finds what waits for it
+    taken = {} if dry_run else _take(session, program_id, sorted({*keys, *originals}))
     sought = sorted({key for key in keys if key not in taken} | originals)
     found = _find(session, program_id, sought, terms)
     known = {key: found[key] for key in keys if key in found}
@@ -416,18 +419,19 @@ def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writin
     if version is None:
         raise programs.NoTerms
     rules.check_time(item, version, now)
+    known = None if item.original is None else loaded.returnable.get(item.original)
+    rules.check_currency(item.currency, version.terms.currency if known is None else known.purchase["currency"])
     id_ = loaded.taken.get(item.key) or new_id()
     if item.original is None:
         if version.terms.returns.without_receipt == "refuse":
             raise ReceiptNeeded
         assert member is not None
         done = returns.without_receipt(item, id_, version, loaded.accounts[member], loaded.chart, now)
-    elif item.original not in loaded.returnable:
+    elif known is None:
         if item.type == "void":
             raise UnknownOriginal
         return loaded.waiting.again(item) or _wait(item, writing, now)
     else:
-        known = loaded.returnable[item.original]
         version = known.version
         account = None if known.member_id is None else loaded.accounts[known.member_id]
         done = returns.decide(item, id_, known, account, loaded.chart, now)

@@ -2,22 +2,43 @@
 
 from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
+from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
 from app import ledger, members
 from app.clients import TOKEN_LIFE, Caller, MemberCaller, member_token, needs, public, sign_token, signing_key
-from app.edge import ASKING, Db, IfNoneMatch, Now, StrictRoute, has_tag, weak_tag
-from app.errors import Busy, CursorInvalid, InvalidRequest, Unauthenticated, answers
+from app.db import Database
+from app.edge import ASKING, READING, Db, IfNoneMatch, Now, StrictRoute, has_tag, weak_tag
+from app.errors import Busy, CursorInvalid, InvalidRequest, NotFound, Unauthenticated, answers
 from app.members import GATES, IdentifierInvalid, MemberClosed, UnknownMember
 from app.paging import Cursor, Limit, link_next
 from app.programs import zone_at
-from app.wallet import service
-from app.wallet.schemas import JwkOut, JwkSetOut, MeOut, TokenIn, TokenOut
+from app.wallet import printing, service
+from app.wallet.schemas import (
+    JwkOut,
+    JwkSetOut,
+    MeOut,
+    MonthList,
+    StatementOut,
+    TokenIn,
+    TokenOut,
+    month_list,
+    statement_out,
+)
+from app.wallet.statements import months, statement
 
 tokens = APIRouter(tags=["mobile"], route_class=StrictRoute)
 router = APIRouter(prefix="/v1/me", tags=["mobile"])
+statements = APIRouter(prefix="/v1/members/{member_id}/statements", tags=["members"])
+
+_SUFFIX = ".html"
+_PAGE: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {"schema": {"type": "string"}}}}}
+
+MonthName = Annotated[str, Path(pattern=r"^[1-9][0-9]{3}-(0[1-9]|1[0-2])(\.html)?$", examples=["2026-11"])]
+Accept = Annotated[str, Header(description="`text/html` for a page to print")]
 
 _EXAMPLE = {"by card": {"value": {"member": {"card": "900"}}}}
 _PRIVATE = "private, no-cache"
@@ -92,12 +113,15 @@ def read_my_balance(
     member: Annotated[MemberCaller, me()],
     database: Db,
     now: Now,
+    past: ledger.AskedPast,
     response: Response,
     if_none_match: IfNoneMatch = None,
 ) -> ledger.StandingOut | Response:
-    """As of now: what has expired is gone from it. The `ETag` is of all the answer says but `at`, so it changes with a
-    movement and with the clock alike; send it as `If-None-Match`, and 304 means that nothing did."""
-    answer = ledger.standing_out(database.read(lambda session: _account(session, member, now)), now)
+    """As of now, unless another instant is asked for: what has expired is gone from it. The `ETag` is of all the answer
+    says but `at`, so it changes with a movement and with the clock alike; send it as `If-None-Match`, and 304 means
+    that nothing did."""
+    account = database.read(lambda session: _account(session, member, now, past))
+    answer = ledger.standing_out(account, now if past is None else past.as_of)
     tag = weak_tag(answer.model_dump_json(exclude={"at"}).encode())
     if has_tag(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag, "Cache-Control": _PRIVATE})
@@ -144,7 +168,71 @@ def list_my_lots(
     return answer
 
 
-def _account(session: Session, member: MemberCaller, now: datetime, *, lots: bool = False) -> ledger.Account:
+# --- statements -----------------------------------------------------------------------------------------------------
+
+
+def _wants_page(name: str, accept: str) -> bool:
+    """Whether a statement is asked for as HTML: by its suffix, or by a browser, which names that and no JSON."""
+    named = {part.split(";")[0].strip().lower() for part in accept.split(",")}
+    return name.endswith(_SUFFIX) or ("text/html" in named and "application/json" not in named)
+
+
+def _statement(
+    database: Database, program_id: UUID, member_id: UUID, name: str, now: datetime, accept: str
+) -> Response:
+    month = name.removesuffix(_SUFFIX)
+    found = database.read(lambda session: statement(session, program_id, member_id, month, now))
+    headers = {"Cache-Control": _PRIVATE, "Vary": "Accept"}
+    if _wants_page(name, accept):
+        return HTMLResponse(printing.page(found), headers=headers | printing.HEADERS)
+    return Response(statement_out(found).model_dump_json(), headers=headers, media_type="application/json")
+
+
+@router.get("/statements", responses=answers(*_REFUSALS), summary="List your statements")
+def list_my_statements(member: Annotated[MemberCaller, me()], database: Db, now: Now) -> MonthList:
+    """The months since you joined, the current one first."""
+    found = database.read(lambda session: months(session, member.program_id, member.member_id, now))
+    return month_list(member.member_id, found, now)
+
+
+@router.get(
+    "/statements/{month}",
+    response_model=StatementOut,
+    responses=answers(*_REFUSALS, NotFound) | _PAGE,
+    summary="Read your statement of a month",
+)
+def read_my_statement(
+    month: MonthName, member: Annotated[MemberCaller, me()], database: Db, now: Now, accept: Accept = ""
+) -> Response:
+    """What there was, came, went and is left, as known when the month ended; provisional until an hour later. As a page
+    to print with `Accept: text/html` or `.html` after the month."""
+    return _statement(database, member.program_id, member.member_id, month, now, accept)
+
+
+@statements.get(
+    "/{month}",
+    response_model=StatementOut,
+    responses=answers(*READING, NotFound) | _PAGE,
+    summary="Read a statement",
+)
+def read_statement(
+    member_id: UUID,
+    month: MonthName,
+    caller: Annotated[Caller, needs("members:read")],
+    database: Db,
+    now: Now,
+    accept: Accept = "",
+) -> Response:
+    """Of a month since the member joined, as known when it ended; provisional until an hour later. As a page to print
+    with `Accept: text/html` or `.html` after the month."""
+    return _statement(database, caller.program, member_id, month, now, accept)
+
+
+def _account(
+    session: Session, member: MemberCaller, now: datetime, past: ledger.Past | None = None, *, lots: bool = False
+) -> ledger.Account:
     zone = zone_at(session, member.program_id, now)
+    if past is not None:
+        return ledger.as_of(session, member.member_id, past.as_of, past.known_at, zone)
     ids = [member.member_id]
     return ledger.look(session, ids, now, zone, ids if lots else ())[member.member_id]

@@ -1,0 +1,178 @@
+"""Pools: make one, join, leave, and draw on it for a spend.
+
+Changes of one pool take turns: its row is locked first, then the accounts of those in it, in the one order everybody
+claims them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from app import db, ledger, members, outbox, programs
+from app.errors import NotFound
+from app.ids import new_id
+from app.ledger import Account
+from app.members import GATES, MemberClosed, MemberMayNotSpend, MemberRef
+from app.programs import Terms
+from app.transfers import service
+from app.transfers.models import Pool, PoolMember, Transfer
+from app.transfers.rules import AlreadyInPool, NotInPool, PoolFull, PoolNotOffered, missing, shares
+from app.transfers.schemas import DrawIn
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """A pool, and those in it, each with their account and status."""
+
+    pool: Pool
+    members: Sequence[tuple[PoolMember, Account, str]]
+
+
+def create(session: Session, program_id: UUID, name: str | None, now: datetime) -> Pooled:
+    """A new pool with nobody in it. NoTerms, PoolNotOffered."""
+    _most_members(programs.terms_at(session, program_id, now))
+    pool = Pool(id=new_id(), program_id=program_id, name=name, created_at=now)
+    session.add(pool)
+    session.flush()
+    return Pooled(pool, [])
+
+
+def join(session: Session, program_id: UUID, pool_id: UUID, reference: MemberRef, now: datetime) -> Pooled:
+    """Adds a member to a pool; joining again changes nothing.
+
+    NotFound, NoTerms, PoolNotOffered, IdentifierInvalid, UnknownMember, MemberClosed, PoolFull, AlreadyInPool.
+    """
+    pool = _pool(session, program_id, pool_id, lock=True)
+    terms = programs.terms_at(session, program_id, now)
+    most = _most_members(terms)
+    (member_id,) = members.named(session, program_id, {"member": reference}, terms.enrolment.phone_region)
+    theirs = [row.member_id for row in _rows(session, pool_id)]
+    if member_id not in theirs:
+        ledger.lock(session, [member_id])  # a change of status waits
+        if members.status_in(session, program_id, member_id) == "closed":
+            raise MemberClosed
+        if len(theirs) >= most:
+            raise PoolFull(f"at most {most} members")
+        row = {"member_id": member_id, "pool_id": pool_id, "joined_at": now}
+        if not db.claim_rows(session, PoolMember, [row], ["member_id"]):
+            raise AlreadyInPool
+        _tell(session, pool, "pool.joined", member_id, now)
+    return _pooled(session, pool, now)
+
+
+def leave(session: Session, program_id: UUID, pool_id: UUID, member_id: UUID, now: datetime) -> None:
+    """Takes a member out of a pool; their points were theirs all the time. NotFound if they are not in it."""
+    pool = _pool(session, program_id, pool_id, lock=True)
+    this = delete(PoolMember).where(PoolMember.pool_id == pool_id, PoolMember.member_id == member_id)
+    if not getattr(session.execute(this), "rowcount", 0):
+        raise NotFound
+    _tell(session, pool, "pool.left", member_id, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The transfers that a draw made, and the account that it collected for."""
+
+    transfers: Sequence[Transfer]
+    account: Account
+
+
+def draw(
+    session: Session,
+    program_id: UUID,
+    client_id: UUID,
+    pool_id: UUID,
+    wanted: DrawIn,
+    now: datetime,
+    *,
+    dry_run: bool = False,
+) -> Drawn:
+    """Collects what a member lacks to have `wanted.points` available from the others in the pool, all or nothing.
+
+    Soonest-expiring points go first, whosever they are; those of a member who may not spend stay where they are.
+    NotFound, NoTerms, PoolNotOffered, IdentifierInvalid, UnknownMember, NotInPool, MemberMayNotSpend,
+    InsufficientPoints, TooManyPoints. A `dry_run` locks and writes nothing.
+    """
+    _pool(session, program_id, pool_id, lock=not dry_run)
+    terms = programs.terms_at(session, program_id, now)
+    _most_members(terms)
+    (member_id,) = members.named(session, program_id, {"member": wanted.member}, terms.enrolment.phone_region)
+    theirs = [row.member_id for row in _rows(session, pool_id)]
+    if member_id not in theirs:
+        raise NotInPool
+    accounts = (ledger.look if dry_run else ledger.claim)(session, theirs, now, terms.zone, theirs)
+    statuses = members.statuses(session, theirs)
+    if not GATES[statuses[member_id]].spend:
+        raise MemberMayNotSpend
+    givers = [accounts[id_] for id_ in theirs if id_ != member_id and GATES[statuses[id_]].spend]
+    made = []
+    for from_id, points in shares(givers, missing(accounts[member_id], wanted.points)).items():
+        transfer = Transfer(
+            id=new_id(),
+            program_id=program_id,
+            from_member_id=from_id,
+            to_member_id=member_id,
+            points=points,
+            note=None,
+            pool_id=pool_id,
+            client_id=client_id,
+            occurred_at=now,
+            recorded_at=now,
+        )
+        act = service.act_of(transfer, terms)
+        accounts[from_id], accounts[member_id] = ledger.transfer(accounts[from_id], accounts[member_id], points, act)
+        made.append(transfer)
+    if not dry_run:
+        service.write(session, made, accounts.values(), now)
+    return Drawn(made, accounts[member_id])
+
+
+def read(session: Session, program_id: UUID, pool_id: UUID, now: datetime) -> Pooled:
+    """A pool at `now`. NotFound."""
+    return _pooled(session, _pool(session, program_id, pool_id, lock=False), now)
+
+
+def of_member(session: Session, program_id: UUID, member_id: UUID, now: datetime) -> Pooled:
+    """The pool a member is in. NotFound if they are in none, or the programme has no such member."""
+    row = session.get(PoolMember, member_id)
+    if row is None:
+        raise NotFound
+    return read(session, program_id, row.pool_id, now)
+
+
+def _pooled(session: Session, pool: Pool, now: datetime) -> Pooled:
+    rows = _rows(session, pool.id)
+    theirs = [row.member_id for row in rows]
+    accounts = ledger.look(session, theirs, now, programs.zone_at(session, pool.program_id, now)) if theirs else {}
+    statuses = members.statuses(session, theirs) if theirs else {}
+    return Pooled(pool, [(row, accounts[row.member_id], statuses[row.member_id]) for row in rows])
+
+
+def _pool(session: Session, program_id: UUID, pool_id: UUID, *, lock: bool) -> Pool:
+    chosen = select(Pool).where(Pool.id == pool_id, Pool.program_id == program_id)
+    if lock:
+        chosen = chosen.with_for_update(key_share=True)
+    found = session.scalars(chosen).one_or_none()
+    if found is None:
+        raise NotFound
+    return found
+
+
+def _rows(session: Session, pool_id: UUID) -> Sequence[PoolMember]:
+    """Who is in a pool, in the order in which they joined."""
+    rows = select(PoolMember).where(PoolMember.pool_id == pool_id)
+    return session.scalars(rows.order_by(PoolMember.joined_at, PoolMember.member_id)).all()
+
+
+def _most_members(terms: Terms) -> int:
+    if terms.pools is None:
+        raise PoolNotOffered
+    return terms.pools.most_members
+
+
+def _tell(session: Session, pool: Pool, topic: str, member_id: UUID, now: datetime) -> None:
+    outbox.put(session, [outbox.Event(pool.program_id, topic, member_id, {"pool_id": str(pool.id)})], now)

@@ -1,0 +1,404 @@
+"""What members' points should be: a small model of its own, against which the ledger is tried.
+
+A member is a list of lots that change in place; nothing here knows how the ledger writes any of it down. Points are
+whole numbers, instants are in UTC, documents are named by whatever the caller likes.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from itertools import count
+from typing import Any
+
+Document = Any
+_numbers = count()
+_NEVER = datetime.max.replace(tzinfo=UTC)
+
+
+class Refused(Exception):
+    """What the service should answer instead of doing it: the code of its problem."""
+
+
+@dataclass(eq=False)
+class Lot:
+    """Points granted together. `left` are neither held nor gone."""
+
+    document: Document
+    left: int
+    occurred: datetime
+    available_from: datetime
+    expires: datetime | None
+    lapses: bool
+    pending: bool = False
+    held: int = 0
+    expired: int = 0
+    number: int = field(default_factory=lambda: next(_numbers))
+
+
+@dataclass(eq=False)
+class Hold:
+    """Points reserved, lot by lot."""
+
+    ends: datetime
+    parts: dict[Lot, int]
+
+    @property
+    def points(self) -> int:
+        return sum(self.parts.values())
+
+
+@dataclass(eq=False)
+class Return:
+    """What a return did to a member, so that it can be undone."""
+
+    units: int
+    taken_back: int = 0
+    given_back: int = 0
+    parts: list[tuple[Lot, int]] = field(default_factory=list)
+    of_expired: int = 0
+    debt: int = 0
+    qualifying: int = 0
+    written_off_before: int = 0
+    stayed: list[tuple[Lot, int]] = field(default_factory=list)
+    undone: bool = False
+
+
+@dataclass(eq=False)
+class Purchase:
+    """`quantity` units at `price` points each, of which `tendered` were paid with points."""
+
+    member: "Member"
+    document: Document
+    quantity: int
+    price: int
+    tendered: int
+    spent: Counter[Lot] = field(default_factory=Counter)
+    returns: list[Return] = field(default_factory=list)
+    voided: bool = False
+
+    @property
+    def earned(self) -> int:
+        return self.quantity * self.price - self.tendered
+
+    @property
+    def units_back(self) -> int:
+        return sum(each.units for each in self.returns if not each.undone)
+
+    def part(self, whole: int, units: int) -> int:
+        """What is left of `whole` when so many units have come back."""
+        return round(Fraction(whole * (self.quantity - units), self.quantity))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What of the terms the model needs to know."""
+
+    spent_already: str = "debt"
+    most_debt: int | None = None
+    expired_meanwhile: str = "stay_expired"
+    expiry_after: Callable[[datetime], datetime | None] = lambda _at: None
+    """When points granted then are gone."""
+    lapse_after: Callable[[datetime], datetime | None] = lambda _at: None
+    """When a member lapses who did something then."""
+    pending_days: int = 0
+    grace_days: int = 1
+
+
+@dataclass(eq=False)
+class Member:
+    """A member's points."""
+
+    rules: Rules
+    lots: list[Lot] = field(default_factory=list)
+    holds: list[Hold] = field(default_factory=list)
+    debt: int = 0
+    qualifying: int = 0
+    lifetime: int = 0
+    lapses_at: datetime | None = None
+    expired: Counter[Document] = field(default_factory=Counter)
+    """How many points of what a document granted have expired here, and have not been taken back since."""
+    written_off: int = 0
+
+    @property
+    def available(self) -> int:
+        return sum(lot.left for lot in self.lots if not lot.pending)
+
+    @property
+    def held(self) -> int:
+        return sum(lot.held for lot in self.lots)
+
+    @property
+    def pending(self) -> int:
+        return sum(lot.left for lot in self.lots if lot.pending)
+
+    def expiry(self, lot: Lot) -> datetime | None:
+        return self.lapses_at if lot.lapses else lot.expires
+
+    def act(self, at: datetime) -> None:
+        """The member did something that keeps points from lapsing."""
+        lapse = self.rules.lapse_after(at)
+        if lapse is not None:
+            self.lapses_at = lapse if self.lapses_at is None else max(lapse, self.lapses_at)
+
+    # --- what happens by itself
+
+    def settle(self, now: datetime) -> None:
+        while True:
+            free = [lot for lot in self.lots if lot.left]
+            instants = [self.expiry(lot) for lot in free]
+            instants += [lot.available_from for lot in free if lot.pending]
+            instants += [hold.ends for hold in self.holds]
+            due = [at for at in instants if at is not None and at <= now]
+            if not due:
+                return
+            self._happen(min(due))
+
+    def _happen(self, at: datetime) -> None:
+        ripe = [lot for lot in self.lots if lot.pending and lot.left and lot.available_from <= at]
+        for lot in ripe:
+            lot.pending = False
+        self.pay_debt(ripe)
+        for hold in [hold for hold in self.holds if hold.ends <= at]:
+            self.capture(hold, 0)
+        for lot in self.lots:
+            expiry = self.expiry(lot)
+            if lot.left and expiry is not None and expiry <= at:
+                self.expire(lot, lot.left)
+                lot.left = 0
+
+    def expire(self, lot: Lot, points: int) -> None:
+        lot.expired += points
+        self.expired[lot.document] += points
+
+    # --- what the member does
+
+    def turn(self, lot: Lot) -> tuple[datetime, datetime, int]:
+        return self.expiry(lot) or _NEVER, lot.occurred, lot.number
+
+    def queue(self) -> list[Lot]:
+        return sorted((lot for lot in self.lots if lot.left and not lot.pending), key=self.turn)
+
+    def grant(self, lot: Lot) -> Lot:
+        self.lots.append(lot)
+        self.pay_debt([lot])
+        return lot
+
+    def pay_debt(self, lots: Iterable[Lot]) -> None:
+        free = sorted((lot for lot in lots if not lot.pending), key=self.turn)
+        self.debt -= sum(part for _, part in take(free, self.debt))
+
+    def spend(self, points: int) -> list[tuple[Lot, int]]:
+        if points > self.available:
+            raise Refused("insufficient_points")
+        return take(self.queue(), points)
+
+    def hold(self, points: int, ends: datetime) -> None:
+        parts = dict(self.spend(points))
+        for lot, part in parts.items():
+            lot.held += part
+        self.holds.append(Hold(ends, parts))
+
+    def capture(self, hold: Hold, points: int) -> None:
+        """Ends a hold; with 0 points it is released."""
+        if points > hold.points:
+            raise Refused("capture_above_hold")
+        self.holds.remove(hold)
+        for lot in sorted(hold.parts, key=self.turn):
+            part = hold.parts[lot]
+            used = min(part, points)
+            points -= used
+            lot.held -= part
+            lot.left += part - used
+        self.pay_debt(hold.parts)
+
+    def move(self, lot: Lot, points: int, receiver: "Member", **changes: Any) -> Lot:
+        """Points live on in another lot. They have left this one before."""
+        facts = {
+            "document": lot.document,
+            "occurred": lot.occurred,
+            "available_from": lot.available_from,
+            "expires": lot.expires,
+            "lapses": lot.lapses,
+            "pending": lot.pending,
+        }
+        fresh = Lot(left=points, **facts | changes)
+        receiver.lots.append(fresh)
+        return fresh
+
+    def give(self, points: int, receiver: "Member") -> None:
+        receiver.pay_debt([self.move(lot, part, receiver) for lot, part in self.spend(points)])
+
+    def extend(self, lot: Lot, expires: datetime) -> None:
+        self.move(lot, lot.left, self, expires=expires, lapses=False)
+        lot.left = 0
+
+    def reinstate(self, lot: Lot, points: int, expires: datetime, now: datetime) -> None:
+        lot.expired -= points
+        self.expired[lot.document] -= points
+        changes = {"expires": expires, "lapses": False, "pending": False, "available_from": now}
+        self.pay_debt([self.move(lot, points, self, **changes)])
+
+    def write_off(self, points: int) -> None:
+        part = min(points, self.debt)
+        self.debt -= part
+        self.written_off += part
+
+    # --- returns
+
+    def take_back(self, document: Document, points: int, done: Return) -> None:
+        own = sorted((lot for lot in self.lots if lot.left and lot.document == document), key=lambda lot: lot.number)
+        done.parts = take(own, points)
+        missing = points - sum(part for _, part in done.parts)
+        done.of_expired = min(self.expired[document], missing)
+        self.expired[document] -= done.of_expired
+        others = take([lot for lot in self.queue() if lot.document != document], missing - done.of_expired)
+        done.parts += others
+        missing -= done.of_expired + sum(part for _, part in others)
+        most = self.rules.most_debt if self.rules.spent_already == "debt" else 0
+        done.debt = missing if most is None else max(0, min(missing, most - self.debt))
+        done.qualifying = min(points, self.qualifying)
+        done.written_off_before = self.written_off
+        self.debt += done.debt
+        self.qualifying -= done.qualifying
+        self.lifetime -= points
+
+    def undo_take_back(self, document: Document, done: Return) -> None:
+        forgiven = self.written_off - done.written_off_before
+        paid = max(0, done.debt - self.debt - forgiven)
+        self.debt -= min(self.debt, done.debt - paid)
+        root = next(lot for lot in self.lots if lot.document == document)
+        back = done.parts + ([(root, paid)] if paid else [])
+        for lot, part in back:
+            lot.left += part
+        self.expired[document] += done.of_expired
+        self.qualifying += done.qualifying
+        self.lifetime += done.taken_back
+        self.pay_debt({lot for lot, _ in back})
+
+    def give_back(self, purchase: Purchase, points: int, done: Return, now: datetime) -> None:
+        def gone(lot: Lot) -> bool:
+            expiry = self.expiry(lot)
+            return expiry is not None and expiry <= now
+
+        def latest_first(lot: Lot) -> tuple[float, int]:
+            return (float("-inf") if lot.expires is None else -lot.expires.timestamp(), -lot.number)
+
+        spent = sorted(purchase.spent, key=latest_first)
+        parts = [(lot, part, False) for lot, part in split({lot: purchase.spent[lot] for lot in spent}, points)]
+        missing = points - sum(part for _, part, _ in parts)
+        relieved = min(missing, self.debt)
+        self.debt -= relieved
+        if missing > relieved:
+            parts.append((spent[0], missing - relieved, True))
+        arrived = []
+        for lot, part, apart in parts:
+            purchase.spent[lot] -= part
+            if gone(lot) and self.rules.expired_meanwhile == "stay_expired":
+                self.expire(lot, part)
+                done.stayed.append((lot, part))
+            elif gone(lot):
+                days = self.rules.grace_days
+                until = next_day(now, days) if self.rules.expired_meanwhile == "grace_days" else None
+                fresh = self.rules.expiry_after(now) if until is None else until
+                arrived.append(self.move(lot, part, self, expires=fresh, lapses=False))
+            elif apart:
+                arrived.append(self.move(lot, part, self))
+            else:
+                lot.left += part
+                arrived.append(lot)
+        self.pay_debt(arrived)
+
+    def spend_again(self, purchase: Purchase, done: Return) -> None:
+        stayed = sum(part for _, part in done.stayed)
+        points = done.given_back - stayed
+        parts = self.spend(min(points, self.available))
+        self.debt += points - sum(part for _, part in parts)
+        for lot, part in parts:
+            purchase.spent[lot] += part
+        for lot, part in done.stayed:
+            purchase.spent[lot] += part
+            self.expire(lot, -part)
+
+
+def split(most: dict[Lot, int], points: int) -> list[tuple[Lot, int]]:
+    """`points` shared out, as much of it to each lot as it takes at most."""
+    parts = []
+    for lot, limit in most.items():
+        part = max(0, min(limit, points))
+        points -= part
+        if part:
+            parts.append((lot, part))
+    return parts
+
+
+def take(lots: Iterable[Lot], points: int) -> list[tuple[Lot, int]]:
+    """Takes points from `lots`, in their order: which, and how many of each."""
+    parts = split({lot: lot.left for lot in lots}, points)
+    for lot, part in parts:
+        lot.left -= part
+    return parts
+
+
+def next_day(at: datetime, days: int) -> datetime:
+    """The end of the day (UTC) so many days later."""
+    return (at + timedelta(days=days + 1)).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+# --- what tills post ------------------------------------------------------------------------------------------------
+
+
+def buy(purchase: Purchase, at: datetime, now: datetime) -> None:
+    """Spends what was tendered, and earns. Refused where fewer points are available."""
+    member, rules = purchase.member, purchase.member.rules
+    if purchase.tendered:
+        purchase.spent.update(dict(member.spend(purchase.tendered)))
+        member.act(at)
+    if purchase.earned:
+        available_from = at + timedelta(days=rules.pending_days)
+        expires, lapses = rules.expiry_after(at), rules.lapse_after(at) is not None
+        lot = Lot(purchase.document, purchase.earned, at, available_from, expires, lapses, available_from > now)
+        member.act(at)
+        member.grant(lot)
+        member.qualifying += purchase.earned
+        member.lifetime += purchase.earned
+    member.settle(now)
+
+
+def bring_back(purchase: Purchase, units: int, now: datetime) -> Return:
+    """Returns `units`, or all that are left where that is fewer."""
+    member = purchase.member
+    if purchase.voided or purchase.units_back == purchase.quantity:
+        raise Refused("nothing_to_return")
+    if units > purchase.quantity - purchase.units_back:
+        raise Refused("return_too_large")
+    done = Return(units)
+    in_all, past = purchase.units_back + units, [each for each in purchase.returns if not each.undone]
+    given = purchase.tendered - purchase.part(purchase.tendered, in_all)
+    done.given_back = max(0, given - sum(each.given_back for each in past))
+    if done.given_back:
+        member.give_back(purchase, done.given_back, done, now)
+        member.settle(now)
+    taken = purchase.earned - purchase.part(purchase.earned, in_all)
+    done.taken_back = max(0, taken - sum(each.taken_back for each in past))
+    if done.taken_back:
+        member.take_back(purchase.document, done.taken_back, done)
+    purchase.returns.append(done)
+    member.settle(now)
+    return done
+
+
+def undo(purchase: Purchase, done: Return, now: datetime) -> None:
+    """Voids a return."""
+    member = purchase.member
+    if done.undone:
+        raise Refused("already_voided")
+    if purchase.voided:
+        raise Refused("nothing_to_return")
+    done.undone = True
+    if done.taken_back:
+        member.undo_take_back(purchase.document, done)
+        member.settle(now)
+    if done.given_back:
+        member.spend_again(purchase, done)
