@@ -160,7 +160,8 @@ def test_an_activity_keeps_all_points_from_lapsing(shop: Shop) -> None:
     shop.clock.forward(seconds=1)
     member = earn(shop, "r1", 100)
     shop.clock.now = datetime(2027, 3, 1, tzinfo=UTC)
-    earn(shop, "r2", 10)
+    answer = shop.post(purchase("r2", 1000, occurred_at=shop.clock().isoformat())).json()
+    assert answer["expiring_next"] == {"points": 110, "at": "2027-08-29T00:00:00-04:00"}
     lapse = datetime(2027, 8, 29, 4, tzinfo=UTC)  # six months after 28 February, New York time
     assert ladder(shop, member) == [("2027-08-29T04:00:00+00:00", 110)]
     shop.clock.now = datetime(2027, 6, 1, tzinfo=UTC)  # the first purchase alone would have lapsed in May

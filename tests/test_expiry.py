@@ -5,6 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy.exc import DatabaseError
 
 from app import ledger
 from app.worker import JOBS, run, run_jobs
@@ -316,6 +317,20 @@ def test_each_warning_is_sent_once(shop: Shop) -> None:
     assert warned(shop) == [(70, gone), (100, gone)]
     shop.clock.now = at("2026-12-24")
     assert run_jobs(shop.database, shop.clock())["warn-expiry"] == 0
+
+
+def test_what_was_warned_of_is_not_rewritten(shop: Shop) -> None:
+    set_terms(shop, WARNING)
+    earn(shop, "r1", 100)
+    shop.clock.now = at("2026-12-10")
+    run_jobs(shop.database, shop.clock())
+    for statement in (
+        "UPDATE expiry_warning SET points = points + 1",
+        "DELETE FROM expiry_warning",
+        "INSERT INTO expiry_warning SELECT * FROM expiry_warning",
+    ):
+        with pytest.raises(DatabaseError), shop.database.engine.begin() as connection:
+            connection.exec_driver_sql(statement)
 
 
 def test_a_warning_run_by_hand_finds_nothing_new(shop: Shop) -> None:

@@ -248,10 +248,12 @@ def move(account: Account, kind: Kind, act: Act, **changes: int) -> tuple[Accoun
     sums = {name: getattr(account, name) + changes.get(name, 0) for name in BALANCES}
     if max(sums.values()) > MOST_POINTS:
         raise TooManyPoints
-    lapses_at = account.lapses_at
+    lapses_at, first = account.lapses_at, account.first_expiring
     if act.lapses_at is not None and (lapses_at is None or act.lapses_at > lapses_at):
         lapses_at = act.lapses_at
-    after = replace(account, **sums, last_entry=account.last_entry + 1, lapses_at=lapses_at)
+        if first is not None and first.at == account.lapses_at:  # lots that are not here lapse later, too
+            first = replace(first, at=lapses_at)
+    after = replace(account, **sums, last_entry=account.last_entry + 1, lapses_at=lapses_at, first_expiring=first)
     entry_id = new_id()
     entry = {
         "member_id": account.member_id,
