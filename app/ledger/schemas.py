@@ -29,9 +29,7 @@ class Past:
 def _past(
     now: Now,
     as_of: Annotated[WireInstant | None, Query(description="How it was then; now without it")] = None,
-    known_at: Annotated[
-        WireInstant | None, Query(description="What had been recorded by then; all without it")
-    ] = None,
+    known_at: Annotated[WireInstant | None, Query(description="What had been recorded by then; all without it")] = None,
 ) -> Past | None:
     """The past that a request asks for; None for the present. InvalidRequest for the future."""
     given = {"as_of": as_of, "known_at": known_at}

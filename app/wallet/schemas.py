@@ -72,9 +72,7 @@ class MonthList(Answer):
 
 def month_list(member_id: UUID, months: Sequence[Month], now: datetime) -> MonthList:
     items = [
-        MonthOut(
-            month=month.name, begins_at=month.begins_at, ends_at=month.ends_at, provisional=month.provisional(now)
-        )
+        MonthOut(month=month.name, begins_at=month.begins_at, ends_at=month.ends_at, provisional=month.provisional(now))
         for month in months
     ]
     return MonthList(member_id=member_id, items=items)
