@@ -43,9 +43,11 @@ def as_of(session: Session, member_id: UUID, at: datetime, known_at: datetime, z
     holds = _holds(session, member_id, last, at)
     lots = _lots(session, chosen, holds.values())
     program_id = session.scalars(select(PointAccount.program_id).where(PointAccount.member_id == member_id)).one()
-    account = replace(
-        Account(member_id, program_id),
-        **{name: int(figure) for name, figure in zip(BALANCES, figures, strict=True)},
+    known: dict[str, Any] = {name: int(figure) for name, figure in zip(BALANCES, figures, strict=True)}
+    account = Account(
+        member_id,
+        program_id,
+        **known,
         last_entry=last,
         lapses_at=lapses_at,
         lots={id_: past.lot for id_, past in lots.items()},
