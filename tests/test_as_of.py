@@ -207,39 +207,50 @@ class History:
         now, points = shop.clock(), chance.randint(1, 40)
         back = timedelta(hours=chance.choice([0, 1, 50, 200, 400]))
         name, chosen = f"n{number}", chance.random()
-        until = chance.choice([None, now + timedelta(days=3)])
         if chance.random() < 0.3:
             act_on(shop, self.members[1], lambda account, _act: account)  # a job
         if kind == "hold":
-            self.holds.append({})
+            self.holds.append({"900": new_id(), "901": new_id()})
         for card, member in zip(("900", "901"), self.members, strict=True):
-            match kind:
-                case "buy" | "late" | "tender":
-                    tendered = points if kind == "tender" else 0
-                    self.buy(card, name, 100 * points, now - (back if kind != "buy" else timedelta()), tendered)
-                case "return":
-                    of = self.bought[int(chosen * len(self.bought))]
-                    refund = {"total": 50 * points} if chosen < 0.5 else {}
-                    when = max(now - back, START).isoformat()
-                    shop.post(returned(f"{card}-{name}", f"{card}-{of}", occurred_at=when, **refund))
-                case "void" if self.returns:
-                    of = self.returns[int(chosen * len(self.returns))]
-                    shop.post(voided(f"{card}-{name}", f"{card}-{of}", "return") | {"occurred_at": now.isoformat()})
-                case "spend":
-                    act_on(shop, member, lambda account, act: ledger.spend(account, points, act))
-                case "hold":
-                    self.holds[-1][card] = hold_id = new_id()
-                    act_on(
-                        shop, member, lambda account, act, id_=hold_id: ledger.hold(account, id_, points, until, act)
-                    )  # type: ignore[misc]  # bound now
-                case "end" if self.holds:
-                    self.end(member, self.holds[int(chosen * len(self.holds))][card], chosen)
-                case "move":
-                    act_on(shop, member, lambda account, act: _extended(account, act))
+            if kind in ("buy", "late", "tender"):
+                tendered = points if kind == "tender" else 0
+                self.buy(card, name, 100 * points, now if kind == "buy" else now - back, tendered)
+            elif kind in ("return", "void"):
+                self.take_back(card, name, kind, chosen, points, max(now - back, START))
+            else:
+                self.move(card, member, kind, chosen, points)
         if kind in ("buy", "late", "tender"):
             self.bought.append(name)
         if kind == "return":
             self.returns.append(name)
+
+    def take_back(self, card: str, name: str, kind: str, chosen: float, points: int, when: datetime) -> None:
+        """A return of a purchase, or the void of a return."""
+        if kind == "return":
+            of = self.bought[int(chosen * len(self.bought))]
+            refund = {"total": 50 * points} if chosen < 0.5 else {}
+            self.shop.post(returned(f"{card}-{name}", f"{card}-{of}", occurred_at=when.isoformat(), **refund))
+        elif self.returns:
+            of = self.returns[int(chosen * len(self.returns))]
+            void = voided(f"{card}-{name}", f"{card}-{of}", "return")
+            self.shop.post(void | {"occurred_at": self.shop.clock().isoformat()})
+
+    def move(self, card: str, member: str, kind: str, chosen: float, points: int) -> None:
+        """What no till does: a reward, a hold and its end, a longer life."""
+        until = self.shop.clock() + timedelta(days=3) if chosen < 0.5 else None
+
+        def reserve(account: Account, act: Act) -> Account:
+            return ledger.hold(account, self.holds[-1][card], points, until, act)
+
+        match kind:
+            case "spend":
+                act_on(self.shop, member, lambda account, act: ledger.spend(account, points, act))
+            case "hold":
+                act_on(self.shop, member, reserve)
+            case "end" if self.holds:
+                self.end(member, self.holds[int(chosen * len(self.holds))][card], chosen)
+            case "move":
+                act_on(self.shop, member, _extended)
 
     def end(self, member: str, hold_id: UUID, chosen: float) -> None:
         def verb(account: Account, act: Act) -> Account:

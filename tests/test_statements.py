@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -135,7 +136,7 @@ def test_any_history_has_statements_that_join(engines: Engines, engine: str, lif
         for member in history.members:
             months = list(_finished(shop.clock()))
             chain = [statement(shop, member, month) for month in months]
-            for first, second in zip(chain, chain[1:], strict=False):
+            for first, second in pairwise(chain):
                 assert first["closing"] == second["opening"]
             for one in chain:
                 check_sums(one)

@@ -13,7 +13,7 @@ from datetime import datetime, tzinfo
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, func, select
+from sqlalchemy import ColumnElement, and_, case, func, select
 from sqlalchemy.orm import Session, aliased
 
 from app.ledger.models import Hold, HoldLot, Lot, LotUse, PointAccount, PointEntry
@@ -42,10 +42,11 @@ def as_of(session: Session, member_id: UUID, at: datetime, known_at: datetime, z
     holds = _holds(session, member_id, last, at)
     lots = _lots(session, chosen, holds.values())
     program_id = session.scalars(select(PointAccount.program_id).where(PointAccount.member_id == member_id)).one()
+    known: dict[str, Any] = {name: int(figure) for name, figure in zip(BALANCES, figures, strict=True)}
     account = Account(
         member_id,
         program_id,
-        **{name: int(figure) for name, figure in zip(BALANCES, figures, strict=True)},
+        **known,
         last_entry=last,
         lapses_at=lapses_at,
         lots={id_: past.lot for id_, past in lots.items()},
@@ -88,8 +89,8 @@ def _last_known(session: Session, member_id: UUID, known_at: datetime) -> int:
 
 
 def _among(entry: Any, member_id: UUID, last: int, at: datetime) -> ColumnElement[bool]:
-    happened: ColumnElement[bool] = (entry.occurred_at <= at) | (entry.recorded_at <= at)
-    return (entry.member_id == member_id) & (entry.number <= last) & happened
+    happened = (entry.occurred_at <= at) | (entry.recorded_at <= at)
+    return and_(entry.member_id == member_id, entry.number <= last, happened)
 
 
 # --- lots and holds as those left them ------------------------------------------------------------------------------
