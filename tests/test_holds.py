@@ -27,7 +27,8 @@ from app.members import MemberRef
 from app.programs import Terms
 from app.transactions.models import Transaction
 from tests.accounts import NOW
-from tests.shop import TERMS, Shop, make_key, make_program, purchase
+from tests.conftest import settings_for
+from tests.shop import TERMS, Shop, TestClock, make_key, make_program, open_shop, purchase, returned
 from tests.test_access import check_problem
 
 _KEYS = iter(range(10**9))
@@ -238,6 +239,20 @@ def instant(entry: dict[str, Any]) -> datetime:
     return datetime.fromisoformat(entry["occurred_at"])
 
 
+def test_a_capture_is_activity_and_a_hold_is_not(database_url: str, clock: TestClock) -> None:
+    """Points lapse 30 days after the last purchase or redemption. Held on the 20th day, captured on the 21st."""
+    expiry = {"mode": "inactivity", "days": 30, "round_up_to": "day"}
+    with open_shop(settings_for(database_url), clock, TERMS | {"expiry": expiry}) as shop:
+        earn(shop, 100)
+        clock.forward(days=20)
+        made = held(shop, 60, minutes=2880)
+        assert made["expiring_next"] == {"points": 40, "at": "2026-12-23T05:00:00+00:00"}
+        clock.forward(days=1)
+        answer = end(shop, made["id"], "capture").json()
+        assert answer["expiring_next"] == {"points": 40, "at": "2027-01-13T05:00:00+00:00"}
+        shop.prove()
+
+
 @pytest.mark.parametrize(("minutes", "hours"), [(None, 24), (1, 1 / 60), (10_080, 168)])
 def test_the_terms_say_how_long(minutes: int | None, hours: float) -> None:
     assert rules.ends_at(NOW, minutes, Terms.model_validate(TERMS)) == NOW + timedelta(hours=hours)
@@ -292,15 +307,7 @@ def test_debt_is_no_part_of_what_a_hold_paid(shop: Shop) -> None:
     end(shop, held(shop, 50)["id"], "capture")
     earn(shop, 30)
     made = held(shop, 30)
-    body = {
-        "type": "return",
-        "source": "store-1",
-        "external_id": "b1",
-        "occurred_at": "2026-11-22T06:30:00-05:00",
-        "original": {"source": "store-1", "external_id": "spent"},
-        "store": "1",
-    }
-    assert shop.post(body).status_code == 201
+    assert shop.post(returned(of="spent")).status_code == 201
     assert balance(shop, ada) == {"available": 0, "held": 30, "pending": 0, "debt": 50}
     answer = end(shop, made["id"], "capture", {"points": 10}).json()
     assert answer["balance"] == {"available": 0, "held": 0, "pending": 0, "debt": 30}

@@ -33,6 +33,10 @@ TAMPERING = {
     "moved_points_live_on": "UPDATE lot SET source_lot_id = id, allocated = 0, residue = 0, expected = 0",
     "returns_are_within_lots": "UPDATE lot_return SET allocated = allocated + 100",
     "transfers_conserve_points": "UPDATE point_entry SET kind = 'transfer_in' WHERE kind = 'accrual'",
+    "transfers_moved_their_points": "INSERT INTO transfer (id, program_id, from_member_id, to_member_id, points, "
+    "client_id, occurred_at, recorded_at) SELECT id, program_id, (SELECT id FROM member ORDER BY id LIMIT 1), "
+    "(SELECT id FROM member ORDER BY id DESC LIMIT 1), 1, (SELECT id FROM client LIMIT 1), occurred_at, recorded_at "
+    "FROM \"transaction\" WHERE external_id = 'r1'",
     "money_is_posted_whole": "UPDATE journal_posting SET debit = '1000' WHERE debit = '4000'",
     "transactions_hold_their_keys": "DELETE FROM transaction_key",
     "rows_belong_to_one_program": "UPDATE point_account SET program_id = (SELECT id FROM program WHERE code = 'other')",
@@ -47,7 +51,7 @@ TAMPERING = {
 
 @pytest.fixture
 def busy(shop: Shop) -> Shop:
-    """Two purchases, a claim, a return, an order and a voucher, some of it folded; and another programme."""
+    """Purchases of two members, a claim, a return, an order and a voucher, some of it folded; and another programme."""
     shop.post(purchase("r1", 1234))
     run_jobs(shop.database, shop.clock())
     shop.post(purchase("r2", 567))
@@ -55,6 +59,7 @@ def busy(shop: Shop) -> Shop:
     shop.http.post(f"/v1/transactions/{guest['id']}/claim", json={"member": {"card": "900"}})
     assert shop.post(returned(of="r2", total=100)).status_code == 201
     _redeem(shop)
+    shop.post(purchase("r3", member={"card": "901"}))
     shop.database.write(lambda session: make_program(session, TERMS, shop.clock(), "other"))
     shop.prove()
     return shop

@@ -21,7 +21,7 @@ from app.transfers import rules
 from app.worker import run_jobs
 from tests.accounts import NOW, member
 from tests.conftest import settings_for
-from tests.shop import TERMS, Shop, TestClock, make_key, make_program, open_shop
+from tests.shop import TERMS, Shop, TestClock, make_key, make_program, open_shop, returned
 from tests.test_access import check_problem
 from tests.test_holds import balance, earn, figures, held, keyed
 
@@ -94,21 +94,19 @@ def test_lots_keep_expiry_and_cohort(generous: Shop) -> None:
     generous.prove()
 
 
+def owing(shop: Shop, card: str) -> str:
+    """A member who owes 50 points: they were spent, and the goods that earned them came back. Answers the id."""
+    member_id = earn(shop, 50, card=card, receipt="spent")
+    made = held(shop, 50, member={"card": card})
+    shop.http.post(f"/v1/holds/{made['id']}/capture", headers=keyed())
+    assert shop.post(returned(of="spent")).status_code == 201
+    assert balance(shop, member_id) == figures(0) | {"debt": 50}
+    return member_id
+
+
 def test_a_gift_pays_debt_first(generous: Shop) -> None:
     earn(generous, 100)
-    bob = earn(generous, 50, card="901", receipt="spent")
-    made = held(generous, 50, member={"card": "901"})
-    generous.http.post(f"/v1/holds/{made['id']}/capture", headers=keyed())
-    body = {
-        "type": "return",
-        "source": "store-1",
-        "external_id": "b1",
-        "occurred_at": "2026-11-22T06:30:00-05:00",
-        "original": {"source": "store-1", "external_id": "spent"},
-        "store": "1",
-    }
-    assert generous.post(body).status_code == 201
-    assert balance(generous, bob)["debt"] == 50
+    bob = owing(generous, "901")
     given(generous, 30)
     assert balance(generous, bob) == figures(0) | {"debt": 20}
     given(generous, 30)
@@ -467,6 +465,20 @@ def test_all_or_nothing(generous: Shop) -> None:
     assert (balance(generous, ada), balance(generous, bob)) == (figures(90, held=10), figures(50))
     check_problem(draw(generous, pool_id, "902", 31), 422, "member_may_not_spend")
     assert draw(generous, pool_id, "901", 140).json()["balance"] == figures(140)
+    generous.prove()
+
+
+def test_a_draw_pays_debt_first_and_collects_for_it(generous: Shop) -> None:
+    """Who owes 50 and wants 20 lacks 70."""
+    earn(generous, 100)
+    bob = owing(generous, "901")
+    pool_id = household(generous, "900", "901")
+    refused = draw(generous, pool_id, "901", 51)
+    check_problem(refused, 422, "insufficient_points")
+    assert refused.json()["missing"] == 1
+    assert draw(generous, pool_id, "901", 20).json()["collected"] == 70
+    assert balance(generous, bob) == figures(20)
+    run_jobs(generous.database, generous.clock())
     generous.prove()
 
 

@@ -36,6 +36,7 @@ from app.members.models import Member, MemberIdentifier
 from app.programs.models import Program, ProgramTerms
 from app.redemptions.models import Redemption, RewardRow, VoucherRow
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
+from app.transfers.models import Pool, PoolMember, Transfer
 
 Check = Callable[[UUID | None], Select[*tuple[Any, ...]]]
 
@@ -244,6 +245,30 @@ def transfers_conserve_points(program_id: UUID | None) -> Select[*tuple[Any, ...
         .subquery()
     )
     return _differing(moved.c.document_id, literal(0), moved.c.points)
+
+
+def transfers_moved_their_points(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What a transfer says went from one member to the other is what their entries moved."""
+    sides = union_all(
+        select(
+            Transfer.id,
+            Transfer.program_id,
+            Transfer.from_member_id.label("member_id"),
+            (-Transfer.points).label("points"),
+        ),
+        select(Transfer.id, Transfer.program_id, Transfer.to_member_id, Transfer.points),
+    ).subquery()
+    moved = (
+        select(PointEntry.document_id, PointEntry.member_id, func.sum(PointEntry.points).label("points"))
+        .where(PointEntry.kind.in_(("transfer_out", "transfer_in")))
+        .group_by(PointEntry.document_id, PointEntry.member_id)
+        .subquery()
+    )
+    return (
+        _differing(sides.c.id, sides.c.points, _zero(moved.c.points))
+        .outerjoin(moved, and_(moved.c.document_id == sides.c.id, moved.c.member_id == sides.c.member_id))
+        .where(_within(sides.c.program_id, program_id))
+    )
 
 
 def documents_granted_their_points(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
@@ -494,11 +519,13 @@ def transactions_hold_their_keys(program_id: UUID | None) -> Select[*tuple[Any, 
 
 
 def rows_belong_to_one_program(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
-    """A member's account, identifiers, transactions and adjustments belong to the member's programme."""
+    """A member's account, identifiers, transactions, adjustments, transfers and pool belong to the member's programme."""
     parts = [
         select(table.member_id, table.program_id).where(table.member_id.is_not(None))
         for table in (PointAccount, MemberIdentifier, Transaction, Adjustment)
     ]
+    parts += [select(side, Transfer.program_id) for side in (Transfer.from_member_id, Transfer.to_member_id)]
+    parts.append(select(PoolMember.member_id, Pool.program_id).join(Pool, Pool.id == PoolMember.pool_id))
     rows = union_all(*parts).subquery()
     return (
         _differing(rows.c.member_id, cast(Member.program_id, String), cast(rows.c.program_id, String))
@@ -589,6 +616,7 @@ CHECKS: tuple[Check, ...] = (
     entries_move_lots,
     next_due_is_known,
     transfers_conserve_points,
+    transfers_moved_their_points,
     documents_granted_their_points,
     deferrals_are_posted,
     cohorts_are_sums_of_lots,
