@@ -161,14 +161,17 @@ def _points(account: Account, known: Returnable, coming: return_rules.Coming, ac
         return account, Outcome(given_back=given_back, stay_expired=gone), 0
     most_debt = policy.debt_limit if policy.points_already_spent == "debt" else 0
     account, reversal = ledger.reverse(account, known.granted, taken_back, act, most_debt, taken_back)
-    withheld = reversal.forgiven if policy.points_already_spent == "withhold" else 0
+    withheld = withheld_amount = 0
+    if policy.points_already_spent == "withhold":
+        refund = coming.figures.total - coming.figures.tendered
+        withheld, withheld_amount = return_rules.withheld(reversal.forgiven, refund, known.version.terms)
     outcome = Outcome(
         taken_back=taken_back,
         expired=reversal.expired,
         debt=reversal.debt,
         written_off=reversal.forgiven - withheld,
         withheld=withheld,
-        withheld_amount=return_rules.withheld(withheld, known.version.terms),
+        withheld_amount=withheld_amount,
         given_back=given_back,
         stay_expired=gone,
     )
