@@ -574,7 +574,7 @@ def test_refused(shop: Shop, body: dict[str, Any], status: int, code: str) -> No
 def test_any_split_and_order_ends_as_one_return(engines: Engines, engine: str, profile: str, seed: int) -> None:
     """Points, every account of the journal and the cohort: to the point, the minor unit and the millionth."""
     chance = random.Random(seed)
-    goods = [
+    goods: list[dict[str, Any]] = [
         {
             "line": number,
             "product": f"p{number}",
