@@ -118,7 +118,7 @@ class Member:
     lifetime: int = 0
     lapses_at: datetime | None = None
     expired: Counter[Document] = field(default_factory=Counter)
-    """How many points of what a document granted have expired here, and have not been taken back since."""
+    """How many points of what a document granted have gone unused here, and have not been taken back since."""
     written_off: int = 0
 
     @property
@@ -193,6 +193,11 @@ class Member:
         if points > self.available:
             raise Refused("insufficient_points")
         return take(self.queue(), points)
+
+    def forfeit(self, points: int) -> None:
+        """Points are gone as if they had expired: no return takes them a second time."""
+        for lot, part in self.spend(points):
+            self.expired[lot.document] += part
 
     def hold(self, points: int, ends: datetime) -> None:
         parts = dict(self.spend(points))
@@ -367,9 +372,9 @@ def buy(purchase: Purchase, at: datetime, now: datetime) -> None:
 
 
 def bring_back(purchase: Purchase, units: int, now: datetime) -> Return:
-    """Returns `units`, or all that are left where that is fewer."""
+    """Returns `units`."""
     member = purchase.member
-    if purchase.voided or purchase.units_back == purchase.quantity:
+    if purchase.voided or not units:
         raise Refused("nothing_to_return")
     if units > purchase.quantity - purchase.units_back:
         raise Refused("return_too_large")

@@ -97,8 +97,15 @@ class Figures:
     tendered_points: int = 0
 
     @property
-    def not_negative(self) -> "Figures":
-        return Figures(*(max(0, getattr(self, name)) for name in FIGURES))
+    def possible(self) -> "Figures":
+        """As a return can be. The void of another takes away what that was rounded to, which may leave this one a unit
+        too few; the next has it again."""
+        points = max(0, self.tendered_points)
+        if self.total <= 0:
+            return Figures(tendered_points=points)
+        tendered, tax = min(max(0, self.tendered), self.total), max(0, self.tax)
+        consideration = self.total - tendered - tax
+        return Figures(self.total, consideration, tax, max(0, self.net_paid_with_points), tendered, points)
 
     def less(self, other: "Figures") -> "Figures":
         return Figures(*(getattr(self, name) - getattr(other, name) for name in FIGURES))
@@ -139,15 +146,9 @@ def whole(basket: Basket, terms: Terms) -> Figures:
 
 
 def _figures(state: Kept) -> Figures:
-    tender = state.tender
-    return Figures(
-        state.total,
-        state.consideration,
-        state.tax,
-        state.net_paid_with_points,
-        0 if tender is None else tender.amount,
-        0 if tender is None else tender.points,
-    )
+    tendered, points = (0, 0) if state.tender is None else (state.tender.amount, state.tender.points)
+    consideration = state.total - tendered - state.tax  # so that what is posted is what is refunded, to the unit
+    return Figures(state.total, consideration, state.tax, state.net_paid_with_points, tendered, points)
 
 
 def coming(item: Return, basket: Basket, version: Version, before: Before) -> Coming:
@@ -157,8 +158,7 @@ def coming(item: Return, basket: Basket, version: Version, before: Before) -> Co
         raise NothingToReturn
     lines, amount = _named(item, basket, terms, before)
     after = kept(basket, terms, _sum(before.lines, lines), before.amount + amount)
-    # a void takes away what its return was rounded to, which may leave a unit too much: the next return takes less
-    figures = whole(basket, terms).less(_figures(after)).less(before.figures).not_negative
+    figures = whole(basket, terms).less(_figures(after)).less(before.figures).possible
     if item.type == "return" and item.lines is not None and item.total not in (None, figures.total):
         detail = f"what was paid for these lines is {figures.total}"
         raise RefundDiffers(findings=[finding(("total",), "refund_differs", detail)])
@@ -214,10 +214,12 @@ def before(past: Iterable[Any]) -> Before:
     return Before(lines, amount, figures, voided)
 
 
-def withheld(points: int, terms: Terms) -> int:
-    """What is kept back of a refund for `points` that were earned with the goods and cannot be taken back."""
+def withheld(points: int, refund: int, terms: Terms) -> tuple[int, int]:
+    """How many of `points` that were earned with the goods and cannot be taken back are kept back of a refund of so
+    many minor units, and how much that is: never more than the refund."""
     value = (terms.returns.withhold_value or terms.point_value).each
-    return round_to_int(points * value)
+    kept_back = min(points, int(refund / value))
+    return kept_back, round_to_int(kept_back * value)
 
 
 def cost_of(points: int, terms: Terms) -> int:

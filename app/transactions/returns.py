@@ -161,7 +161,8 @@ def decide(
         back = before.figures.plus(figures).consideration
         price_left = return_rules.whole(known.basket, terms).consideration - back
         for each in known.conceded:
-            account, more, amount = _concession(account, each, price_left, terms, act)
+            refund = figures.total - figures.tendered - outcome.withheld_amount
+            account, more, amount = _concession(account, each, price_left, refund, terms, act)
             outcome = outcome.plus(more)
             undone += _concession_postings(each, amount, known.purchase["currency"], act, chart)
     postings = _postings(known, figures, outcome, share, act, profile, chart) + undone
@@ -190,33 +191,39 @@ def _points(account: Account, known: Returnable, coming: return_rules.Coming, ac
     granted = sum(lot.granted for lot in known.granted)
     taken_back = max(0, granted - coming.points_kept - sum(lot.returned for lot in known.granted))
     outcome = Outcome(given_back=given_back, stay_expired=gone)
+    refund = coming.figures.total - coming.figures.tendered
     if not taken_back:
         return account, outcome, 0
-    account, taken, share = _take_back(account, known.granted, taken_back, taken_back, known.version.terms, act)
+    account, taken, share = _take_back(account, known.granted, taken_back, taken_back, refund, known.version.terms, act)
     return account, outcome.plus(taken), share
 
 
 def _take_back(
-    account: Account, granted: Sequence[GrantedLot], points: int, qualifying: int, terms: Terms, act: Act
+    account: Account, granted: Sequence[GrantedLot], points: int, qualifying: int, refund: int, terms: Terms, act: Act
 ) -> tuple[Account, Outcome, int]:
-    """The account without `points` of what was granted, what became of them, and what was deferred for them."""
+    """The account without `points` of what was granted, what became of them, and what was deferred for them.
+
+    `refund` is what can be withheld from, minor units.
+    """
     policy = terms.returns
     most_debt = policy.debt_limit if policy.points_already_spent == "debt" else 0
     account, reversal = ledger.reverse(account, granted, points, act, most_debt, qualifying)
-    withheld = reversal.forgiven if policy.points_already_spent == "withhold" else 0
+    withheld = withheld_amount = 0
+    if policy.points_already_spent == "withhold":
+        withheld, withheld_amount = return_rules.withheld(reversal.forgiven, refund, terms)
     outcome = Outcome(
         taken_back=points,
         expired=reversal.expired,
         debt=reversal.debt,
         written_off=reversal.forgiven - withheld,
         withheld=withheld,
-        withheld_amount=return_rules.withheld(withheld, terms),
+        withheld_amount=withheld_amount,
     )
     return account, outcome, reversal.allocated
 
 
 def _concession(
-    account: Account, conceded: Conceded, price_left: int, terms: Terms, act: Act
+    account: Account, conceded: Conceded, price_left: int, refund: int, terms: Terms, act: Act
 ) -> tuple[Account, Outcome, int]:
     """The same of a concession, in proportion to what has come back since, when `price_left` has not."""
     lot = conceded.lot
@@ -224,7 +231,7 @@ def _concession(
     points = max(0, accounting.returned_part(lot.granted, back, conceded.price_left, lot.returned))
     if not points:
         return account, Outcome(), 0
-    account, outcome, amount = _take_back(account, [lot], points, 0, terms, act)
+    account, outcome, amount = _take_back(account, [lot], points, 0, refund, terms, act)
     return account, replace(outcome, conceded=points), amount
 
 

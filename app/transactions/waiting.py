@@ -160,10 +160,10 @@ def listed(
     session: Session, program_id: UUID, stores: Collection[str] | None, after: Sequence[str] | None, limit: int
 ) -> Sequence[WaitingReturn]:
     """The returns that wait, of some stores or all, by source and external id from the one after `after`."""
-    key = tuple_(WaitingReturn.source, WaitingReturn.external_id)
-    rows = select(WaitingReturn).where(WaitingReturn.program_id == program_id)
+    key = WaitingReturn.source, WaitingReturn.external_id
+    rows = select(WaitingReturn).where(WaitingReturn.program_id == program_id).order_by(*key)
     if stores is not None:
         rows = rows.where(WaitingReturn.store.in_(sorted(stores)))
     if after is not None:
-        rows = rows.where(key > tuple_(*after))
-    return session.scalars(rows.order_by(WaitingReturn.source, WaitingReturn.external_id).limit(limit)).all()
+        rows = rows.where(tuple_(*key) > tuple_(*after))
+    return session.scalars(rows.limit(limit)).all()

@@ -1,0 +1,611 @@
+"""Goods come back: what happens to the points they earned and the points they cost, over HTTP, on both engines.
+
+The first tests are named after what other loyalty systems got wrong.
+"""
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.orm import Session
+
+from app import accounting, ledger
+from tests.conftest import Engines, settings_for
+from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned, voided
+
+TENDER = {"points_tender": {"value": {"amount": 1, "points": 1}}}
+"""A point pays a cent."""
+
+FEW = {"earning": {"points": 1, "per": 1}} | TENDER
+"""A point per cent, which pays a cent."""
+
+
+@contextmanager
+def shop_with(engines: Engines, engine: str, **terms: Any) -> Iterator[Shop]:
+    with open_shop(settings_for(engines.fresh(engine)), TestClock(), TERMS | terms) as shop:
+        yield shop
+        shop.prove()
+
+
+def post(shop: Shop, body: dict[str, Any], status: int = 201) -> Any:
+    """The answer to a transaction that must have this status; the books hold after it."""
+    answer = shop.post(body)
+    assert answer.status_code == status, answer.text
+    shop.prove()
+    return answer.json()
+
+
+def balance(shop: Shop, card: str = "900") -> dict[str, int]:
+    """What a member has, and owes."""
+    id_ = UUID(member_of(shop, card))
+    account = shop.database.read(lambda session: ledger.look(session, [id_], shop.clock(), UTC))[id_]
+    return {name: getattr(account, name) for name in ("available", "pending", "debt", "qualifying")}
+
+
+def member_of(shop: Shop, card: str = "900") -> str:
+    id_: str = shop.get("/v1/members/lookup", card=card)["id"]
+    return id_
+
+
+def bought(external_id: str = "r1", *amounts: int, points: int = 0, **changes: Any) -> dict[str, Any]:
+    """A purchase of lines of one unit each, so much of it paid with points."""
+    lines = [
+        {"line": number, "product": f"p{number}", "department": f"D{number}", "quantity": "1", "amount": amount}
+        for number, amount in enumerate(amounts, start=1)
+    ]
+    total = sum(amounts)
+    tenders = [{"type": "points", "amount": points}, {"type": "cash", "amount": total - points}]
+    paid = [tender for tender in tenders if tender["amount"]]
+    return purchase(external_id, total, lines=lines, tenders=paid, **changes)
+
+
+def lines(*numbers: int) -> list[dict[str, Any]]:
+    return [{"line": number, "quantity": "1"} for number in numbers]
+
+
+# --- what others got wrong ------------------------------------------------------------------------------------------
+
+
+def test_buy_refund_and_keep_the_points_for_ever(shop: Shop) -> None:
+    """Not here: the return takes back what its purchase earned."""
+    post(shop, purchase())
+    answer = post(shop, returned())
+    assert (answer["points"]["earned"], answer["returned"]["taken_back"], answer["returned"]["refund"]) == (
+        -10,
+        10,
+        1000,
+    )
+    assert balance(shop) == {"available": 0, "pending": 0, "debt": 0, "qualifying": 0}
+
+
+def test_spent_points_come_back_once(engines: Engines, engine: str) -> None:
+    """Not twice, and not taken a second time: they are in their lot again, with its expiry."""
+    with shop_with(engines, engine, **FEW) as shop:
+        post(shop, purchase("first", 500))
+        post(shop, bought("r1", 500, points=500))
+        before = shop.get(f"/v1/members/{member_of(shop)}/lots")["items"]
+        assert balance(shop)["available"] == 0
+        answer = post(shop, returned())
+        assert (answer["returned"]["given_back"], answer["returned"]["refund"]) == (500, 0)
+        assert balance(shop)["available"] == 500
+        after = shop.get(f"/v1/members/{member_of(shop)}/lots")["items"]
+        assert [lot["expires_at"] for lot in after] == [lot["expires_at"] for lot in before]
+        assert shop.post(returned()).json()["duplicate"]
+        assert post(shop, returned("b2"), 422)["code"] == "nothing_to_return"
+        assert balance(shop)["available"] == 500
+
+
+@pytest.mark.parametrize(
+    ("policy", "available", "stay_expired"), [("stay_expired", 0, 500), ("grace_days", 500, 0), ("new_lot", 500, 0)]
+)
+def test_points_whose_lot_has_expired_meanwhile_come_back_by_the_terms(
+    engines: Engines, engine: str, policy: str, available: int, stay_expired: int
+) -> None:
+    rules = FEW | {"expiry": {"days": 2, "round_up_to": "day"}, "returns": {"expired_meanwhile": policy}}
+    with shop_with(engines, engine, **rules) as shop:
+        post(shop, purchase("first", 500))
+        post(shop, bought("r1", 500, points=500))
+        shop.clock.forward(days=5)
+        answer = post(shop, returned(occurred_at=shop.clock().isoformat()))
+        assert (answer["returned"]["given_back"], answer["returned"]["stay_expired"]) == (500, stay_expired)
+        assert balance(shop)["available"] == available
+        if available:
+            shop.clock.forward(days=13)
+            assert balance(shop)["available"] == (500 if policy == "grace_days" else 0)
+        shop.clock.forward(days=30)
+        assert balance(shop)["available"] == 0
+
+
+def test_returning_an_item_that_earned_nothing_takes_nothing(engines: Engines, engine: str) -> None:
+    """Not by the ratio of amounts: line by line."""
+    with shop_with(engines, engine, earning={"points": 1, "per": 100, "excluded": {"departments": ["D2"]}}) as shop:
+        post(shop, bought("r1", 2000, 1000))
+        assert post(shop, returned(lines=lines(2)))["returned"]["taken_back"] == 0
+        assert post(shop, returned("b2", lines=lines(1)))["returned"]["taken_back"] == 20
+
+
+def test_five_and_five_take_as_much_as_ten(engines: Engines, engine: str) -> None:
+    """Not: each refund rounded down, so that two of half a point take none."""
+    with shop_with(engines, engine, earning={"points": 1, "per": 10}) as shop:
+        post(shop, bought("r1", 5, 5))
+        answers = [post(shop, returned(f"b{number}", lines=lines(number))) for number in (1, 2)]
+        assert [answer["returned"]["taken_back"] for answer in answers] == [1, 0]
+        assert balance(shop)["available"] == 0
+
+
+def test_claw_back_is_by_the_terms_of_the_purchase(shop: Shop) -> None:
+    """Not by today's: the points that were earned are taken back though the rule has changed since."""
+    post(shop, purchase())
+    draft = shop.http.post(
+        f"/v1/programs/{shop.program_id}/terms", json=TERMS | {"earning": {"points": 50, "per": 100}}
+    ).json()
+    path = f"/v1/programs/{shop.program_id}/terms/{draft['version']}/publish"
+    assert shop.http.post(path, json={}).status_code == 200
+    shop.clock.forward(hours=1)
+    answer = post(shop, returned(occurred_at="2026-11-22T07:30:00-05:00"))
+    assert answer["returned"]["taken_back"] == 10
+    assert balance(shop)["available"] == 0
+
+
+def spent(engines: Engines, engine: str, **policy: Any) -> Any:
+    """A shop where a member bought for 500 points and spent 400 of them."""
+    return shop_with(engines, engine, **FEW, returns=policy)
+
+
+def spend_400(shop: Shop) -> None:
+    post(shop, purchase("r1", 500))
+    post(shop, bought("spent", 400, points=400))
+
+
+def test_a_return_is_not_refused_because_the_points_were_spent(engines: Engines, engine: str) -> None:
+    """They become debt, which the next credit pays first."""
+    with spent(engines, engine) as shop:
+        spend_400(shop)
+        assert post(shop, returned())["returned"]["debt"] == 400
+        assert balance(shop) == {"available": 0, "pending": 0, "debt": 400, "qualifying": 0}
+        post(shop, purchase("next", 450))
+        assert balance(shop) == {"available": 50, "pending": 0, "debt": 0, "qualifying": 450}
+
+
+def test_withheld_points_are_taken_off_the_refund(engines: Engines, engine: str) -> None:
+    with spent(engines, engine, points_already_spent="withhold") as shop:
+        spend_400(shop)
+        answer = post(shop, returned())["returned"]
+        assert (answer["withheld"], answer["withheld_amount"], answer["refund"], answer["debt"]) == (400, 400, 100, 0)
+        assert balance(shop)["debt"] == 0
+
+
+def test_no_more_is_withheld_than_is_refunded(engines: Engines, engine: str) -> None:
+    """Points may be worth more than what they were earned with; nobody pays to bring goods back."""
+    value = {"amount": 3, "points": 1}
+    with spent(engines, engine, points_already_spent="withhold", withhold_value=value) as shop:
+        spend_400(shop)
+        answer = post(shop, returned())["returned"]
+        assert (answer["withheld"], answer["withheld_amount"], answer["refund"]) == (166, 498, 2)
+        assert answer["written_off"] == 400 - 166
+
+
+def test_written_off_points_are_forgiven(engines: Engines, engine: str) -> None:
+    with spent(engines, engine, points_already_spent="write_off") as shop:
+        spend_400(shop)
+        answer = post(shop, returned())["returned"]
+        assert (answer["written_off"], answer["refund"], answer["debt"]) == (400, 500, 0)
+        assert "write_off" in {posting["cause"] for posting in shop.post(returned()).json()["postings"]}
+        assert balance(shop)["debt"] == 0
+
+
+def test_debt_has_a_limit_where_the_terms_set_one(engines: Engines, engine: str) -> None:
+    with spent(engines, engine, debt_limit=300) as shop:
+        spend_400(shop)
+        answer = post(shop, returned())["returned"]
+        assert (answer["debt"], answer["written_off"]) == (300, 100)
+
+
+def test_a_negative_balance_does_not_switch_expiry_off(engines: Engines, engine: str) -> None:
+    """Debt is a number of its own: what is pending beside it becomes available, pays it, and the rest expires."""
+    rules = FEW | {"expiry": {"days": 3, "round_up_to": "day"}}
+    with shop_with(engines, engine, **rules) as shop:
+        spend_400(shop)
+        post(shop, returned())
+        post(shop, purchase("next", 450))
+        assert balance(shop)["available"] == 50
+        shop.clock.forward(days=5)
+        assert balance(shop) == {"available": 0, "pending": 0, "debt": 0, "qualifying": 450}
+
+
+def test_no_value_leaks_at_zero(engines: Engines, engine: str) -> None:
+    """Not clamped: buy, spend, return, three times over, and the member owes all three."""
+    with shop_with(engines, engine, **FEW) as shop:
+        post(shop, purchase("gift", 100))
+        for number in range(3):
+            post(shop, purchase(f"r{number}", 100))
+            available = balance(shop)["available"]
+            if available:
+                post(shop, bought(f"s{number}", available, points=available))
+            post(shop, returned(f"b{number}", f"r{number}"))
+        assert balance(shop)["debt"] == 100
+        post(shop, purchase("last", 100))
+        assert balance(shop) == {"available": 0, "pending": 0, "debt": 0, "qualifying": 200}
+
+
+def test_qualifying_points_follow_the_return(shop: Shop) -> None:
+    post(shop, bought("r1", 600, 400))
+    assert balance(shop)["qualifying"] == 10
+    post(shop, returned(lines=lines(2)))
+    assert balance(shop)["qualifying"] == 6
+
+
+def test_a_return_can_be_voided(shop: Shop) -> None:
+    post(shop, purchase())
+    post(shop, returned())
+    answer = post(shop, voided(of="b1", type_="return"))
+    assert (answer["points"]["earned"], answer["returned"]["refund"]) == (10, -1000)
+    assert balance(shop) == {"available": 10, "pending": 0, "debt": 0, "qualifying": 10}
+    assert post(shop, voided("v2", "b1", "return"), 409)["code"] == "already_voided"
+    post(shop, returned("b2"))
+    assert balance(shop)["available"] == 0
+
+
+# --- what is due has happened ---------------------------------------------------------------------------------------
+
+
+SHORT = FEW | {"expiry": {"days": 2, "round_up_to": "day"}}
+
+
+@pytest.mark.parametrize("job_ran", [False, True])
+def test_points_that_have_expired_are_not_taken_twice(engines: Engines, engine: str, job_ran: bool) -> None:
+    """The points of a return that expired before cost nothing, whether or not a job has written that down."""
+    with shop_with(engines, engine, **SHORT) as shop:
+        post(shop, purchase("r1", 500))
+        shop.clock.forward(days=4)
+        if job_ran:
+            settle(shop)
+        answer = post(shop, returned(occurred_at=shop.clock().isoformat()))["returned"]
+        assert (answer["taken_back"], answer["expired"], answer["debt"]) == (500, 500, 0)
+        assert balance(shop) == {"available": 0, "pending": 0, "debt": 0, "qualifying": 0}
+
+
+def settle(shop: Shop) -> None:
+    """What a job does: writes down what is due."""
+    id_ = UUID(member_of(shop))
+
+    def work(session: Session) -> None:
+        ledger.write(session, ledger.claim(session, [id_], shop.clock(), UTC).values(), shop.clock())
+
+    shop.database.write(work)
+
+
+def test_a_void_gives_pending_points_back_that_are_due(engines: Engines, engine: str) -> None:
+    """A part was returned while all was pending; the rest became available before the return was voided."""
+    with shop_with(engines, engine, **FEW, pending={"mode": "days", "days": 2}) as shop:
+        post(shop, bought("r1", 300, 200))
+        post(shop, returned(lines=lines(2)))
+        assert balance(shop)["pending"] == 300
+        shop.clock.forward(days=3)
+        post(shop, voided(of="b1", type_="return") | {"occurred_at": shop.clock().isoformat()})
+        assert balance(shop) == {"available": 500, "pending": 0, "debt": 0, "qualifying": 500}
+
+
+def test_one_batch_ends_as_single_posts_do(engines: Engines, engine: str) -> None:
+    """What a return finds used follows what the same batch spent and returned before."""
+    bodies = [
+        purchase("r1", 500),
+        bought("s1", 400, points=400),
+        returned("b1", "r1"),
+        returned("b2", "s1"),
+    ]
+    ends = []
+    for whole in (True, False):
+        with shop_with(engines, engine, **FEW) as shop:
+            post(shop, purchase("first", 10))
+            answers = shop.batch(bodies) if whole else [{"transaction": post(shop, body)} for body in bodies]
+            figures = [answer["transaction"]["returned"] for answer in answers[2:]]
+            shop.prove()
+            accounting.fold(shop.database, shop.clock())
+            cohort = shop.get("/v1/accounting/cohorts")["items"][0]
+            ends.append((balance(shop), [[each["taken_back"], each["debt"]] for each in figures], figures_of(cohort)))
+    assert ends[0] == ends[1]
+
+
+def figures_of(cohort: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in cohort.items() if isinstance(value, int)}
+
+
+# --- voids of returns -----------------------------------------------------------------------------------------------
+
+
+def test_what_came_back_and_stayed_expired_can_be_voided_and_come_back_again(engines: Engines, engine: str) -> None:
+    with shop_with(engines, engine, **SHORT, returns={"expired_meanwhile": "stay_expired"}) as shop:
+        post(shop, purchase("first", 500))
+        post(shop, bought("r1", 500, points=500))
+        shop.clock.forward(days=4)
+        later = {"occurred_at": shop.clock().isoformat()}
+        post(shop, returned() | later)
+        post(shop, voided(of="b1", type_="return") | later)
+        assert balance(shop)["debt"] == 0
+        answer = post(shop, returned("b2") | later)["returned"]
+        assert (answer["given_back"], answer["stay_expired"]) == (500, 500)
+
+
+@pytest.mark.parametrize("paid", [False, True])
+def test_what_came_back_and_was_spent_is_owed_when_the_return_is_voided(
+    engines: Engines, engine: str, paid: bool
+) -> None:
+    """And when the goods come back after all, the debt goes with them; if it was paid, the points come back."""
+    with shop_with(engines, engine, **FEW) as shop:
+        post(shop, purchase("first", 500))
+        post(shop, bought("r1", 500, points=500))
+        post(shop, returned())
+        post(shop, bought("other", 500, points=500))
+        post(shop, voided(of="b1", type_="return"))
+        assert (balance(shop)["available"], balance(shop)["debt"]) == (0, 500)
+        if paid:
+            post(shop, purchase("next", 600))
+            assert (balance(shop)["available"], balance(shop)["debt"]) == (100, 0)
+        assert post(shop, returned("b2"))["returned"]["given_back"] == 500
+        assert (balance(shop)["available"], balance(shop)["debt"]) == (600 if paid else 0, 0)
+
+
+@pytest.mark.parametrize("paid", [False, True])
+def test_the_void_of_a_return_takes_its_debt_away(engines: Engines, engine: str, paid: bool) -> None:
+    with shop_with(engines, engine, **FEW) as shop:
+        spend_400(shop)
+        post(shop, returned())
+        if paid:
+            post(shop, purchase("next", 450))
+        post(shop, voided(of="b1", type_="return"))
+        assert (balance(shop)["available"], balance(shop)["debt"]) == (550 if paid else 100, 0)
+
+
+def test_a_void_leaves_no_cent_behind(engines: Engines, engine: str) -> None:
+    """A third of 1.00 is 0.33 or 0.34, whichever comes first; the void of the first leaves the second a cent too much,
+    which a line that cost nothing cannot give."""
+    with shop_with(engines, engine, **FEW) as shop:
+        thirds = [
+            {"line": 1, "product": "p1", "quantity": "3", "amount": 100},
+            {"line": 2, "product": "free", "quantity": "1", "amount": 0},
+        ]
+        post(shop, purchase("r1", 100, lines=thirds))
+        refunds = [post(shop, returned(f"b{number}", lines=lines(1)))["returned"]["refund"] for number in (1, 2)]
+        assert refunds == [33, 34]
+        post(shop, voided(of="b1", type_="return"))
+        assert post(shop, returned("b3", lines=lines(2)))["returned"]["refund"] == 0
+        assert post(shop, returned("b4"))["returned"]["refund"] == 66
+        assert balance(shop)["available"] == 0
+
+
+def test_a_purchase_is_voided_whole(shop: Shop) -> None:
+    post(shop, bought("r1", 600, 400))
+    post(shop, returned(lines=lines(2)))
+    answer = post(shop, voided())
+    assert (answer["returned"]["taken_back"], answer["returned"]["refund"]) == (6, 600)
+    assert post(shop, voided("v2"), 409)["code"] == "already_voided"
+    assert post(shop, returned("b2"), 422)["code"] == "nothing_to_return"
+    assert post(shop, voided("v3", "b1", "return"), 422)["code"] == "nothing_to_return"
+
+
+# --- shapes ---------------------------------------------------------------------------------------------------------
+
+
+def test_by_line_and_quantity(shop: Shop) -> None:
+    post(shop, purchase(lines=[{"line": 1, "product": "p1", "quantity": "2.5", "amount": 1000}]))
+    answer = post(shop, returned(lines=[{"line": 1, "quantity": "0.5"}], total=200))["returned"]
+    assert (answer["taken_back"], answer["refund"]) == (2, 200)
+    assert post(shop, returned("b2", lines=[{"line": 1, "quantity": "2.1"}]), 422)["code"] == "return_too_large"
+    assert post(shop, returned("b3"))["returned"]["refund"] == 800
+
+
+def test_by_amount(shop: Shop) -> None:
+    post(shop, purchase())
+    assert post(shop, returned(total=250))["returned"]["taken_back"] == 3  # 7 of 7.50 are kept
+    assert post(shop, returned("b2", total=751), 422)["code"] == "return_too_large"
+    assert post(shop, returned("b3", total=750))["returned"]["taken_back"] == 7
+
+
+def test_an_exchange_is_a_return_and_a_purchase_in_one_batch(shop: Shop) -> None:
+    post(shop, purchase())
+    results = shop.batch([returned(), purchase("r2", 1500)])
+    assert [result["status"] for result in results] == [201, 201]
+    assert balance(shop)["available"] == 15
+    shop.prove()
+
+
+def test_without_the_receipt_it_is_refused_unless_the_terms_say_otherwise(shop: Shop) -> None:
+    post(shop, purchase())
+    body = returned(original=None, member={"card": "900"}, currency="USD", total=300)
+    assert post(shop, body, 422)["code"] == "receipt_needed"
+    assert balance(shop)["available"] == 10
+
+
+@pytest.mark.parametrize(("total", "taken"), [(300, 3), (900, 5), (100, 1)])
+def test_without_the_receipt_within_a_limit(engines: Engines, engine: str, total: int, taken: int) -> None:
+    policy = {"without_receipt": "accept", "without_receipt_limit": 5}
+    with shop_with(engines, engine, returns=policy) as shop:
+        post(shop, purchase())
+        body = returned(original=None, member={"card": "900"}, currency="USD", total=total)
+        assert post(shop, body)["returned"]["taken_back"] == taken
+        assert balance(shop)["available"] == 10 - taken
+        assert shop.post(body).json()["duplicate"]
+        other = body | {"external_id": "b2", "currency": "EUR"}
+        assert post(shop, other, 422)["code"] == "currency_mismatch"
+
+
+def test_points_and_cash_come_back_in_proportion(engines: Engines, engine: str) -> None:
+    with shop_with(engines, engine, **FEW) as shop:
+        post(shop, purchase("first", 500))
+        post(shop, bought("r1", 600, 400, points=300))
+        assert balance(shop)["available"] == 200 + 700
+        answer = post(shop, returned(lines=lines(2)))["returned"]
+        assert (answer["given_back"], answer["taken_back"], answer["refund"]) == (120, 280, 280)
+        answer = post(shop, returned("b2"))["returned"]
+        assert (answer["given_back"], answer["taken_back"], answer["refund"]) == (180, 420, 420)
+        assert balance(shop)["available"] == 500
+
+
+def test_a_guests_purchase_comes_back_without_points(shop: Shop) -> None:
+    post(shop, purchase(member=None))
+    answer = post(shop, returned())
+    assert (answer["returned"]["taken_back"], answer["returned"]["refund"], answer["member"]) == (0, 1000, None)
+
+
+def test_a_claimed_purchase_comes_back_from_whoever_claimed_it(shop: Shop) -> None:
+    id_ = post(shop, purchase(member=None))["id"]
+    claim = shop.http.post(f"/v1/transactions/{id_}/claim", json={"member": {"card": "901"}})
+    assert claim.status_code == 201, claim.text
+    assert post(shop, returned())["returned"]["taken_back"] == 10
+    assert balance(shop, "901") == {"available": 0, "pending": 0, "debt": 0, "qualifying": 0}
+
+
+# --- early and late -------------------------------------------------------------------------------------------------
+
+
+def test_a_return_before_its_purchase_waits_for_it(shop: Shop) -> None:
+    first = post(shop, returned(lines=lines(1)), 202)
+    assert (first["waiting"], first["duplicate"], first["id"]) == (True, False, None)
+    assert post(shop, returned(lines=lines(1)), 202)["duplicate"]
+    assert post(shop, returned(), 409)["code"] == "transaction_conflict"
+    listed = shop.get("/v1/transactions/waiting")["items"]
+    assert [(item["external_id"], item["original_external_id"]) for item in listed] == [("b1", "r1")]
+    post(shop, bought("r1", 600, 400))
+    assert shop.get("/v1/transactions/waiting")["items"] == []
+    assert balance(shop)["available"] == 4
+    again = post(shop, returned(lines=lines(1)), 200)
+    assert (again["duplicate"], again["waiting"], again["returned"]["taken_back"]) == (True, False, 6)
+
+
+def test_several_returns_wait_for_one_purchase(shop: Shop) -> None:
+    for number in (1, 2):
+        post(shop, returned(f"b{number}", lines=lines(number)), 202)
+    path = "/v1/transactions/waiting"
+    first = shop.get(path, limit=1)
+    pages = [first, shop.get(path, limit=1, cursor=first["next"])]
+    assert [item["external_id"] for page in pages for item in page["items"]] == ["b1", "b2"]
+    post(shop, bought("r1", 600, 400))
+    assert balance(shop)["available"] == 0
+    assert shop.get("/v1/transactions/waiting")["items"] == []
+
+
+def test_a_batch_may_bring_the_return_before_its_purchase(shop: Shop) -> None:
+    results = shop.batch([returned(), purchase()])
+    assert [result["status"] for result in results] == [202, 201]
+    assert balance(shop)["available"] == 0
+    assert shop.get("/v1/transactions/waiting")["items"] == []
+    shop.prove()
+
+
+def test_what_waited_and_cannot_be_applied_goes_on_waiting(shop: Shop) -> None:
+    post(shop, returned(lines=lines(3)), 202)
+    post(shop, bought("r1", 600, 400))
+    assert [item["external_id"] for item in shop.get("/v1/transactions/waiting")["items"]] == ["b1"]
+    assert post(shop, returned(lines=lines(3)), 422)["code"] == "return_too_large"
+    post(shop, returned(lines=lines(1)))
+    assert shop.get("/v1/transactions/waiting")["items"] == []
+
+
+def test_a_return_and_its_purchase_at_once_never_miss_each_other(shop: Shop) -> None:
+    for number in range(12):
+        bodies = [purchase(f"r{number}"), returned(f"b{number}", f"r{number}")]
+        with ThreadPoolExecutor(2) as pool:
+            answers = [answer.status_code for answer in pool.map(shop.post, bodies)]
+        assert answers[0] == 201
+        assert answers[1] in (201, 202)
+    assert shop.get("/v1/transactions/waiting")["items"] == []
+    assert balance(shop)["available"] == 0
+    shop.prove()
+
+
+def test_returns_of_one_purchase_at_once_never_take_more_than_was_bought(shop: Shop) -> None:
+    post(shop, purchase(lines=[{"line": 1, "product": "p1", "quantity": "3", "amount": 1000}]))
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda n: shop.post(returned(f"b{n}", lines=lines(1))), range(6)))
+    assert sorted(answer.status_code for answer in answers) == [201] * 3 + [422] * 3
+    assert sum(answer.json()["returned"]["refund"] for answer in answers if answer.status_code == 201) == 1000
+    assert balance(shop)["available"] == 0
+    shop.prove()
+
+
+def test_a_duplicate_is_answered_what_the_first_was(shop: Shop) -> None:
+    post(shop, bought("r1", 600, 400))
+    first = post(shop, returned(lines=lines(1)))
+    post(shop, returned("b2"))
+    again = post(shop, returned(lines=lines(1)), 200)
+    today = {"duplicate": False, "balance": None, "expiring_next": None}
+    assert again | today == first | today
+    assert post(shop, returned(lines=lines(2)), 409)["code"] == "transaction_conflict"
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        pytest.param(returned("x", lines=[{"line": 1, "quantity": "2"}]), 422, "return_too_large", id="more of a line"),
+        pytest.param(returned("x", lines=[{"line": 9, "quantity": "1"}]), 422, "return_too_large", id="no such line"),
+        pytest.param(returned("x", lines=[{"line": 1, "quantity": "0"}]), 422, "return_too_large", id="none of a line"),
+        pytest.param(returned("x", total=1001), 422, "return_too_large", id="more money"),
+        pytest.param(returned("x", lines=lines(1), total=599), 422, "refund_differs", id="another refund"),
+        pytest.param(returned("x", currency="EUR"), 422, "currency_mismatch", id="another currency"),
+        pytest.param(voided("x", "nobody"), 422, "unknown_original", id="void of nothing"),
+        pytest.param(voided("x", "nobody", "return"), 422, "unknown_original", id="void of no return"),
+        pytest.param(
+            returned("x", original=None, member={"card": "900"}, currency="USD", total=1), 422, "receipt_needed",
+            id="no receipt",
+        ),
+    ],
+)  # fmt: skip
+def test_refused(shop: Shop, body: dict[str, Any], status: int, code: str) -> None:
+    post(shop, bought("r1", 600, 400))
+    assert post(shop, body, status)["code"] == code
+    assert shop.post(body).status_code == status, "its number is not taken"
+    assert balance(shop)["available"] == 10
+
+
+# --- any split ends as one ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", ["adjustment", "full"])
+@pytest.mark.parametrize("seed", range(4))
+def test_any_split_and_order_ends_as_one_return(engines: Engines, engine: str, profile: str, seed: int) -> None:
+    """Points, every account of the journal and the cohort: to the point, the minor unit and the millionth."""
+    chance = random.Random(seed)
+    goods: list[dict[str, Any]] = [
+        {
+            "line": number,
+            "product": f"p{number}",
+            "quantity": str(chance.randint(1, 4)),
+            "amount": chance.randint(1, 999),
+            "tax": chance.randint(0, 1),
+        }
+        for number in range(1, 5)
+    ]
+    total = sum(line["amount"] for line in goods)
+    tendered = chance.randint(1, total)
+    tenders = [{"type": "points", "amount": tendered}, {"type": "cash", "amount": total - tendered}]
+    body = purchase("r1", total, lines=goods, tenders=[tender for tender in tenders if tender["amount"]])
+    units = [line["line"] for line in goods for _ in range(int(line["quantity"]))]
+    chance.shuffle(units)
+    rules = FEW | {"posting_profile": profile, "earning": {"points": 3, "per": 7}}
+
+    def end(bodies: list[dict[str, Any]]) -> Any:
+        with shop_with(engines, engine, **rules) as shop:
+            post(shop, purchase("first", 5000))
+            post(shop, body)
+            results = shop.batch(bodies)
+            assert {result["status"] for result in results} == {201}, results
+            shop.prove()
+            accounting.fold(shop.database, shop.clock())
+            trial = shop.get("/v1/accounting/trial-balance")
+            cohorts = [figures_of(item) for item in shop.get("/v1/accounting/cohorts")["items"]]
+            return balance(shop), {row["code"]: row["balance"] for row in trial["items"]}, cohorts
+
+    whole = end([returned()])
+    single = end([returned(f"b{number}", lines=lines(unit)) for number, unit in enumerate(units)])
+    half = end([returned("b1", lines=lines(units[0])), returned("b2", total=1), voided()])
+    assert single == whole
+    assert half == whole
