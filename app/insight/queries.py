@@ -519,7 +519,7 @@ def transactions_hold_their_keys(program_id: UUID | None) -> Select[*tuple[Any, 
 
 
 def rows_belong_to_one_program(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
-    """A member's account, identifiers, transactions, adjustments, transfers and pool belong to the member's programme."""
+    """What belongs to a member (account, identifiers, documents, pool) is of the member's programme."""
     parts = [
         select(table.member_id, table.program_id).where(table.member_id.is_not(None))
         for table in (PointAccount, MemberIdentifier, Transaction, Adjustment)
