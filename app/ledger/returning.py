@@ -293,7 +293,8 @@ def _given_back(account: Account, done: Reversed, points: int) -> Iterable[Use]:
     """Uses that give back `points` of debt paid since: of what had been used, then of what lives on elsewhere."""
     for each in done.returns:
         lot = account.lots.get(each.lot.id, each.lot)
-        own = sum(use.points for use in done.uses if use.lot.document_id == lot.document_id)
+        mine = [use for use in done.uses if use.lot.document_id == lot.document_id]
+        own = sum(use.points for use in mine if use.effect == "returned")  # else it paid for another lot of the return
         parts: tuple[tuple[int, Effect], ...] = (
             (each.of_used, "used"),
             (each.points - each.of_used - each.of_expired - own, "returned"),
