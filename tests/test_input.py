@@ -671,7 +671,39 @@ def fuzzed(engines: Engines, request: pytest.FixtureRequest) -> Iterator[Fuzzed]
         known = {"source": "store-1", "external_id": "known", "code": "busy", "kind": "card", "value": "900"}
         ids = {"member_id": member, "transaction_id": guest, "program_id": str(shop.program_id), "version": 1}
         token = shop.http.post("/v1/oauth/token", json={"member": {"id": member}}).json()["access_token"]
-        yield Fuzzed(shop, known | ids, token)
+        yield Fuzzed(shop, known | ids | one_of_each(shop, member), token)
+
+
+def one_of_each(shop: Shop, member: str) -> dict[str, Any]:
+    """What the parameters of paths name, made for a member who has points."""
+    terms = f"/v1/programs/{shop.program_id}/terms"
+    version = made(shop, terms, TERMS | {"transfers": {}, "pools": {}})["version"]
+    made(shop, f"{terms}/{version}/publish", {})
+    shop.clock.forward(minutes=1)
+    for number, card in enumerate(("900", "901")):
+        shop.post(purchase(f"rich-{number}", 100_000, member={"card": card}))
+    me, reward = {"member": {"id": member}}, {"code": "mug", "name": "Mug", "points": 5, "currency": "USD"}
+    pool = made(shop, "/v1/pools", {"name": "household"})["id"]
+    made(shop, f"/v1/pools/{pool}/members", me)
+    return {
+        "pool_id": pool,
+        "reward_id": made(shop, "/v1/rewards", reward | {"supplier": {"type": "own", "cost": 1}})["id"],
+        "redemption_id": made(shop, "/v1/redemptions", me | {"reward": {"code": "mug"}})["id"],
+        "hold_id": made(shop, "/v1/holds", me | {"points": 5})["id"],
+        "transfer_id": made(shop, "/v1/transfers", {"from": {"id": member}, "to": {"card": "901"}, "points": 5})["id"],
+        "adjustment_id": made(shop, "/v1/adjustments", me | {"points": 2000, "class": "goodwill", "reason": "storm"})[
+            "id"
+        ],
+        "lot_id": shop.get(f"/v1/members/{member}/lots")["items"][0]["id"],
+        "month": "2026-11",
+    }
+
+
+def made(shop: Shop, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer = shop.http.post(path, json=body, headers={"Idempotency-Key": uuid4().hex})
+    assert answer.is_success, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
 
 
 @pytest.mark.parametrize(("method", "path"), _OPERATIONS, ids=[f"{method} {path}" for method, path in _OPERATIONS])
