@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 from zlib import crc32
 
 import pytest
@@ -31,7 +31,7 @@ from app.db import Base
 from app.insight import prove
 from app.main import create_app
 from tests.conftest import settings_for
-from tests.shop import PEPPER, TERMS, Shop, make_key, make_program, purchase
+from tests.shop import PEPPER, TERMS, Shop, make_key, make_program, purchase, returned
 
 ROUTES: dict[str, APIRoute] = {
     f"{method} {context.path}": context.original_route
@@ -59,15 +59,32 @@ class Call:
 
 _KEY = {"Idempotency-Key": "k"}
 _TERMS = "/v1/programs/{program}/terms"
+_LOT = "/v1/members/{other}/lots/{lot}"
+_LATER: dict[str, Any] = {"expires_at": "2029-01-01T00:00:00Z", "reason": "illness"}
+_GOODWILL: dict[str, Any] = {"member": {"card": "900"}, "points": 5, "class": "goodwill", "reason": "long_queue"}
+_MUG: dict[str, Any] = {"name": "Enamel mug", "points": 100, "currency": "USD"}
+_VOUCHER = _MUG | {"code": "five-off", "item": {"kind": "voucher", "value": 500, "valid_days": 90}}
+_RECEIPT = {"source": "store-1", "external_id": "r77"}
+
+GENEROUS = TERMS | {
+    "transfers": {},
+    "pools": {},
+    "pending": {"mode": "event", "event": "shipped", "cancel_after_days": 30},
+}
+"""Terms with something for every route."""
 
 CALLS: dict[str, Call] = {
     "POST /v1/transactions": Call("POST", "/v1/transactions", purchase("new"), elsewhere=201),
     "POST /v1/transactions/batch": Call(
         "POST", "/v1/transactions/batch", {"transactions": [purchase("new")]}, elsewhere=200
     ),
+    "GET /v1/transactions/waiting": Call("GET", "/v1/transactions/waiting", elsewhere=200),
     "GET /v1/transactions/{source}/{external_id:path}": Call("GET", "/v1/transactions/store-1/r1"),
     "POST /v1/transactions/{transaction_id}/claim": Call(
         "POST", "/v1/transactions/{guest}/claim", {"member": {"card": "900"}}
+    ),
+    "POST /v1/transactions/{transaction_id}/events": Call(
+        "POST", "/v1/transactions/{pending}/events", {"event": "shipped"}
     ),
     "POST /v1/members": Call(
         "POST", "/v1/members", {"identifiers": [{"kind": "card", "value": "901"}]}, _KEY, elsewhere=201
@@ -75,7 +92,7 @@ CALLS: dict[str, Call] = {
     "GET /v1/members/lookup": Call("GET", "/v1/members/lookup?card=900"),
     "GET /v1/members/{member_id}": Call("GET", "/v1/members/{member}"),
     "PATCH /v1/members/{member_id}": Call(
-        "PATCH", "/v1/members/{member}", {"status": "suspended"}, {"If-Match": '"1"'}
+        "PATCH", "/v1/members/{debtor}", {"status": "suspended"}, {"If-Match": '"1"'}
     ),
     "POST /v1/members/{member_id}/identifiers": Call(
         "POST", "/v1/members/{member}/identifiers", {"kind": "partner", "value": "p2"}
@@ -85,20 +102,68 @@ CALLS: dict[str, Call] = {
     ),
     "GET /v1/members/{member_id}/balance": Call("GET", "/v1/members/{member}/balance"),
     "GET /v1/members/{member_id}/entries": Call("GET", "/v1/members/{member}/entries"),
-    "POST /v1/oauth/token": Call("POST", "/v1/oauth/token", {"member": {"card": "900"}}, elsewhere=422),
     "GET /v1/members/{member_id}/lots": Call("GET", "/v1/members/{member}/lots"),
+    "GET /v1/members/{member_id}/statements/{month}": Call("GET", "/v1/members/{member}/statements/2026-11"),
+    "POST /v1/oauth/token": Call("POST", "/v1/oauth/token", {"member": {"card": "900"}}, elsewhere=422),
+    "POST /v1/adjustments": Call("POST", "/v1/adjustments", _GOODWILL, _KEY, elsewhere=422),
+    "GET /v1/adjustments": Call("GET", "/v1/adjustments", elsewhere=200),
+    "GET /v1/adjustments/{adjustment_id}": Call("GET", "/v1/adjustments/{asked}"),
+    "POST /v1/adjustments/{adjustment_id}/approval": Call("POST", "/v1/adjustments/{asked}/approval", None, _KEY),
+    "POST /v1/adjustments/{adjustment_id}/rejection": Call("POST", "/v1/adjustments/{too_much}/rejection", {}, _KEY),
+    "POST /v1/members/{member_id}/debt/write-off": Call(
+        "POST", "/v1/members/{debtor}/debt/write-off", {"reason": "uncollectable"}, _KEY
+    ),
+    "POST /v1/members/{member_id}/lots/{lot_id}/extension": Call("POST", f"{_LOT}/extension", _LATER, _KEY),
+    "POST /v1/members/{member_id}/lots/{lot_id}/reinstatement": Call("POST", f"{_LOT}/reinstatement", _LATER, _KEY),
+    "POST /v1/rewards": Call("POST", "/v1/rewards", _MUG | {"code": "new"}, elsewhere=201),
+    "GET /v1/rewards": Call("GET", "/v1/rewards", elsewhere=200),
+    "GET /v1/rewards/{reward_id}": Call("GET", "/v1/rewards/{mug}"),
+    "PUT /v1/rewards/{reward_id}": Call("PUT", "/v1/rewards/{mug}", _MUG, {"If-Match": '"1"'}),
+    "POST /v1/rewards/{reward_id}/retirement": Call("POST", "/v1/rewards/{old_mug}/retirement"),
+    "GET /v1/members/{member_id}/rewards": Call("GET", "/v1/members/{member}/rewards"),
+    "POST /v1/redemptions": Call(
+        "POST", "/v1/redemptions", {"member": {"card": "900"}, "reward": {"code": "mug"}}, _KEY, elsewhere=422
+    ),
+    "GET /v1/redemptions": Call("GET", "/v1/redemptions", elsewhere=200),
+    "GET /v1/redemptions/{redemption_id}": Call("GET", "/v1/redemptions/{order}"),
+    "POST /v1/redemptions/{redemption_id}/fulfilment": Call("POST", "/v1/redemptions/{order}/fulfilment", None, _KEY),
+    "POST /v1/redemptions/{redemption_id}/cancellation": Call(
+        "POST", "/v1/redemptions/{regretted}/cancellation", None, _KEY
+    ),
+    "GET /v1/vouchers/{code}": Call("GET", "/v1/vouchers/{voucher}"),
+    "POST /v1/vouchers/{code}/burn": Call("POST", "/v1/vouchers/{voucher}/burn", _RECEIPT),
+    "POST /v1/vouchers/{code}/cancellation": Call("POST", "/v1/vouchers/{stolen}/cancellation"),
+    "POST /v1/holds": Call("POST", "/v1/holds", {"member": {"card": "900"}, "points": 5}, _KEY, elsewhere=422),
+    "GET /v1/holds": Call("GET", "/v1/holds", elsewhere=200),
+    "GET /v1/holds/{hold_id}": Call("GET", "/v1/holds/{hold}"),
+    "POST /v1/holds/{hold_id}/capture": Call("POST", "/v1/holds/{hold}/capture", {}, _KEY),
+    "POST /v1/holds/{hold_id}/release": Call("POST", "/v1/holds/{unused}/release", None, _KEY),
+    "POST /v1/transfers": Call(
+        "POST", "/v1/transfers", {"from": {"card": "900"}, "to": {"card": "903"}, "points": 5}, _KEY, elsewhere=422
+    ),
+    "GET /v1/transfers/{transfer_id}": Call("GET", "/v1/transfers/{gift}"),
+    "GET /v1/members/{member_id}/transfers": Call("GET", "/v1/members/{member}/transfers"),
+    "POST /v1/pools": Call("POST", "/v1/pools", {"name": "household_2"}, _KEY, elsewhere=422),
+    "GET /v1/pools/{pool_id}": Call("GET", "/v1/pools/{pool}"),
+    "GET /v1/members/{member_id}/pool": Call("GET", "/v1/members/{member}/pool"),
+    "POST /v1/pools/{pool_id}/members": Call("POST", "/v1/pools/{pool}/members", {"member": {"card": "902"}}),
+    "DELETE /v1/pools/{pool_id}/members/{member_id}": Call("DELETE", "/v1/pools/{pool}/members/{other}"),
+    "POST /v1/pools/{pool_id}/draws": Call(
+        "POST", "/v1/pools/{pool}/draws", {"member": {"card": "900"}, "points": 5}, _KEY
+    ),
     "POST /v1/programs": Call("POST", "/v1/programs", {"code": "third", "name": "Third"}, elsewhere=403),
     "GET /v1/programs": Call("GET", "/v1/programs", elsewhere=200),
     "GET /v1/programs/{program_id}": Call("GET", "/v1/programs/{program}"),
     "POST /v1/programs/{program_id}/terms": Call("POST", _TERMS, TERMS),
     "GET /v1/programs/{program_id}/terms": Call("GET", _TERMS),
     "GET /v1/programs/{program_id}/terms/{version}": Call("GET", f"{_TERMS}/1"),
-    "PUT /v1/programs/{program_id}/terms/{version}": Call("PUT", f"{_TERMS}/2", TERMS, {"If-Match": '"1"'}),
-    "POST /v1/programs/{program_id}/terms/{version}/publish": Call("POST", f"{_TERMS}/2/publish", {}),
+    "PUT /v1/programs/{program_id}/terms/{version}": Call("PUT", f"{_TERMS}/3", TERMS, {"If-Match": '"1"'}),
+    "POST /v1/programs/{program_id}/terms/{version}/publish": Call("POST", f"{_TERMS}/3/publish", {}),
     "GET /v1/accounting/accounts": Call("GET", "/v1/accounting/accounts", elsewhere=200),
     "GET /v1/accounting/journal": Call("GET", "/v1/accounting/journal?document_id={purchase}", elsewhere=200),
     "GET /v1/accounting/trial-balance": Call("GET", "/v1/accounting/trial-balance", elsewhere=200),
     "GET /v1/accounting/cohorts": Call("GET", "/v1/accounting/cohorts", elsewhere=200),
+    "POST /v1/accounting/recognitions": Call("POST", "/v1/accounting/recognitions", None, elsewhere=200),
     "GET /v1/proof": Call("GET", "/v1/proof", elsewhere=200),
 }
 """A good request to each route that needs a key. A new route fails the first test below until it is here."""
@@ -133,12 +198,73 @@ class Made:
 
 @pytest.fixture
 def made(shop: Shop) -> Made:
-    bought, guest = shop.post(purchase("r1")).json(), shop.post(purchase("guest", member=None)).json()
+    """Card 900 has points and spends them, 902 owes some, 903 had some corrected away; 900 and 903 are a household."""
+    made = Made(shop, {"program": str(shop.program_id)})
+    _buy_and_enrol(made)
+    for terms in (GENEROUS, TERMS):
+        shop.http.post(f"/v1/programs/{shop.program_id}/terms", json=terms)
+    shop.http.post(f"/v1/programs/{shop.program_id}/terms/2/publish", json={})
+    shop.clock.forward(seconds=1)
+    made.ids["pending"] = shop.post(purchase("pending", occurred_at=shop.clock().isoformat())).json()["id"]
+    _redeem(made)
+    _hold_and_share(made)
+    _adjust(made)
+    return made
+
+
+def act(http: TestClient, path: str, body: Any = None) -> Any:
+    """What a POST answers that must succeed."""
+    response = http.post(path, json=body, headers={"Idempotency-Key": uuid4().hex})
+    assert response.status_code in (200, 201, 202), response.text
+    return response.json()
+
+
+def _buy_and_enrol(made: Made) -> None:
+    shop = made.shop
+    bought, guest = shop.post(purchase("r1", 100_000)).json(), shop.post(purchase("guest", member=None)).json()
+    debtor, other = (shop.post(purchase(card, member={"card": card})).json()["member"]["id"] for card in ("902", "903"))
     member = bought["member"]["id"]
-    shop.http.post(f"/v1/members/{member}/identifiers", json={"kind": "partner", "value": "p1"})
-    shop.http.post(f"/v1/programs/{shop.program_id}/terms", json=TERMS)
-    ids = {"member": member, "purchase": bought["id"], "guest": guest["id"], "program": str(shop.program_id)}
-    return Made(shop, ids)
+    act(shop.http, f"/v1/members/{member}/identifiers", {"kind": "partner", "value": "p1"})
+    (lot,) = shop.get(f"/v1/members/{other}/lots")["items"]
+    made.ids.update(member=member, debtor=debtor, other=other)
+    made.ids.update(purchase=bought["id"], guest=guest["id"], lot=lot["id"])
+
+
+def _redeem(made: Made) -> None:
+    """An order to hand over and one to cancel; a voucher to burn and a stolen one."""
+    http = made.shop.http
+    wanted = {"member": {"card": "900"}, "reward": {"code": "mug"}}
+    made.ids["mug"] = act(http, "/v1/rewards", _MUG | {"code": "mug"})["id"]
+    made.ids["old_mug"] = act(http, "/v1/rewards", _MUG | {"code": "old"})["id"]
+    made.ids["order"], made.ids["regretted"] = (act(http, "/v1/redemptions", wanted)["id"] for _ in range(2))
+    act(http, "/v1/rewards", _VOUCHER)
+    two = {"member": {"card": "900"}, "reward": {"code": "five-off"}, "quantity": 2, "immediate": True}
+    made.ids["voucher"], made.ids["stolen"] = (
+        voucher["code"] for voucher in act(http, "/v1/redemptions", two)["vouchers"]
+    )
+
+
+def _hold_and_share(made: Made) -> None:
+    """A hold to capture and one to release; points that were spent and whose purchase came back; a gift; a pool."""
+    shop, http = made.shop, made.shop.http
+    five = {"member": {"card": "900"}, "points": 5}
+    made.ids["hold"], made.ids["unused"] = (act(http, "/v1/holds", five)["id"] for _ in range(2))
+    spent = act(http, "/v1/holds", {"member": {"card": "902"}, "points": 10})
+    act(http, f"/v1/holds/{spent['id']}/capture", {})
+    assert shop.post(returned("b1", "902")).json()["balance"]["debt"] == 10
+    made.ids["pool"] = act(http, "/v1/pools", {"name": "household_1"})["id"]
+    for card in ("900", "903"):
+        act(http, f"/v1/pools/{made.ids['pool']}/members", {"member": {"card": card}})
+    gift = {"from": {"card": "900"}, "to": {"card": "903"}, "points": 5}
+    made.ids["gift"] = act(http, "/v1/transfers", gift)["id"]
+
+
+def _adjust(made: Made) -> None:
+    """Ann took points from card 903, and asks for more than she may give alone, twice."""
+    ann = made.key(person="ann")
+    act(ann, "/v1/adjustments", _GOODWILL | {"member": {"card": "903"}, "points": -2, "class": "correction"})
+    large = _GOODWILL | {"points": 5000}
+    made.ids["asked"], made.ids["too_much"] = (act(ann, "/v1/adjustments", large)["id"] for _ in range(2))
 
 
 def check_problem(response: Any, status: int, code: str) -> None:

@@ -28,7 +28,7 @@ from app.main import create_app
 from app.money import show
 from app.programs import Terms, check_basket
 from app.redemptions.schemas import RedemptionIn
-from app.transactions.schemas import LineIn, PurchaseIn, TenderIn, basket_of
+from app.transactions.schemas import LineIn, PurchaseIn, ReturnIn, TenderIn, basket_of
 from tests.conftest import settings_for
 
 ROOT = Path(__file__).parent.parent
@@ -189,11 +189,12 @@ def test_every_purchase_field_is_documented() -> None:
 
 
 def test_examples_of_the_api_page_are_accepted() -> None:
-    problem, purchase, terms, redemption = examples(page("api"))
+    problem, purchase, goods_back, terms, redemption = examples(page("api"))
     read = Terms.model_validate(terms)
     assert read.currency == "EUR"
     body = PurchaseIn.model_validate(purchase)
     assert check_basket(basket_of(body), read) == []
+    assert ReturnIn.model_validate(goods_back).original is not None
     assert RedemptionIn.model_validate(redemption).immediate
     known = {kind.code: kind for kind in problems()}
     assert problem == known[problem["code"]]().body() | {key: problem[key] for key in ("errors", "request_id")}

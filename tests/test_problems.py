@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
+from uuid import UUID, uuid4
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,7 +20,7 @@ from app.clients import TooManyKeys
 from app.errors import MEDIA_TYPE, every_problem
 from app.main import create_app
 from tests.conftest import Engines, settings_for
-from tests.shop import PEPPER, TERMS, Shop, TestClock, open_shop, purchase
+from tests.shop import PEPPER, TERMS, Shop, TestClock, make_key, open_shop, purchase, returned, voided
 
 PROBLEMS = {problem.code: problem for problem in every_problem()}
 
@@ -35,20 +36,27 @@ NOT_DECLARED = {
 
 
 CONTRACT = {
-    400: "cursor_invalid idempotency_key_invalid idempotency_key_missing invalid_json",
+    400: "content_length_invalid cursor_invalid idempotency_key_invalid idempotency_key_missing invalid_json",
     401: "unauthenticated",
-    403: "forbidden store_not_allowed",
+    403: "forbidden no_person own_account same_person store_not_allowed",
     404: "not_found",
     405: "method_not_allowed",
     408: "body_timeout",
-    409: "idempotency_in_progress identifier_taken last_identifier member_closed program_exists terms_published"
-    " too_many_keys transaction_claimed transaction_conflict transaction_has_member",
+    409: "adjustment_ended already_in_pool already_voided hold_ended idempotency_in_progress identifier_taken"
+    " last_identifier member_closed points_activated points_cancelled pool_full program_exists purchase_unclaimed"
+    " redemption_cancelled redemption_fulfilled reward_exists reward_retired supply_too_small terms_published"
+    " too_many_keys transaction_claimed transaction_conflict transaction_has_member voucher_burnt voucher_cancelled",
     412: "precondition_failed",
     413: "body_too_large",
     415: "unsupported_media_type",
-    422: "currency_mismatch effective_from_invalid idempotency_key_reused identifier_invalid invalid_request"
-    " member_may_not_earn negative_line no_terms occurred_in_future occurred_too_long_ago points_tender_unsupported"
-    " purchase_too_large sums_do_not_match too_many_points unknown_member",
+    422: "capture_above_hold consent_missing currency_mismatch effective_from_invalid event_unknown expiry_not_later"
+    " hold_too_long idempotency_key_reused identifier_invalid insufficient_points invalid_request member_may_not_earn"
+    " member_may_not_spend negative_line no_terms not_in_pool nothing_to_concede nothing_to_extend"
+    " nothing_to_reinstate nothing_to_return nothing_to_write_off occurred_in_future occurred_too_long_ago"
+    " points_tender_refused pool_not_offered purchase_too_large receipt_needed refund_differs return_too_large"
+    " reward_blacked_out reward_limit_reached reward_out_of_stock reward_unavailable sums_do_not_match too_many_points"
+    " transfer_above_limit transfer_below_minimum transfer_not_offered transfer_to_self unknown_member unknown_order"
+    " unknown_original unknown_reward voucher_expired",
     428: "precondition_required",
     500: "internal_error",
     503: "busy outcome_unknown",
@@ -191,6 +199,89 @@ class Scene:
         assert self.shop.http.post(f"{path}/{version}/publish", json={}).status_code == 200
         return f"{path}/{version}"
 
+    def act(self, path: str, body: Any = None, who: TestClient | None = None) -> Any:
+        """Posts with an `Idempotency-Key` of its own."""
+        return (who or self.shop.http).post(path, json=body, headers={"Idempotency-Key": uuid4().hex})
+
+    def done(self, path: str, body: Any = None, who: TestClient | None = None) -> Any:
+        """The answer to what must succeed."""
+        response = self.act(path, body, who)
+        assert response.status_code in (200, 201, 202), response.text
+        return response.json()
+
+    def staff(self, person: str | None, **options: Any) -> TestClient:
+        """A caller with a key of a new client of staff."""
+        now, program_id = self.shop.clock(), self.shop.program_id
+        write = self.shop.database.write
+        return self.shop.client(
+            write(lambda session: make_key(session, "staff", now, program_id, person=person, **options))
+        )
+
+    def asked(self) -> str:
+        """What Ann asks for and may not give alone; answers the path of the adjustment."""
+        self.member()
+        return f"/v1/adjustments/{self.done('/v1/adjustments', _GOODWILL | {'points': 5000}, self.staff('ann'))['id']}"
+
+    def lot(self) -> str:
+        """A lot of 10 points, good until 1 December 2027; answers its path."""
+        path = self.member()
+        return f"{path}/lots/{self.shop.get(f'{path}/lots')['items'][0]['id']}"
+
+    def held(self) -> str:
+        """A hold of 5 points; answers its path."""
+        self.member()
+        return f"/v1/holds/{self.done('/v1/holds', _HOLD)['id']}"
+
+    def reward(self, **changes: Any) -> str:
+        """A mug for 5 points, which the member can pay twice; answers its path."""
+        self.member()
+        return f"/v1/rewards/{self.done('/v1/rewards', _MUG | {'code': 'mug'} | changes)['id']}"
+
+    def order(self, **changes: Any) -> Any:
+        """Orders a mug."""
+        return self.act("/v1/redemptions", {"member": {"card": "900"}, "reward": {"code": "mug"}} | changes)
+
+    def ordered(self, **changes: Any) -> Any:
+        """The answer to an order of a mug that succeeds."""
+        self.reward()
+        response = self.order(**changes)
+        assert response.status_code == 201, response.text
+        return response.json()
+
+    def voucher(self) -> str:
+        """A voucher, good until the end of 23 November; answers its path."""
+        self.reward(item={"kind": "voucher", "value": 500, "valid_days": 1})
+        return f"/v1/vouchers/{self.order(immediate=True).json()['vouchers'][0]['code']}"
+
+    def pending(self, **changes: Any) -> str:
+        """A purchase whose points wait until it is shipped; answers the path of its events."""
+        self.terms(pending={"mode": "event", "event": "shipped", "cancel_after_days": 30})
+        body = purchase("pending", occurred_at=self.shop.clock().isoformat(), **changes)
+        return f"/v1/transactions/{self.shop.post(body).json()['id']}/events"
+
+    def give(self, points: int = 5, to: str = "901") -> Any:
+        """A gift from card 900 to another."""
+        self.shop.post(purchase("r1"))
+        self.shop.post(purchase("r2", member={"card": "901"}))
+        return self.act("/v1/transfers", {"from": {"card": "900"}, "to": {"card": to}, "points": points})
+
+    def pool(self, *cards: str) -> str:
+        """A pool with these members; answers its path."""
+        path = f"/v1/pools/{self.done('/v1/pools', {})['id']}"
+        for card in cards:
+            self.shop.post(purchase(f"r{card}", member={"card": card}))
+            self.done(f"{path}/members", {"member": {"card": card}})
+        return path
+
+
+_GOODWILL: dict[str, Any] = {"member": {"card": "900"}, "points": 5, "class": "goodwill", "reason": "long_queue"}
+_CONCESSION = _GOODWILL | {"class": "concession", "order": {"source": "store-1", "external_id": "r1"}}
+_CONSENT = {"consent": "2026-11-22T06:45:00-05:00"}
+_KINDNESS = {"reason": "kindness"}
+_LATER = _KINDNESS | {"expires_at": "2029-01-01T00:00:00Z"}
+_HOLD: dict[str, Any] = {"member": {"card": "900"}, "points": 5}
+_MUG: dict[str, Any] = {"name": "Enamel mug", "points": 5, "currency": "USD"}
+_RECEIPT = {"source": "store-1", "external_id": "r77"}
 
 Provocation = Callable[[Scene], Any]
 PROVOKED: dict[str, Provocation] = {}
@@ -240,6 +331,12 @@ def method_not_allowed(scene: Scene) -> Any:
 @provokes
 def body_too_large(scene: Scene) -> Any:
     return scene.shop.post(purchase(store="x" * 65_536))
+
+
+@provokes
+def content_length_invalid(scene: Scene) -> Any:
+    headers = {"Content-Type": "application/json", "Content-Length": "two"}
+    return scene.shop.http.post("/v1/transactions", content=b"{}", headers=headers)
 
 
 @provokes
@@ -459,7 +556,7 @@ def purchase_too_large(scene: Scene) -> Any:
 
 
 @provokes
-def points_tender_unsupported(scene: Scene) -> Any:
+def points_tender_refused(scene: Scene) -> Any:
     return scene.shop.post(purchase(tenders=[{"type": "points", "amount": 1000}]))
 
 
@@ -480,6 +577,311 @@ def transaction_claimed(scene: Scene) -> Any:
     path = scene.guest()
     scene.shop.http.post(path, json={"member": {"card": "900"}})
     return scene.shop.http.post(path, json={"member": {"card": "901"}})
+
+
+# Returns, and points that wait.
+
+
+@provokes
+def nothing_to_return(scene: Scene) -> Any:
+    scene.member()
+    scene.shop.post(returned("b1"))
+    return scene.shop.post(returned("b2"))
+
+
+@provokes
+def return_too_large(scene: Scene) -> Any:
+    scene.member()
+    return scene.shop.post(returned(total=1001))
+
+
+@provokes
+def refund_differs(scene: Scene) -> Any:
+    scene.member()
+    return scene.shop.post(returned(lines=[{"line": 1, "quantity": "1"}], total=999))
+
+
+@provokes
+def receipt_needed(scene: Scene) -> Any:
+    scene.member()
+    body = returned(original=None, member={"card": "900"}, currency="USD", total=1000)
+    return scene.shop.post({name: value for name, value in body.items() if value is not None})
+
+
+@provokes
+def already_voided(scene: Scene) -> Any:
+    scene.member()
+    scene.shop.post(voided("v1"))
+    return scene.shop.post(voided("v2"))
+
+
+@provokes
+def unknown_original(scene: Scene) -> Any:
+    return scene.shop.post(voided(of="never"))
+
+
+@provokes
+def event_unknown(scene: Scene) -> Any:
+    return scene.act(scene.pending(), {"event": "delivered"})
+
+
+@provokes
+def points_cancelled(scene: Scene) -> Any:
+    path = scene.pending()
+    scene.done(path, {"event": "cancelled"})
+    return scene.act(path, {"event": "shipped"})
+
+
+@provokes
+def points_activated(scene: Scene) -> Any:
+    path = scene.pending()
+    scene.done(path, {"event": "shipped"})
+    return scene.act(path, {"event": "cancelled"})
+
+
+@provokes
+def purchase_unclaimed(scene: Scene) -> Any:
+    return scene.act(scene.pending(member=None), {"event": "shipped"})
+
+
+# Holds.
+
+
+@provokes
+def hold_too_long(scene: Scene) -> Any:
+    scene.member()
+    return scene.act("/v1/holds", _HOLD | {"minutes": 10_081})
+
+
+@provokes
+def insufficient_points(scene: Scene) -> Any:
+    scene.member()
+    return scene.act("/v1/holds", _HOLD | {"points": 11})
+
+
+@provokes
+def member_may_not_spend(scene: Scene) -> Any:
+    scene.patch(scene.member(), "suspended")
+    return scene.act("/v1/holds", _HOLD)
+
+
+@provokes
+def hold_ended(scene: Scene) -> Any:
+    path = scene.held()
+    scene.done(f"{path}/release")
+    return scene.act(f"{path}/capture", {})
+
+
+@provokes
+def capture_above_hold(scene: Scene) -> Any:
+    return scene.act(f"{scene.held()}/capture", {"points": 6})
+
+
+# Rewards.
+
+
+@provokes
+def reward_exists(scene: Scene) -> Any:
+    scene.reward()
+    return scene.act("/v1/rewards", _MUG | {"code": "mug"})
+
+
+@provokes
+def reward_retired(scene: Scene) -> Any:
+    scene.done(f"{scene.reward()}/retirement")
+    return scene.order()
+
+
+@provokes
+def unknown_reward(scene: Scene) -> Any:
+    scene.member()
+    return scene.order()
+
+
+@provokes
+def reward_unavailable(scene: Scene) -> Any:
+    scene.reward(active=False)
+    return scene.order()
+
+
+@provokes
+def reward_blacked_out(scene: Scene) -> Any:
+    scene.reward(blackout_dates=["11-22"])
+    return scene.order()
+
+
+@provokes
+def reward_limit_reached(scene: Scene) -> Any:
+    scene.reward(limits={"in_all": 1})
+    return scene.order(quantity=2)
+
+
+@provokes
+def reward_out_of_stock(scene: Scene) -> Any:
+    scene.reward(supply=1)
+    return scene.order(quantity=2)
+
+
+@provokes
+def supply_too_small(scene: Scene) -> Any:
+    path = scene.reward(supply=2)
+    scene.order(quantity=2)
+    return scene.shop.http.put(path, json=_MUG | {"supply": 1}, headers={"If-Match": '"1"'})
+
+
+@provokes
+def redemption_fulfilled(scene: Scene) -> Any:
+    return scene.act(f"/v1/redemptions/{scene.ordered(immediate=True)['id']}/cancellation")
+
+
+@provokes
+def redemption_cancelled(scene: Scene) -> Any:
+    path = f"/v1/redemptions/{scene.ordered()['id']}"
+    scene.done(f"{path}/cancellation")
+    return scene.act(f"{path}/fulfilment")
+
+
+@provokes
+def voucher_burnt(scene: Scene) -> Any:
+    path = scene.voucher()
+    scene.done(f"{path}/burn", _RECEIPT)
+    return scene.act(f"{path}/burn", _RECEIPT | {"external_id": "r78"})
+
+
+@provokes
+def voucher_cancelled(scene: Scene) -> Any:
+    path = scene.voucher()
+    scene.done(f"{path}/cancellation")
+    return scene.act(f"{path}/burn", _RECEIPT)
+
+
+@provokes
+def voucher_expired(scene: Scene) -> Any:
+    path = scene.voucher()
+    scene.shop.clock.forward(days=2)
+    return scene.act(f"{path}/burn", _RECEIPT)
+
+
+# Gifts and pools.
+
+
+@provokes
+def transfer_not_offered(scene: Scene) -> Any:
+    return scene.give()
+
+
+@provokes
+def transfer_to_self(scene: Scene) -> Any:
+    scene.terms(transfers={})
+    return scene.give(to="900")
+
+
+@provokes
+def transfer_below_minimum(scene: Scene) -> Any:
+    scene.terms(transfers={"minimum": 6})
+    return scene.give()
+
+
+@provokes
+def transfer_above_limit(scene: Scene) -> Any:
+    scene.terms(transfers={"most_at_once": 4})
+    return scene.give()
+
+
+@provokes
+def pool_not_offered(scene: Scene) -> Any:
+    return scene.act("/v1/pools", {})
+
+
+@provokes
+def pool_full(scene: Scene) -> Any:
+    scene.terms(pools={"most_members": 2})
+    path = scene.pool("901", "902")
+    scene.member()
+    return scene.act(f"{path}/members", {"member": {"card": "900"}})
+
+
+@provokes
+def already_in_pool(scene: Scene) -> Any:
+    scene.terms(pools={})
+    scene.pool("900")
+    return scene.act(f"{scene.pool()}/members", {"member": {"card": "900"}})
+
+
+@provokes
+def not_in_pool(scene: Scene) -> Any:
+    scene.terms(pools={})
+    scene.member()
+    return scene.act(f"{scene.pool('901')}/draws", _HOLD)
+
+
+# Adjustments.
+
+
+@provokes
+def no_person(scene: Scene) -> Any:
+    scene.member()
+    return scene.act("/v1/adjustments", _GOODWILL, scene.staff(None))
+
+
+@provokes
+def own_account(scene: Scene) -> Any:
+    mine = UUID(scene.member().rpartition("/")[2])
+    return scene.act("/v1/adjustments", _GOODWILL, scene.staff("mia", member_id=mine))
+
+
+@provokes
+def same_person(scene: Scene) -> Any:
+    return scene.act(f"{scene.asked()}/approval", None, scene.staff("ann"))
+
+
+@provokes
+def adjustment_ended(scene: Scene) -> Any:
+    path = scene.asked()
+    scene.done(f"{path}/rejection", {})
+    return scene.act(f"{path}/approval")
+
+
+@provokes
+def unknown_order(scene: Scene) -> Any:
+    scene.member()
+    never = {"order": {"source": "store-1", "external_id": "never"}}
+    return scene.act("/v1/adjustments", _CONCESSION | _CONSENT | never)
+
+
+@provokes
+def consent_missing(scene: Scene) -> Any:
+    scene.member()
+    return scene.act("/v1/adjustments", _CONCESSION)
+
+
+@provokes
+def nothing_to_concede(scene: Scene) -> Any:
+    scene.member()
+    scene.shop.post(returned())
+    return scene.act("/v1/adjustments", _CONCESSION | _CONSENT)
+
+
+@provokes
+def nothing_to_write_off(scene: Scene) -> Any:
+    return scene.act(f"{scene.member()}/debt/write-off", _KINDNESS)
+
+
+@provokes
+def nothing_to_extend(scene: Scene) -> Any:
+    path = scene.lot()
+    scene.done("/v1/holds", _HOLD | {"points": 10})
+    return scene.act(f"{path}/extension", _LATER)
+
+
+@provokes
+def nothing_to_reinstate(scene: Scene) -> Any:
+    return scene.act(f"{scene.lot()}/reinstatement", _LATER)
+
+
+@provokes
+def expiry_not_later(scene: Scene) -> Any:
+    return scene.act(f"{scene.lot()}/extension", _KINDNESS | {"expires_at": "2027-12-01T05:00:00Z"})
 
 
 def test_every_problem_is_provoked() -> None:

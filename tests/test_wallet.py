@@ -256,3 +256,14 @@ def test_a_member_s_token_opens_nothing_else(made: Made, subtests: pytest.Subtes
     for route in OTHERS:
         with subtests.test(route=route):
             check_problem(made.call(ada, route), 401, "unauthenticated")
+
+
+def test_which_rewards_a_member_can_have_and_what_is_missing(shop: Shop) -> None:
+    shop.post(purchase(total=30_000))
+    for code, points in (("pen", 100), ("mug", 1000)):
+        reward = {"code": code, "name": code, "points": points, "supplier": {"type": "own"}, "currency": "USD"}
+        assert shop.http.post("/v1/rewards", json=reward).status_code == 201
+    pen, mug = read(phone(shop), "/v1/me/rewards")["items"]
+    assert (pen["code"], pen["possible"], pen["refusals"]) == ("pen", True, [])
+    assert (mug["code"], mug["possible"]) == ("mug", False)
+    assert [(refusal["code"], refusal["missing"]) for refusal in mug["refusals"]] == [("insufficient_points", 700)]

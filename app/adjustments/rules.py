@@ -30,13 +30,13 @@ class NoPerson(Problem):
 class OwnAccount(Problem):
     """Nobody adjusts their own account, nor approves that, whichever of their keys they take."""
 
-    status, code, title, final = 403, "own_account", "This is your own account", True
+    status, code, title = 403, "own_account", "This is your own account"
 
 
 class SamePerson(Problem):
     """A second person approves or rejects, not the same one with another key."""
 
-    status, code, title, final = 403, "same_person", "Somebody else has to decide this", True
+    status, code, title = 403, "same_person", "Somebody else has to decide this"
 
 
 class AdjustmentEnded(Problem):

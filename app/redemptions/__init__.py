@@ -6,6 +6,19 @@ and every reason why not; `options` does so for the catalogue.
 """
 
 from app.redemptions.catalogue import options
+from app.redemptions.choices import choice_cursor, choice_page
 from app.redemptions.rules import Facts, Had, Judgement, Reward, eligible, judge
+from app.redemptions.schemas import ChoicePage
 
-__all__ = ["Facts", "Had", "Judgement", "Reward", "eligible", "judge", "options"]
+__all__ = [
+    "ChoicePage",
+    "Facts",
+    "Had",
+    "Judgement",
+    "Reward",
+    "choice_cursor",
+    "choice_page",
+    "eligible",
+    "judge",
+    "options",
+]

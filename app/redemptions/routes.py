@@ -13,19 +13,19 @@ from app import idempotency
 from app.clients import Caller, keyed, needs
 from app.db import Database
 from app.edge import READING, WRITING, Db, IfMatch, Now, StrictRoute, revision_in
-from app.errors import CursorInvalid, NotFound, PreconditionFailed, PreconditionRequired, ProblemBody, answers
+from app.errors import CursorInvalid, NotFound, PreconditionFailed, PreconditionRequired, answers
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.ledger import InsufficientPoints, balance_out
 from app.members import IdentifierInvalid, MemberMayNotSpend, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms
 from app.redemptions import catalogue, rules, service, vouchers
+from app.redemptions.choices import choice_cursor, choice_page
 from app.redemptions.codes import code_of
 from app.redemptions.models import RewardRow, VoucherRow
-from app.redemptions.rules import Judgement, Receipt, RewardRetired
+from app.redemptions.rules import Receipt, RewardRetired
 from app.redemptions.schemas import (
     BurnIn,
-    ChoiceOut,
     ChoicePage,
     Offer,
     PaidBy,
@@ -218,11 +218,11 @@ def list_choices(
     cursor: Cursor = None,
 ) -> ChoicePage:
     """Every reward in force: whether the member can have a piece now, and every reason why not."""
-    after = None if cursor is None else decode(cursor, UUID)[0]
+    after = choice_cursor(cursor)
     judged = database.read(lambda session: catalogue.options(session, caller.program, member_id, now, after, limit + 1))
-    found = page(judged, limit, lambda judgement: [str(judgement.reward.id)])
-    link_next(request, response, found.next)
-    return ChoicePage(items=[_choice(judgement) for judgement in found.rows], next=found.next)
+    answer = choice_page(judged, limit)
+    link_next(request, response, answer.next)
+    return answer
 
 
 # --- redemptions ----------------------------------------------------------------------------------------------------
@@ -447,20 +447,6 @@ def _reward(row: RewardRow, caller: Caller) -> RewardOut:
         created_at=row.created_at,
         retired_at=row.retired_at,
         **shown,
-    )
-
-
-def _choice(judgement: Judgement) -> ChoiceOut:
-    reward = judgement.reward
-    return ChoiceOut(
-        id=reward.id,
-        code=reward.code,
-        name=reward.offer.name,
-        points=judgement.points,
-        item=reward.offer.item,
-        currency=reward.currency,
-        possible=not judgement.refusals,
-        refusals=[ProblemBody(**refusal.body()) for refusal in judgement.refusals],
     )
 
 

@@ -8,14 +8,14 @@ from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
 from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 
-from app import ledger, members
+from app import ledger, members, redemptions
 from app.clients import TOKEN_LIFE, Caller, MemberCaller, member_token, needs, public, sign_token, signing_key
 from app.db import Database
 from app.edge import ASKING, READING, Db, IfNoneMatch, Now, StrictRoute, has_tag, weak_tag
 from app.errors import Busy, CursorInvalid, InvalidRequest, NotFound, Unauthenticated, answers
 from app.members import GATES, IdentifierInvalid, MemberClosed, UnknownMember
 from app.paging import Cursor, Limit, link_next
-from app.programs import zone_at
+from app.programs import NoTerms, zone_at
 from app.wallet import printing, service
 from app.wallet.schemas import (
     JwkOut,
@@ -142,6 +142,32 @@ def list_my_entries(
     before = ledger.entry_cursor(cursor)
     rows = database.read(lambda session: ledger.entries(session, member.member_id, before, limit + 1))
     answer = ledger.entry_page(rows, limit)
+    link_next(request, response, answer.next)
+    return answer
+
+
+@router.get(
+    "/rewards",
+    responses=answers(*_REFUSALS, CursorInvalid, NoTerms),
+    summary="List the rewards you can have, and why not the others",
+)
+def list_my_rewards(
+    member: Annotated[MemberCaller, me()],
+    database: Db,
+    now: Now,
+    request: Request,
+    response: Response,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> redemptions.ChoicePage:
+    """Every reward in force: whether you can have a piece now, and every reason why not, with the points missing."""
+    after = redemptions.choice_cursor(cursor)
+
+    def read(session: Session) -> redemptions.ChoicePage:
+        judged = redemptions.options(session, member.program_id, member.member_id, now, after, limit + 1)
+        return redemptions.choice_page(judged, limit)
+
+    answer = database.read(read)
     link_next(request, response, answer.next)
     return answer
 
