@@ -24,11 +24,13 @@ from app import __version__, accounting, clients, db, telemetry, worker
 from app.cli import describe
 from app.config import Settings
 from app.errors import MEDIA_TYPE, Problem, every_problem
+from app.holds.schemas import HoldIn
 from app.main import create_app
 from app.money import show
 from app.programs import Terms, check_basket
 from app.redemptions.schemas import RedemptionIn
 from app.transactions.schemas import LineIn, PurchaseIn, ReturnIn, TenderIn, basket_of
+from app.transfers.schemas import TransferIn
 from tests.conftest import settings_for
 
 ROOT = Path(__file__).parent.parent
@@ -189,12 +191,13 @@ def test_every_purchase_field_is_documented() -> None:
 
 
 def test_examples_of_the_api_page_are_accepted() -> None:
-    problem, purchase, goods_back, terms, redemption = examples(page("api"))
+    problem, purchase, goods_back, hold, gift, terms, redemption = examples(page("api"))
     read = Terms.model_validate(terms)
     assert read.currency == "EUR"
     body = PurchaseIn.model_validate(purchase)
     assert check_basket(basket_of(body), read) == []
     assert ReturnIn.model_validate(goods_back).original is not None
+    assert HoldIn.model_validate(hold).points == TransferIn.model_validate(gift).points * 5
     assert RedemptionIn.model_validate(redemption).immediate
     known = {kind.code: kind for kind in problems()}
     assert problem == known[problem["code"]]().body() | {key: problem[key] for key in ("errors", "request_id")}

@@ -134,8 +134,8 @@ def _check_the_service(url: str, key: str) -> None:
         member = http.get("/v1/members/lookup", params={"card": "4711"}).json()
         entries = http.get(f"/v1/members/{member['id']}/entries").json()["items"]
         proof = http.get("/v1/proof").json()
-    assert member["balance"]["available"] == 170
-    assert [entry["points"] for entry in entries] == [20, 150], "the purchase counts once, the claim once"
+    assert member["balance"]["available"] == 50
+    assert [entry["points"] for entry in entries] == [-100, -20, 20, 150], "each counts once"
     assert proof["holds"]
     answers = [json.loads(step.shown) for step in STEPS if step.form == "json"]
     assert [answer["duplicate"] for answer in answers if "duplicate" in answer] == [False, True, False]

@@ -209,6 +209,8 @@ def test_each_member_sees_their_own_only(shop: Shop, route: str) -> None:
         for number in range(purchases):
             bought = shop.post(purchase(f"{card}-{number}", member={"card": card})).json()
             people[card] = bought["member"]["id"]
+    mug = {"code": "mug", "name": "Mug", "points": 1000, "supplier": {"type": "own"}, "currency": "USD"}
+    assert shop.http.post("/v1/rewards", json=mug).status_code == 201  # of which each is told what is missing
     ada, ben, path = phone(shop, "900"), phone(shop, "901"), path_of(route)
     hers, his = read(ada, path), read(ben, path)
     assert hers != his
