@@ -170,14 +170,24 @@ def _commit(session: Session, repeatable: bool) -> None:
 
 def _may_run_again(error: DBAPIError) -> bool:
     """Serialization failure, deadlock, lock timeout, a busy SQLite file, or a connection that broke."""
-    return error.connection_invalidated or lock_timeout(error) or _sqlstate(error) in {"40001", "40P01"}
+    passing = row_locked(error) or _file_busy(error) or _sqlstate(error) in {"40001", "40P01"}
+    return error.connection_invalidated or passing
 
 
-def lock_timeout(error: DBAPIError) -> bool:
-    """Whether the statement gave up waiting for somebody else's lock."""
-    if isinstance(error.orig, sqlite3.OperationalError):
-        return error.orig.sqlite_errorcode & 0xFF in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+def row_locked(error: DBAPIError) -> bool:
+    """Whether the statement gave up waiting for a row that somebody else writes.
+
+    SQLite has one writer and does not say what it writes: that is waited for again, and then `Busy`.
+    """
     return _sqlstate(error) == "55P03"
+
+
+def _file_busy(error: DBAPIError) -> bool:
+    found = error.orig
+    return isinstance(found, sqlite3.OperationalError) and found.sqlite_errorcode & 0xFF in {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+    }
 
 
 def _sqlstate(error: DBAPIError) -> str | None:

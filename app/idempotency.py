@@ -169,7 +169,7 @@ def _claim(session: Session, attempt: Attempt, now: datetime) -> bool:
     try:
         return bool(db.claim_rows(session, IdempotencyRecord, [row], ["key"]))
     except DBAPIError as error:
-        if db.lock_timeout(error):
+        if db.row_locked(error):
             raise IdempotencyInProgress from error
         raise
 

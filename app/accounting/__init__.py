@@ -40,6 +40,7 @@ from app.accounting.rules import (
     returned_part,
     set_aside,
 )
+from app.accounting.schemas import PostingOut
 from app.accounting.service import Folded, change_cohorts, chart, fold, open_chart, post, revise_estimate
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "JournalPosting",
     "Method",
     "Posting",
+    "PostingOut",
     "Profile",
     "Release",
     "Sale",

@@ -43,6 +43,16 @@ class JournalRow(Answer):
     period: Period
 
 
+class PostingOut(Answer):
+    """One row of the journal: `amount` minor units from account `credit` to account `debit`."""
+
+    debit: str
+    credit: str
+    amount: int
+    currency: str
+    cause: str
+
+
 class JournalPage(Answer):
     items: list[JournalRow]
     next: str | None

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from app import idempotency, members, transactions
+from app.accounting import PostingOut
 from app.adjustments import rules, service
 from app.adjustments.rules import Asked
 from app.adjustments.schemas import (
@@ -32,7 +33,7 @@ from app.ledger import InsufficientPoints, TooManyPoints, balance_out, expiring_
 from app.members import IdentifierInvalid, MemberClosed, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms
-from app.transactions import CurrencyMismatch, PostingOut
+from app.transactions import CurrencyMismatch
 
 router = APIRouter(tags=["adjustments"], route_class=StrictRoute)
 

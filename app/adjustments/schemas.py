@@ -6,10 +6,11 @@ from uuid import UUID
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.accounting import PostingOut
 from app.adjustments.rules import AdjustmentClass, GrantClass
 from app.ledger import MOST_GRANTED, BalanceOut, ExpiringOut
 from app.members import MemberRef
-from app.transactions import ExternalId, PostingOut, Source
+from app.transactions import ExternalId, Source
 from app.wire import Answer, Request, Stamp, Text, Token, WireInstant
 
 AdjustmentStatus = Literal["waiting", "applied", "rejected"]

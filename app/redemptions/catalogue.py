@@ -11,7 +11,7 @@ from app import db, ledger, members, programs
 from app.errors import InvalidRequest, NotFound, PreconditionFailed, Problem, finding
 from app.ids import new_id
 from app.members import GATES
-from app.programs import NoTerms, Terms
+from app.programs import Terms
 from app.redemptions.models import Redemption, RewardRow
 from app.redemptions.rules import Facts, Had, Judgement, Reward, RewardRetired, eligible, months_of
 from app.redemptions.schemas import Offer, RewardChange, RewardIn, RewardRef
@@ -37,7 +37,7 @@ class UnknownReward(Problem):
 
 def add(session: Session, program_id: UUID, body: RewardIn, now: datetime) -> RewardRow:
     """A new reward. RewardExists if its code is taken; InvalidRequest for another currency than the terms'."""
-    _check_currency(body, terms_at(session, program_id, now))
+    _check_currency(body, programs.terms_at(session, program_id, now))
     row = {
         "id": new_id(),
         "program_id": program_id,
@@ -67,7 +67,7 @@ def change(
         raise PreconditionFailed
     if row.retired_at is not None:
         raise RewardRetired
-    _check_currency(body, terms_at(session, program_id, now))
+    _check_currency(body, programs.terms_at(session, program_id, now))
     if body.supply is not None and body.supply < row.taken:
         raise SupplyTooSmall(extra={"taken": row.taken})
     row.offer, row.currency, row.supply = _offer_in(body), body.currency, body.supply
@@ -118,14 +118,6 @@ def reward_of(row: RewardRow) -> Reward:
     left = None if row.supply is None else row.supply - row.taken
     offer = Offer.model_validate(row.offer)
     return Reward(row.id, row.code, row.currency, offer, left, row.retired_at is not None)
-
-
-def terms_at(session: Session, program_id: UUID, now: datetime) -> Terms:
-    """The programme's terms in force. NoTerms before the first are published."""
-    version = programs.timeline(session, program_id).at(now)
-    if version is None:
-        raise NoTerms
-    return version.terms
 
 
 def _offer_in(body: RewardChange) -> dict[str, object]:
@@ -198,7 +190,7 @@ def options(
     if not members.find(session, program_id, [members.Identifier("id", str(member_id))]):
         raise NotFound
     found = [reward_of(row) for row in rewards(session, program_id, after, limit)]
-    zone = terms_at(session, program_id, now).zone
+    zone = programs.terms_at(session, program_id, now).zone
     available = ledger.look(session, [member_id], now, zone)[member_id].available
     may_spend = GATES[members.statuses(session, [member_id])[member_id]].spend
     pieces = had(session, member_id, [reward.id for reward in found], months_of(now, zone)[0])

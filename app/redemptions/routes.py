@@ -10,6 +10,7 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from app import idempotency
+from app.accounting import PostingOut
 from app.clients import Caller, keyed, needs
 from app.db import Database
 from app.edge import READING, WRITING, Db, IfMatch, Now, StrictRoute, revision_in
@@ -39,7 +40,6 @@ from app.redemptions.schemas import (
     RewardIn,
     RewardOut,
     RewardPage,
-    RewardPosting,
     VoucherIssued,
     VoucherOut,
 )
@@ -463,7 +463,7 @@ def _redemption(redeemed: Redeemed, *, dry_run: bool = False, new: bool = False)
         ended_at=row.ended_at,
         paid_by=[PaidBy.model_validate(payment) for payment in redeemed.paid_by],
         vouchers=[_issued(voucher, dry_run=dry_run) for voucher in redeemed.vouchers],
-        postings=[RewardPosting.model_validate(posting) for posting in redeemed.postings],
+        postings=[PostingOut.model_validate(posting) for posting in redeemed.postings],
     )
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.accounting import PostingOut
 from app.errors import ProblemBody
 from app.ledger import BalanceOut
 from app.members import MemberRef
@@ -210,16 +211,6 @@ class PaidBy(Answer):
     points: int
 
 
-class RewardPosting(Answer):
-    """What a fulfilment posted: `amount` minor units from account `credit` to account `debit`."""
-
-    debit: str
-    credit: str
-    amount: int
-    currency: str
-    cause: str
-
-
 class RewardBrief(Answer):
     id: UUID
     code: str
@@ -239,7 +230,7 @@ class RedemptionOut(Answer):
     ended_at: Stamp | None
     paid_by: list[PaidBy]
     vouchers: list[VoucherIssued]
-    postings: list[RewardPosting]
+    postings: list[PostingOut]
 
 
 class RedemptionDone(RedemptionOut):

@@ -14,11 +14,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import accounting, db, ledger, members, outbox, programs
-from app.errors import NotFound, finding
+from app.errors import NotFound
 from app.ids import new_id
 from app.ledger import Account, Act, Payment
-from app.members import GATES, MemberRef, UnknownMember
-from app.programs import InactivityExpiry, Terms
+from app.members import GATES
+from app.programs import Terms
 from app.redemptions import catalogue, vouchers
 from app.redemptions.models import Redemption, RewardRow, VoucherRow
 from app.redemptions.rules import ENDED, Facts, Judgement, judge, months_of, out_of_stock
@@ -60,14 +60,14 @@ def redeem(
 
     UnknownMember, UnknownReward, or what `judge` refuses. A `dry_run` locks and writes nothing.
     """
-    terms = catalogue.terms_at(session, program_id, now)
-    member_id = _member(session, program_id, wanted.member, terms)
+    terms = programs.terms_at(session, program_id, now)
+    (member_id,) = members.named(session, program_id, {"member": wanted.member}, terms.enrolment.phone_region)
     account = _account(session, member_id, now, terms, dry_run)
     reward = catalogue.named(session, program_id, wanted.reward)
     judgement = _judge(session, account, reward, wanted.quantity, now, terms)
     judgement.check()
     redemption = _redemption(account, judgement, now, immediate=wanted.immediate)
-    act = _act(redemption, now, terms, lapses_at=_lapses_at(now, terms))
+    act = _act(redemption, now, terms, lapses_at=programs.lapses_after(now, terms, "redemption"))
     handover = _NOTHING
     if wanted.immediate:
         account = ledger.spend(account, redemption.points, act, as_agent=redemption.supplier == "agent")
@@ -123,14 +123,6 @@ def cancel(
 # --- load -----------------------------------------------------------------------------------------------------------
 
 
-def _member(session: Session, program_id: UUID, reference: MemberRef, terms: Terms) -> UUID:
-    identifier = members.identifier_in(reference, terms.enrolment.phone_region)
-    member_id = members.find(session, program_id, [identifier]).get(identifier)
-    if member_id is None:
-        raise UnknownMember(findings=[finding(("member",), "unknown", "nobody has it")])
-    return member_id
-
-
 def _account(session: Session, member_id: UUID, now: datetime, terms: Terms, dry_run: bool) -> Account:
     get = ledger.look if dry_run else ledger.claim
     return get(session, [member_id], now, terms.zone, lots=[member_id])[member_id]
@@ -150,7 +142,7 @@ def _open(
 ) -> tuple[Redemption, Account, Terms]:
     """An order that has not ended, locked after its member's account. RedemptionFulfilled or RedemptionCancelled."""
     member_id = find(session, program_id, redemption_id).member_id
-    terms = catalogue.terms_at(session, program_id, now)
+    terms = programs.terms_at(session, program_id, now)
     account = _account(session, member_id, now, terms, dry_run)
     rows = select(Redemption).where(Redemption.id == redemption_id).execution_options(populate_existing=True)
     redemption = session.scalars(rows if dry_run else rows.with_for_update(key_share=True)).one()
@@ -187,12 +179,6 @@ def _redemption(account: Account, judgement: Judgement, now: datetime, *, immedi
 
 def _act(redemption: Redemption, now: datetime, terms: Terms, lapses_at: datetime | None = None) -> Act:
     return Act(redemption.program_id, redemption.id, now, now, terms.zone, lapses_at)
-
-
-def _lapses_at(now: datetime, terms: Terms) -> datetime | None:
-    """Until when redeeming keeps the member's points from lapsing, if the terms count it as activity."""
-    counts = isinstance(terms.expiry, InactivityExpiry) and "redemption" in terms.expiry.activities
-    return programs.lapses_at(now, terms) if counts else None
 
 
 def _hand_over(session: Session, redemption: Redemption, act: Act, pepper: bytes) -> _Handover:
@@ -256,7 +242,7 @@ def find(session: Session, program_id: UUID, redemption_id: UUID) -> Redemption:
 def read(session: Session, program_id: UUID, redemption_id: UUID, now: datetime) -> Redeemed:
     """One redemption, with what paid for it, its vouchers and its postings. NotFound if there is none."""
     redemption = find(session, program_id, redemption_id)
-    terms = catalogue.terms_at(session, program_id, now)
+    terms = programs.terms_at(session, program_id, now)
     account = _account(session, redemption.member_id, now, terms, dry_run=True)
     paid_by = _paid_by(redemption, account)
     if redemption.status == "fulfilled":

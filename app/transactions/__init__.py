@@ -11,7 +11,7 @@ from app.transactions.claims import claim
 from app.transactions.concessions import Order, by_id, by_key, concede, conceded, find_order
 from app.transactions.return_rules import cost_of
 from app.transactions.rules import CurrencyMismatch, Purchase, act_of
-from app.transactions.schemas import ExternalId, PostingOut, PurchaseIn, Source, TransactionOut
+from app.transactions.schemas import ExternalId, PurchaseIn, Source, TransactionOut
 from app.transactions.service import Recorded, apply_waiting, record
 from app.transactions.waiting import alarm as alarm_waiting
 from app.transactions.waiting import arrived as arrived_returns
@@ -21,7 +21,6 @@ __all__ = [
     "CurrencyMismatch",
     "ExternalId",
     "Order",
-    "PostingOut",
     "Purchase",
     "PurchaseIn",
     "Recorded",

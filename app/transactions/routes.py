@@ -10,6 +10,7 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from sqlalchemy.orm import Session
 
 from app import idempotency
+from app.accounting import PostingOut
 from app.clients import Caller, keyed, needs
 from app.db import Database
 from app.edge import READING, WRITING, Db, Now, StrictRoute
@@ -36,7 +37,6 @@ from app.transactions.schemas import (
     LineShare,
     Malformed,
     PointsOut,
-    PostingOut,
     PurchaseIn,
     ReasonOut,
     ReturnIn,

@@ -7,6 +7,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field, ValidationError, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.accounting import PostingOut
 from app.errors import Finding, ProblemBody, finding
 from app.ledger import BalanceOut, ExpiringOut
 from app.members import MemberRef
@@ -246,16 +247,6 @@ class PointsOut(Answer):
     qualifying: int
     claimable: int
     reasons: list[ReasonOut]
-
-
-class PostingOut(Answer):
-    """One row of the journal: `amount` minor units from account `credit` to account `debit`."""
-
-    debit: str
-    credit: str
-    amount: int
-    currency: str
-    cause: str
 
 
 class TransactionMember(Answer):

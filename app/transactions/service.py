@@ -216,7 +216,7 @@ def _take(session: Session, program_id: UUID, keys: Sequence[Key]) -> dict[Key, 
     try:
         won = db.claim_rows(session, TransactionKey, rows, [*_KEY, "transaction_id"])
     except DBAPIError as error:
-        if db.lock_timeout(error):
+        if db.row_locked(error):
             raise IdempotencyInProgress from error
         raise
     return {(row["source"], row["external_id"], row["type"]): row["transaction_id"] for row in won}
