@@ -1,0 +1,74 @@
+"""What goes wrong in other systems when two things happen to one account at once. Gifts race in test_transfers."""
+
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.conftest import Engines, settings_for
+from tests.shop import TERMS, Shop, TestClock, open_shop, purchase
+
+TENDERED = TERMS | {"points_tender": {"value": {"amount": 1, "points": 1}}}
+
+
+@pytest.fixture
+def till(engines: Engines, engine: str) -> Iterator[Shop]:
+    """A shop where a point pays 0.01, and a member with 100 points."""
+    with open_shop(settings_for(engines.fresh(engine)), TestClock(), TENDERED) as shop:
+        assert shop.post(purchase("earned", 10_000)).status_code == 201
+        yield shop
+
+
+def write(shop: Shop, path: str, body: dict[str, Any] | None = None) -> Any:
+    return shop.http.post(path, json=body, headers={"Idempotency-Key": uuid4().hex})
+
+
+def check_out(shop: Shop, number: int) -> Any:
+    """A basket paid with all 100 points."""
+    return shop.post(purchase(f"paid-{number}", 100, tenders=[{"type": "points", "amount": 100}]))
+
+
+def deduct(shop: Shop, _number: int) -> Any:
+    """Staff takes all 100 points away."""
+    body = {"member": {"card": "900"}, "points": -100, "class": "correction", "reason": "mistake"}
+    return write(shop, "/v1/adjustments", body)
+
+
+def test_an_admin_deducts_while_the_customer_checks_out(till: Shop) -> None:
+    """Either has the points, never both: the other is told that they are missing."""
+    tries = [(act, number) for number in range(6) for act in (check_out, deduct)]
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda each: each[0](till, each[1]), tries))
+    assert Counter(answer.status_code for answer in answers) == {201: 1, 422: 11}
+    assert {answer.json()["code"] for answer in answers if answer.status_code == 422} == {"insufficient_points"}
+    assert till.get("/v1/members/lookup", card="900")["balance"]["available"] == 0
+    till.prove()
+
+
+def test_what_is_called_off_gives_back_its_own_points_and_no_others(till: Shop) -> None:
+    """Orders are called off while purchases add points: nothing that came meanwhile is lost or given twice."""
+    pen = {"code": "pen", "name": "Pen", "points": 10, "supplier": {"type": "own"}, "currency": "USD"}
+    assert till.http.post("/v1/rewards", json=pen).status_code == 201
+    order = {"member": {"card": "900"}, "reward": {"code": "pen"}}
+    orders = [write(till, "/v1/redemptions", order).json()["id"] for _ in range(10)]
+
+    def call_off(number: int) -> Any:
+        return write(till, f"/v1/redemptions/{orders[number]}/cancellation")
+
+    def buy(number: int) -> Any:
+        return till.post(purchase(f"more-{number}", 700))
+
+    tries = [(act, number) for number in range(10) for act in (call_off, buy, call_off)]
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(pool.map(lambda each: each[0](each[1]), tries))
+    assert Counter(answer.status_code for answer in answers) == {200: 10, 409: 10, 201: 10}
+    assert till.get("/v1/members/lookup", card="900")["balance"] == {
+        "available": 170,
+        "held": 0,
+        "pending": 0,
+        "debt": 0,
+    }
+    till.prove()
