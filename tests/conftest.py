@@ -120,7 +120,8 @@ def shop(database_url: str, clock: TestClock) -> Iterator[Shop]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no process is left with them at the end."""
-    items.sort(key=lambda item: item.path.name != "test_real_baskets.py")
+    longest = {"test_real_baskets.py", "test_state_machine.py"}
+    items.sort(key=lambda item: item.path.name not in longest)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
