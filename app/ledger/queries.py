@@ -37,14 +37,14 @@ def load_accounts(
     `until` as in `settle`. The number of statements does not depend on how many they are.
     """
     rows = session.scalars(accounts.execution_options(populate_existing=True)).all()
-    whole = [row for row in rows if row.member_id in lots or (row.next_due_at is not None and row.next_due_at <= now)]
-    ids = [row.member_id for row in whole]
-    open_lots, open_holds = _open_lots(session, ids), _open_holds(session, ids)
-    partial = [row.member_id for row in rows if row.member_id not in ids and row.next_due_at is not None]
+    needed = set(lots) | {row.member_id for row in rows if row.next_due_at is not None and row.next_due_at <= now}
+    whole = [row.member_id for row in rows if row.member_id in needed]
+    open_lots, open_holds = _open_lots(session, whole), _open_holds(session, whole)
+    partial = [row.member_id for row in rows if row.member_id not in needed and row.next_due_at is not None]
     expiring = {row.member_id: row for row in _first_expiry(session, partial)}
     loaded = {}
     for row in rows:
-        complete = row.member_id in open_lots or row in whole
+        complete = row.member_id in needed
         theirs = open_lots.get(row.member_id, {})
         account = Account(
             member_id=row.member_id,
@@ -261,10 +261,8 @@ def granted_lots(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, l
     """The lots that documents granted, with all that has become of them. Read it after claiming the accounts."""
     if not document_ids:
         return {}
-    used, expired = (
-        _uses_by_document(session, document_ids, "used"),
-        _uses_by_document(session, document_ids, "expired"),
-    )
+    used = _uses_by_document(session, document_ids, "used")
+    expired = _uses_by_document(session, document_ids, "expired")
     sums = ("points", "allocated", "residue", "expected", "of_used", "of_expired")
     theirs = (LotReturnRow.member_id == Lot.member_id) & (LotReturnRow.lot_id == Lot.id)
     past = [
