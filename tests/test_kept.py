@@ -20,7 +20,6 @@ from app.programs import (
     consideration,
     earn,
     kept,
-    kept_points,
     net_paid_with_points,
     tax_of,
     tender_of,
@@ -77,7 +76,7 @@ KEPT: dict[str, tuple[dict[str, Any], Basket, dict[int, Decimal], int, int]] = {
 def test_points_kept(
     rule: dict[str, Any], bought: Basket, returned: dict[int, Decimal], refunded: int, points: int
 ) -> None:
-    assert kept_points(bought, terms(rule), returned, refunded) == points
+    assert kept(bought, terms(rule), returned, refunded).earning.points == points
 
 
 @pytest.mark.parametrize(
@@ -93,14 +92,18 @@ def test_points_kept(
 def test_minimum_spend_after_a_return(policy: str, minimum: int, returned: dict[int, Decimal], points: int) -> None:
     """20.00 were spent; whether points fall when less than the minimum remains is for the terms to say."""
     rule = terms({"minimum_spend": minimum}, returns={"minimum_spend": policy})
-    assert kept_points(TWO_LINES, rule, returned) == points
+    assert kept(TWO_LINES, rule, returned).earning.points == points
 
 
 def test_five_and_five_take_as_much_as_ten() -> None:
     """Not: floor each refund, 5 + 5 takes 0 points and one refund of 10 takes 1."""
     rule = terms({"per": 10})
     bought = basket(line(10, quantity="2"))
-    assert [kept_points(bought, rule, returned) for returned in ({}, back(line_1="1"), back(line_1="2"))] == [1, 0, 0]
+    assert [kept(bought, rule, returned).earning.points for returned in ({}, back(line_1="1"), back(line_1="2"))] == [
+        1,
+        0,
+        0,
+    ]
 
 
 def test_what_paid_comes_back_in_proportion() -> None:
@@ -192,7 +195,7 @@ def figures(bought: Basket, rule: Terms, returned: Return) -> tuple[int, ...]:
     left = kept(bought, rule, *returned)
     tender = left.tender or PointsTender(0, 0)
     earned = left.earning
-    assert earned.points == kept_points(bought, rule, *returned)
+    assert earned.points == kept(bought, rule, *returned).earning.points
     assert sum(earned.line_bases) == sum(reason.base for reason in earned.reasons)
     return (
         earned.points,

@@ -23,7 +23,6 @@ from app.programs.calendar import (
     local_month,
     month_begins,
     switched_on,
-    switched_on_at,
     warnings_before,
 )
 from app.programs.expiry import adopt_expiry, members_to_adopt, points_to_warn_of, warn_of_expiry
@@ -42,7 +41,6 @@ from app.programs.rules import (
     consideration,
     earn,
     kept,
-    kept_points,
     net_paid_with_points,
     stand_alone_prices,
     tax_of,
@@ -94,7 +92,6 @@ __all__ = [
     "expires_at",
     "find_program",
     "kept",
-    "kept_points",
     "lapses",
     "lapses_after",
     "lapses_at",
@@ -106,7 +103,6 @@ __all__ = [
     "publish_terms",
     "stand_alone_prices",
     "switched_on",
-    "switched_on_at",
     "tax_of",
     "tender_of",
     "terms_at",

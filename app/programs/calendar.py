@@ -139,15 +139,6 @@ def switched_on(timeline: Timeline, granted_at: datetime) -> Version | None:
     return None
 
 
-def switched_on_at(timeline: Timeline, granted_at: datetime) -> datetime | None:
-    """When points granted at `granted_at`, when nothing expired, are gone after all (`switched_on`).
-
-    None if they stay, or lapse by inactivity from then on.
-    """
-    version = switched_on(timeline, granted_at)
-    return None if version is None else expires_at(version.effective_from, version.terms)
-
-
 @dataclass(frozen=True, slots=True)
 class Adoption:
     """Points granted `since` an instant and before `until`, when nothing expired, go by a later `version` after all."""

@@ -303,11 +303,6 @@ def kept(basket: Basket, terms: Terms, returned: Mapping[int, Decimal], returned
     )
 
 
-def kept_points(basket: Basket, terms: Terms, returned: Mapping[int, Decimal], returned_amount: int = 0) -> int:
-    """The points that the customer keeps when so much has come back (`kept`): at most those of the whole purchase."""
-    return kept(basket, terms, returned, returned_amount).earning.points
-
-
 def _parts_kept(
     basket: Basket, terms: Terms, returned: Mapping[int, Decimal], returned_amount: int
 ) -> tuple[Fraction, ...]:
