@@ -13,7 +13,6 @@ from typing import Literal
 from uuid import UUID
 
 from app.accounting import returned_part
-from app.ids import new_id
 from app.ledger.rules import (
     Account,
     Act,
@@ -30,7 +29,7 @@ from app.ledger.rules import (
     settle,
     take,
 )
-from app.ledger.spending import moved, spendable
+from app.ledger.spending import carry, moved, spendable
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,10 +235,10 @@ def _expired(account: Account, lot: OpenLot, act: Act) -> bool:
 def reinstate(account: Account, lot: OpenLot, points: int, expires_at: datetime | None, act: Act) -> Account:
     """The account with `points` of an expired lot back, in a new lot that is good until `expires_at`."""
     account, entry_id = move(account, "reinstatement", act, available=points)
-    account = take(account, entry_id, act, [Use(lot, -points, "expired"), Use(lot, points, "moved")])
-    fresh = replace(lot, id=new_id(), remaining=points, held=0, pending=False, expires_at=expires_at, lapses=False)
-    fresh = replace(fresh, available_from=act.occurred_at)
-    return pay_debt(grant(account, entry_id, act, fresh, source_lot_id=lot.id), act, [fresh.id])
+    account = take(account, entry_id, act, [Use(lot, -points, "expired")])
+    since = act.occurred_at
+    fresh = moved(lot, points, pending=False, available_from=since, expires_at=expires_at, lapses=False)
+    return pay_debt(carry(account, entry_id, act, lot, fresh), act, [fresh.id])
 
 
 def write_off(account: Account, points: int, act: Act) -> Account:

@@ -167,9 +167,7 @@ def _redated(
     account: Account, entry_id: UUID, lot_id: UUID, expires_at: datetime | None, act: Act, *, lapses: bool
 ) -> Account:
     lot = account.lots[lot_id]
-    fresh = moved(lot, lot.free, expires_at=expires_at, lapses=lapses)
-    account = take(account, entry_id, act, [Use(lot, lot.free, "moved")])
-    return grant(account, entry_id, act, fresh, source_lot_id=lot.id)
+    return carry(account, entry_id, act, lot, moved(lot, lot.free, expires_at=expires_at, lapses=lapses))
 
 
 def activate(account: Account, document_id: UUID, act: Act, expires_at: datetime | None, *, lapses: bool) -> Account:
@@ -182,10 +180,9 @@ def activate(account: Account, document_id: UUID, act: Act, expires_at: datetime
     account, entry_id = move(account, "activation", act, available=points, pending=-points)
     arrived = []
     for lot in waiting:
-        fresh = moved(lot, lot.free, expires_at=expires_at, lapses=lapses)
-        fresh = replace(fresh, pending=False, available_from=act.occurred_at)
-        account = take(account, entry_id, act, [Use(lot, lot.free, "moved")])
-        account = grant(account, entry_id, act, fresh, source_lot_id=lot.id)
+        since = act.occurred_at
+        fresh = moved(lot, lot.free, pending=False, available_from=since, expires_at=expires_at, lapses=lapses)
+        account = carry(account, entry_id, act, lot, fresh)
         arrived.append(fresh.id)
     return settle(pay_debt(account, act, arrived), act.recorded_at, act.zone, since=act.occurred_at)
 
@@ -206,5 +203,10 @@ def awaiting(account: Account, document_id: UUID) -> Collection[OpenLot]:
 
 def moved(lot: OpenLot, points: int, **changes: object) -> OpenLot:
     """A new lot that carries on `points` of another one."""
-    fresh = replace(lot, id=new_id(), remaining=points, held=0)
-    return replace(fresh, **changes) if changes else fresh  # type: ignore[arg-type]  # fields by name
+    return replace(lot, id=new_id(), remaining=points, held=0, **changes)  # type: ignore[arg-type]  # fields by name
+
+
+def carry(account: Account, entry_id: UUID, act: Act, lot: OpenLot, fresh: OpenLot) -> Account:
+    """The account whose points of `lot` live on in `fresh` (`moved`)."""
+    account = take(account, entry_id, act, [Use(lot, fresh.remaining, "moved")])
+    return grant(account, entry_id, act, fresh, source_lot_id=lot.id)
