@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import structlog
-from fastapi import Depends, FastAPI, Header, Request, Response
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -55,6 +55,8 @@ Now = Annotated[datetime, Depends(_now)]
 """The instant of the request, by the service's clock."""
 
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="The `ETag` of what you have")]
+DryRun = Annotated[bool, Query(description="Answers the same and writes nothing")]
+
 IfMatch = Annotated[str | None, Header(alias="If-Match", description="The `ETag` of what you read")]
 
 READING = (Unauthenticated, Forbidden, InvalidRequest, Busy)

@@ -150,10 +150,24 @@ def once(session: Session, attempt: Attempt, now: datetime, act: Callable[[], Re
     return reply
 
 
-def carry_out(database: db.Database, attempt: Attempt, now: datetime, act: Callable[[Session], Reply]) -> Response:
-    """Runs `act` in one transaction, `once`, and makes its reply the response."""
+def carry_out(
+    database: db.Database,
+    attempt: Attempt,
+    now: datetime,
+    act: Callable[[Session], Reply],
+    *,
+    repeatable: bool = False,
+    dry_run: bool = False,
+) -> Response:
+    """Runs `act` in one transaction, `once`, and makes its reply the response.
+
+    `repeatable`: a second run is harmless even without a key. A `dry_run` reads only, and keeps nothing.
+    """
+    if dry_run:
+        return database.read(act).response()
     reply = database.write(
-        lambda session: once(session, attempt, now, lambda: act(session)), repeatable=attempt.key is not None
+        lambda session: once(session, attempt, now, lambda: act(session)),
+        repeatable=repeatable or attempt.key is not None,
     )
     return reply.response()
 

@@ -73,6 +73,12 @@ Minor = Annotated[int, Field(ge=0, le=LARGEST)]
 Quantity = Annotated[str, Field(pattern=r"^-?[0-9]{1,12}(\.[0-9]{1,6})?$", examples=["1"])]
 """A decimal in a string: things sold by weight have a fraction."""
 
+Source = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$", examples=["store-330"])]
+"""Whoever numbers the receipts: a store system, not a key and not a till."""
+
+ExternalId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["31198570044"])]
+"""The receipt's number, unique within its source."""
+
 Stamp = Annotated[datetime, PlainSerializer(datetime.isoformat, return_type=str)]
 """An instant in an answer, with its offset."""
 

@@ -26,7 +26,7 @@ from app.adjustments.schemas import (
 from app.adjustments.service import Adjusted, Fields
 from app.clients import Caller, keyed, needs
 from app.db import Database
-from app.edge import READING, WRITING, Db, Now, StrictRoute
+from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute
 from app.errors import CursorInvalid, NotFound, Problem, answers, finding
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.ledger import InsufficientPoints, TooManyPoints, balance_out, expiring_out
@@ -37,7 +37,6 @@ from app.transactions import CurrencyMismatch
 
 router = APIRouter(tags=["adjustments"], route_class=StrictRoute)
 
-DryRun = Annotated[bool, Query(description="Answers the same and writes nothing")]
 
 _WRITE, _APPROVE, _READ = "adjustments:write", "adjustments:approve", "adjustments:read"
 _ANY = (*WRITING, *idempotency.REFUSALS, IdempotencyKeyMissing, rules.NoPerson, rules.OwnAccount)
@@ -303,7 +302,7 @@ def _request(
         answer = _out(adjusted, now, dry_run=dry_run)
         return Reply(_status(adjusted.row, dry_run), answer.model_dump_json(by_alias=True).encode())
 
-    return database.read(reply).response() if dry_run else idempotency.carry_out(database, attempt, now, reply)
+    return idempotency.carry_out(database, attempt, now, reply, dry_run=dry_run)
 
 
 def _status(row: Fields, dry_run: bool) -> int:

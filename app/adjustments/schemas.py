@@ -10,8 +10,7 @@ from app.accounting import PostingOut
 from app.adjustments.rules import AdjustmentClass, GrantClass
 from app.ledger import MOST_GRANTED, BalanceOut, ExpiringOut
 from app.members import MemberRef
-from app.transactions import ExternalId, Source
-from app.wire import Answer, Request, Stamp, Text, Token, WireInstant
+from app.wire import Answer, ExternalId, Request, Source, Stamp, Text, Token, WireInstant
 
 AdjustmentStatus = Literal["waiting", "applied", "rejected"]
 

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app import idempotency
 from app.clients import Caller, keyed, needs
-from app.edge import READING, WRITING, Db, Now, StrictRoute
+from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute
 from app.errors import CursorInvalid, NotFound, answers
 from app.holds import queries, service
 from app.holds.queries import Chosen
@@ -25,7 +25,6 @@ from app.programs import NoTerms
 
 router = APIRouter(prefix="/v1/holds", tags=["holds"], route_class=StrictRoute)
 
-DryRun = Annotated[bool, Query(description="Answers the same and writes nothing")]
 
 _KEYED = (*WRITING, *idempotency.REFUSALS, IdempotencyKeyMissing)
 _DONE_200: dict[int | str, dict[str, Any]] = {200: {"model": HoldDone, "description": "A dry run"}}
@@ -57,7 +56,7 @@ def create_hold(
         done = service.hold(session, caller.program, caller.client_id, body, now, dry_run=dry_run)
         return Reply(200 if dry_run else 201, _done(done, now, dry_run, new=True))
 
-    return database.read(act).response() if dry_run else idempotency.carry_out(database, attempt, now, act)
+    return idempotency.carry_out(database, attempt, now, act, dry_run=dry_run)
 
 
 @router.post(
@@ -83,7 +82,7 @@ def capture_hold(
         done = service.capture(session, caller.program, hold_id, body.points, now, dry_run=dry_run)
         return Reply(200, _done(done, now, dry_run))
 
-    return database.read(act).response() if dry_run else idempotency.carry_out(database, attempt, now, act)
+    return idempotency.carry_out(database, attempt, now, act, dry_run=dry_run)
 
 
 @router.post(
@@ -106,7 +105,7 @@ def release_hold(
         done = service.release(session, caller.program, hold_id, now, dry_run=dry_run)
         return Reply(200, _done(done, now, dry_run))
 
-    return database.read(act).response() if dry_run else idempotency.carry_out(database, attempt, now, act)
+    return idempotency.carry_out(database, attempt, now, act, dry_run=dry_run)
 
 
 @router.get("", responses=answers(*READING, CursorInvalid), summary="List holds")

@@ -13,7 +13,7 @@ from app import idempotency
 from app.accounting import PostingOut
 from app.clients import Caller, keyed, needs
 from app.db import Database
-from app.edge import READING, WRITING, Db, IfMatch, Now, StrictRoute, revision_in
+from app.edge import READING, WRITING, Db, DryRun, IfMatch, Now, StrictRoute, revision_in
 from app.errors import CursorInvalid, NotFound, PreconditionFailed, PreconditionRequired, answers
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.ledger import InsufficientPoints, balance_out
@@ -63,8 +63,6 @@ _REDEEMING = (
     InsufficientPoints,
 )
 _ENDING = (NotFound, NoTerms, rules.RedemptionFulfilled, rules.RedemptionCancelled)
-
-DryRun = Annotated[bool, Query(description="Answers the same and writes nothing")]
 
 
 def _pepper(request: Request) -> bytes:

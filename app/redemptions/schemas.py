@@ -11,7 +11,7 @@ from app.accounting import PostingOut
 from app.errors import ProblemBody
 from app.ledger import BalanceOut
 from app.members import MemberRef
-from app.wire import Answer, CurrencyCode, Minor, Money, Request, Stamp, Text, WireId, WireInstant
+from app.wire import Answer, CurrencyCode, ExternalId, Minor, Money, Request, Source, Stamp, Text, WireId, WireInstant
 
 RewardCode = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", examples=["mug"])]
 Pieces = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -140,8 +140,8 @@ class RedemptionIn(Request):
 class BurnIn(Request):
     """The receipt a voucher is used on: whoever numbers the receipts, and the number."""
 
-    source: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$", examples=["store-330"])]
-    external_id: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["31198570044"])]
+    source: Source
+    external_id: ExternalId
 
 
 # --- answers --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from app.transactions.claims import claim
 from app.transactions.concessions import Order, by_id, by_key, concede, conceded, find_order
 from app.transactions.return_rules import cost_of
 from app.transactions.rules import CurrencyMismatch, Purchase, act_of
-from app.transactions.schemas import ExternalId, PurchaseIn, Source, TransactionOut
+from app.transactions.schemas import PurchaseIn, TransactionOut
 from app.transactions.service import Recorded, apply_waiting, record
 from app.transactions.waiting import alarm as alarm_waiting
 from app.transactions.waiting import arrived as arrived_returns
@@ -19,12 +19,10 @@ from app.transactions.waiting import overdue as overdue_returns
 
 __all__ = [
     "CurrencyMismatch",
-    "ExternalId",
     "Order",
     "Purchase",
     "PurchaseIn",
     "Recorded",
-    "Source",
     "TransactionOut",
     "act_of",
     "alarm_waiting",

@@ -13,7 +13,7 @@ from app import idempotency
 from app.accounting import PostingOut
 from app.clients import Caller, keyed, needs
 from app.db import Database
-from app.edge import READING, WRITING, Db, Now, StrictRoute
+from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute
 from app.errors import CursorInvalid, InternalError, InvalidRequest, NotFound, Problem, ProblemBody, answers
 from app.idempotency import Attempt, IdempotencyInProgress, Reply
 from app.ledger import InsufficientPoints, TooManyPoints, balance_out, expiring_out
@@ -33,7 +33,6 @@ from app.transactions.schemas import (
     ClaimRead,
     EventIn,
     EventOut,
-    ExternalId,
     LineShare,
     Malformed,
     PointsOut,
@@ -41,7 +40,6 @@ from app.transactions.schemas import (
     ReasonOut,
     ReturnIn,
     ReturnOut,
-    Source,
     TransactionIn,
     TransactionMember,
     TransactionOut,
@@ -54,10 +52,10 @@ from app.transactions.schemas import (
 )
 from app.transactions.service import Outcome, Recorded
 from app.transactions.waiting import Waiting
+from app.wire import ExternalId, Source
 
 router = APIRouter(prefix="/v1/transactions", tags=["transactions"], route_class=StrictRoute)
 
-DryRun = Annotated[bool, Query(description="Answers the same and writes nothing")]
 
 _KEYED = (*WRITING, *idempotency.REFUSALS)
 _REFUSALS = (
@@ -163,9 +161,7 @@ def record(
             raise outcome
         return Reply(_status(outcome, dry_run), _answer(outcome, now, dry_run).model_dump_json().encode())
 
-    if dry_run:
-        return database.read(act).response()
-    return _repeatable(database, attempt, now, act)
+    return _repeatable(database, attempt, now, act, dry_run=dry_run)
 
 
 @router.post("/batch", response_model=BatchOut, responses=answers(*_KEYED), summary="Post many transactions")
@@ -220,12 +216,11 @@ def _alone(database: Database, program_id: UUID, item: Purchase | Return, now: d
         return InternalError()
 
 
-def _repeatable(database: Database, attempt: Attempt, now: datetime, act: Callable[[Session], Reply]) -> Response:
+def _repeatable(
+    database: Database, attempt: Attempt, now: datetime, act: Callable[[Session], Reply], *, dry_run: bool = False
+) -> Response:
     """Natural keys make a second run harmless, with or without an `Idempotency-Key`."""
-    reply = database.write(
-        lambda session: idempotency.once(session, attempt, now, lambda: act(session)), repeatable=True
-    )
-    return reply.response()
+    return idempotency.carry_out(database, attempt, now, act, repeatable=True, dry_run=dry_run)
 
 
 def _admit(item: PurchaseIn | ReturnIn | VoidIn | Malformed, caller: Caller) -> Purchase | Return | Problem:
@@ -337,7 +332,7 @@ def claim(
         )
         return Reply(200 if dry_run or claimed.duplicate else 201, answer.model_dump_json().encode())
 
-    return database.read(act).response() if dry_run else _repeatable(database, attempt, now, act)
+    return _repeatable(database, attempt, now, act, dry_run=dry_run)
 
 
 @router.post(
@@ -381,7 +376,7 @@ def report_event(
         )
         return Reply(200, answer.model_dump_json().encode())
 
-    return database.read(act).response() if dry_run else _repeatable(database, attempt, now, act)
+    return _repeatable(database, attempt, now, act, dry_run=dry_run)
 
 
 def _printable(text: str) -> str:

@@ -14,16 +14,23 @@ from app.members import MemberRef
 from app.programs import Basket, Line, Tender
 from app.transactions.return_rules import Return
 from app.transactions.rules import Purchase
-from app.wire import LARGEST, Answer, CurrencyCode, Minor, Quantity, Request, Stamp, Text, Token, WireInstant
+from app.wire import (
+    LARGEST,
+    Answer,
+    CurrencyCode,
+    ExternalId,
+    Minor,
+    Quantity,
+    Request,
+    Source,
+    Stamp,
+    Text,
+    Token,
+    WireInstant,
+)
 
 SignedMinor = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
 """Minor units. A purchase has no negative ones; the rules say so, with a code of its own."""
-
-Source = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$", examples=["store-330"])]
-"""Whoever numbers the receipts: a store system, not a key and not a till."""
-
-ExternalId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["31198570044"])]
-"""The receipt's number, unique within its source."""
 
 TransactionType = Literal["purchase", "return", "void"]
 

@@ -5,12 +5,12 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Body, Request, Response
 from sqlalchemy.orm import Session
 
 from app import idempotency
 from app.clients import Caller, keyed, needs
-from app.edge import READING, WRITING, Db, Now, StrictRoute
+from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute
 from app.errors import CursorInvalid, NotFound, OutcomeUnknown, answers
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.ledger import BalanceOut, InsufficientPoints, TooManyPoints, balance_out, expiring_out
@@ -35,7 +35,6 @@ from app.transfers.schemas import (
 
 router = APIRouter(prefix="/v1", tags=["transfers"], route_class=StrictRoute)
 
-DryRun = Annotated[bool, Query(description="Answers the same and writes nothing")]
 
 _KEYED = (*WRITING, *idempotency.REFUSALS)
 _NAMING = (NoTerms, IdentifierInvalid, UnknownMember)
@@ -87,7 +86,7 @@ def create_transfer(
         )
         return Reply(200 if dry_run else 201, answer.model_dump_json().encode())
 
-    return database.read(act).response() if dry_run else idempotency.carry_out(database, attempt, now, act)
+    return idempotency.carry_out(database, attempt, now, act, dry_run=dry_run)
 
 
 @router.get("/transfers/{transfer_id}", responses=answers(*READING, NotFound), summary="Read a transfer")
@@ -247,7 +246,7 @@ def draw_on_pool(
         )
         return Reply(200, answer.model_dump_json().encode())
 
-    return database.read(act).response() if dry_run else idempotency.carry_out(database, attempt, now, act)
+    return idempotency.carry_out(database, attempt, now, act, dry_run=dry_run)
 
 
 def _pool(pooled: Pooled, now: datetime) -> PoolOut:
