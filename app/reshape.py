@@ -32,8 +32,8 @@ def rebuild(
 ) -> None:
     """Makes `table` anew with the texts of its definition replaced as `changes` say, and copies its rows.
 
-    Each text must be there. `fill` gives the SQL of new columns, `drop` names columns that go. Triggers that look at
-    a dropped column must have been dropped before.
+    Each text must be there. `fill` gives the SQL of columns that are new or get another value, `drop` names columns
+    that go. Triggers that look at a dropped column must have been dropped before.
     """
     bind = op.get_bind()
     made = sa.text("SELECT sql FROM sqlite_master WHERE tbl_name = :table AND sql IS NOT NULL AND type = :type")
@@ -45,9 +45,9 @@ def rebuild(
         if old not in definition:
             raise RuntimeError(f"the definition of {table} has no {old!r}")
         definition = definition.replace(old, new)
-    columns = [row[1] for row in bind.execute(sa.text(f'PRAGMA table_info("{table}")')) if row[1] not in drop]
-    filled = fill or {}
-    names, values = ", ".join([*columns, *filled]), ", ".join([*columns, *filled.values()])
+    kept = [row[1] for row in bind.execute(sa.text(f'PRAGMA table_info("{table}")')) if row[1] not in drop]
+    columns = dict(zip(kept, kept, strict=True)) | dict(fill or {})
+    names, values = ", ".join(columns), ", ".join(columns.values())
     head, body = definition.split("(", 1)
     assert table in head
     # With legacy_alter_table the new name is not looked up in triggers of other tables while the table is away.

@@ -1,8 +1,8 @@
 """Claim a guest's purchase: give its points to a member, under the terms of the purchase's `occurred_at`."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from uuid import UUID
 
 from sqlalchemy import select
@@ -27,7 +27,6 @@ class Claimed:
 
     claim: Fields
     transaction: Fields
-    reasons: Sequence[Fields]
     postings: Posted
     version: Version
     duplicate: bool
@@ -56,19 +55,11 @@ def claim(
     basket = basket_of(PurchaseIn.model_validate(row["content"]))
     verdict = Judged(version, rules.price(program_id, basket, row["occurred_at"], version, granted=True))
     member, enrolled = _claimant(session, program_id, reference, verdict, now, dry_run)
-    made = session.execute(
-        select(*TransactionClaim.__table__.c).where(TransactionClaim.transaction_id == transaction_id)
-    ).mappings()
     zone = terms.zone_at(now)
-    if (existing := made.one_or_none()) is not None:
-        if existing["member_id"] != member:
-            raise rules.TransactionClaimed
-        postings = accounting.postings_of(session, [existing["id"]])
-        account = ledger.look(session, [member], now, zone)[member]
-        return Claimed(existing, row, row["reasons"], postings, version, True, False, account)
+    if (before := _again(session, row, version, member, now, zone)) is not None:
+        return before
     if _returned(session, transaction_id):
         raise return_rules.NothingToReturn("a purchase of which something has come back cannot be claimed")
-
     if dry_run and enrolled:
         account = ledger.Account(member, program_id)
     else:
@@ -95,7 +86,23 @@ def claim(
         accounting.post(session, posted, now)
         payload = {"transaction_id": str(transaction_id), "points": points}
         outbox.put(session, [outbox.Event(program_id, "transaction.claimed", member, payload)], now)
-    return Claimed(new, row, row["reasons"], posted, version, False, enrolled, account)
+    return Claimed(new, row, posted, version, False, enrolled, account)
+
+
+def _again(
+    session: Session, row: Fields, version: Version, member: UUID, now: datetime, zone: tzinfo
+) -> Claimed | None:
+    """The answer to the claim of a purchase that has been claimed by this member; None if nobody has claimed it.
+    TransactionClaimed if somebody else has."""
+    made = select(*TransactionClaim.__table__.c).where(TransactionClaim.transaction_id == row["id"])
+    existing = session.execute(made).mappings().one_or_none()
+    if existing is None:
+        return None
+    if existing["member_id"] != member:
+        raise rules.TransactionClaimed
+    postings = accounting.postings_of(session, [existing["id"]])
+    account = ledger.look(session, [member], now, zone)[member]
+    return Claimed(existing, row, postings, version, True, False, account)
 
 
 def _claimant(
@@ -130,9 +137,9 @@ def _guest_purchase(
     if lock:
         locked = locked.with_for_update(key_share=True)  # two claims of one purchase take turns
     row = session.execute(locked).mappings().one_or_none()
-    if row is None or row["program_id"] != program_id or (stores is not None and row["store"] not in stores):
+    if row is None or (row["program_id"], row["type"]) != (program_id, "purchase"):
         raise NotFound
-    if row["type"] != "purchase":
+    if stores is not None and row["store"] not in stores:
         raise NotFound
     if row["member_id"] is not None:
         raise rules.TransactionHasMember

@@ -4,20 +4,18 @@ What a cohort expects to be used is kept as whole points and millionths apart: t
 beyond 9.2 million million points.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
+
+from app.reshape import INSTANT, WHOLE, rebuild
 
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
-
-WHOLE = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-INSTANT = postgresql.TIMESTAMP(timezone=True).with_variant(sa.String(32), "sqlite")
 
 Checks = Mapping[str, str]
 """SQL conditions by their constraints' names."""
@@ -102,9 +100,9 @@ def upgrade() -> None:
         _swap_checks_on_postgresql("journal_posting", CAUSES_BEFORE, CAUSES)
     else:
         whole = {"expected": "expected / 1000000"}
-        _rebuild_on_sqlite("cohort", _cohort(after=True), COHORT_ADDED | whole)
-        _rebuild_on_sqlite("cohort_change", _cohort_change(after=True), CHANGE_ADDED | whole)
-        _rebuild_on_sqlite("journal_posting", _journal_posting(CAUSES), {}, sqlite_with_rowid=False)
+        filled = {"cohort": COHORT_ADDED | whole, "cohort_change": CHANGE_ADDED | whole}
+        for table, changes in _definitions().items():
+            rebuild(table, changes, filled.get(table))
 
 
 def downgrade() -> None:
@@ -115,10 +113,11 @@ def downgrade() -> None:
         _drop_on_postgresql("cohort_change", CHANGE_ADDED, CHANGE_CHECKS)
         _drop_on_postgresql("cohort", COHORT_ADDED, COHORT_CHECKS)
     else:
-        millionths = {"expected": "expected * 1000000 + expected_millionths"}
-        _rebuild_on_sqlite("journal_posting", _journal_posting(CAUSES_BEFORE), {}, sqlite_with_rowid=False)
-        _rebuild_on_sqlite("cohort_change", _cohort_change(after=False), millionths)
-        _rebuild_on_sqlite("cohort", _cohort(after=False), millionths)
+        whole = {"expected": "expected * 1000000 + expected_millionths"}
+        dropped = {"cohort": COHORT_ADDED, "cohort_change": CHANGE_ADDED}
+        for table, changes in _definitions().items():
+            undone = {new: old for old, new in changes.items()}
+            rebuild(table, undone, whole if table in dropped else None, drop=list(dropped.get(table, ())))
 
 
 # --- PostgreSQL -----------------------------------------------------------------------------------------------------
@@ -151,96 +150,26 @@ def _swap_checks_on_postgresql(table: str, before: Checks, after: Checks) -> Non
 # --- SQLite ---------------------------------------------------------------------------------------------------------
 
 
-def _rebuild_on_sqlite(
-    table: str, parts: Sequence[sa.schema.SchemaItem], values: Mapping[str, str], **options: Any
-) -> None:
-    """Makes `table` anew from `parts`, for SQLite cannot change constraints; each column is filled from its old self or
-    from its SQL expression in `values`. Indexes and triggers go with the old table and are made again as they were."""
-    attached = sa.text("SELECT sql FROM sqlite_master WHERE tbl_name = :table AND type <> 'table' AND sql IS NOT NULL")
-    again = op.get_bind().execute(attached, {"table": table}).scalars().all()
-    columns = [part.name for part in parts if isinstance(part, sa.Column)]
-    op.create_table(f"{table}_new", *parts, **options)
-    op.execute(
-        f'INSERT INTO "{table}_new" ({", ".join(columns)}) '
-        f'SELECT {", ".join(values.get(name, name) for name in columns)} FROM "{table}"'
-    )
-    op.execute(f'DROP TABLE "{table}"')
-    op.execute("PRAGMA legacy_alter_table = ON")  # else a trigger elsewhere that names the table stops the renaming
-    op.execute(f'ALTER TABLE "{table}_new" RENAME TO "{table}"')
-    op.execute("PRAGMA legacy_alter_table = OFF")
-    for statement in again:
-        op.execute(statement)
+def _definitions() -> dict[str, dict[str, str]]:
+    """What changes in the tables' definitions, as SQLite keeps them, with single spaces."""
+    key = "month DATE{0}, funding TEXT{0}, estimate_class TEXT{0}, "
+    change, cohort = "CONSTRAINT fk_cohort_change_program_id", "CONSTRAINT fk_cohort_program_id"
+    expected = "expected INTEGER NOT NULL, "
+    return {
+        "cohort": {expected: expected + _columns(COHORT_ADDED), cohort: _constraints(COHORT_CHECKS) + cohort},
+        "cohort_change": {
+            key.format(" NOT NULL"): key.format(""),
+            expected: expected + _columns(CHANGE_ADDED),
+            change: _constraints(CHANGE_CHECKS) + change,
+        },
+        "journal_posting": {_constraints(CAUSES_BEFORE): _constraints(CAUSES)},
+    }
 
 
-def _columns(*names: str, nullable: bool = False) -> list[sa.Column[Any]]:
-    return [sa.Column(name, TYPES.get(name, KEY.get(name, WHOLE)), nullable=nullable) for name in names]
+def _columns(added: Mapping[str, str]) -> str:
+    dialect = op.get_bind().dialect
+    return "".join(f"{name} {TYPES.get(name, WHOLE).compile(dialect)} NOT NULL, " for name in added)
 
 
-def _checks(checks: Checks) -> list[sa.CheckConstraint]:
-    return [sa.CheckConstraint(condition, name=op.f(name)) for name, condition in checks.items()]
-
-
-def _cohort(*, after: bool) -> list[sa.schema.SchemaItem]:
-    return [
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("program_id", sa.Uuid(), nullable=False),
-        sa.Column("currency", sa.Text(), nullable=False),
-        *_columns(*KEY, "allocated", "residue", "issued", "expected"),
-        *(_columns(*COHORT_ADDED) if after else []),
-        sa.CheckConstraint("allocated >= 0", name=op.f("ck_cohort_allocated_not_negative")),
-        sa.CheckConstraint("issued >= 0", name=op.f("ck_cohort_issued_not_negative")),
-        *(_checks(COHORT_CHECKS) if after else []),
-        sa.ForeignKeyConstraint(["program_id"], ["program.id"], name="fk_cohort_program_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_cohort"),
-        sa.UniqueConstraint(
-            "program_id",
-            "currency",
-            *KEY,
-            name="uq_cohort_program_id_currency_month_funding_estimate_class",
-        ),
-    ]
-
-
-def _cohort_change(*, after: bool) -> list[sa.schema.SchemaItem]:
-    return [
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("cohort_id", sa.Uuid(), nullable=False),
-        sa.Column("program_id", sa.Uuid(), nullable=False),
-        sa.Column("currency", sa.Text(), nullable=False),
-        *_columns(*KEY, nullable=after),
-        *_columns("allocated", "residue", "issued", "expected"),
-        *(_columns(*CHANGE_ADDED) if after else []),
-        sa.Column("recorded_at", INSTANT, nullable=False),
-        *(_checks(CHANGE_CHECKS) if after else []),
-        sa.ForeignKeyConstraint(["program_id"], ["program.id"], name="fk_cohort_change_program_id"),
-        sa.PrimaryKeyConstraint("id", name="pk_cohort_change"),
-    ]
-
-
-def _journal_posting(causes: Checks) -> list[sa.schema.SchemaItem]:
-    return [
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("program_id", sa.Uuid(), nullable=False),
-        sa.Column("debit", sa.Text(), nullable=False),
-        sa.Column("credit", sa.Text(), nullable=False),
-        *_columns("amount"),
-        sa.Column("currency", sa.Text(), nullable=False),
-        sa.Column("cause", sa.Text(), nullable=False),
-        sa.Column("cohort_id", sa.Uuid(), nullable=True),
-        sa.Column("document_id", sa.Uuid(), nullable=False),
-        sa.Column("occurred_at", INSTANT, nullable=False),
-        sa.Column("recorded_at", INSTANT, nullable=False),
-        sa.Column("period", sa.Date(), nullable=False),
-        *_checks(causes),
-        sa.CheckConstraint("amount > 0", name=op.f("ck_journal_posting_amount_positive")),
-        sa.CheckConstraint("debit <> credit", name=op.f("ck_journal_posting_two_accounts")),
-        *(
-            sa.ForeignKeyConstraint(
-                ["program_id", side],
-                ["account.program_id", "account.code"],
-                name=f"fk_journal_posting_program_id_{side}",
-            )
-            for side in ("credit", "debit")
-        ),
-        sa.PrimaryKeyConstraint("id", name="pk_journal_posting"),
-    ]
+def _constraints(checks: Checks) -> str:
+    return "".join(f"CONSTRAINT {name} CHECK ({condition}), " for name, condition in checks.items())
