@@ -28,7 +28,8 @@ class Lot:
     document: Document
     left: int
     occurred: datetime
-    available_from: datetime
+    available_from: datetime | None
+    """None: once something has happened."""
     expires: datetime | None
     lapses: bool
     pending: bool = False
@@ -74,6 +75,8 @@ class Purchase:
     quantity: int
     price: int
     tendered: int
+    at: datetime
+    activated: int = 0
     spent: Counter[Lot] = field(default_factory=Counter)
     returns: list[Return] = field(default_factory=list)
     voided: bool = False
@@ -102,7 +105,10 @@ class Rules:
     """When points granted then are gone."""
     lapse_after: Callable[[datetime], datetime | None] = lambda _at: None
     """When a member lapses who did something then."""
-    pending_days: int = 0
+    pending_days: int | None = 0
+    """None: points are pending until an event."""
+    cancel_days: int = 0
+    """After which they wait for it no more."""
     grace_days: int = 1
 
 
@@ -148,7 +154,7 @@ class Member:
         while True:
             free = [lot for lot in self.lots if lot.left]
             instants = [self.expiry(lot) for lot in free]
-            instants += [lot.available_from for lot in free if lot.pending]
+            instants += [lot.available_from for lot in free if lot.pending and lot.available_from]
             instants += [hold.ends for hold in self.holds]
             due = [at for at in instants if at is not None and at <= now]
             if not due:
@@ -156,7 +162,8 @@ class Member:
             self._happen(min(due))
 
     def _happen(self, at: datetime) -> None:
-        ripe = [lot for lot in self.lots if lot.pending and lot.left and lot.available_from <= at]
+        waiting = [lot for lot in self.lots if lot.pending and lot.left]
+        ripe = [lot for lot in waiting if lot.available_from is not None and lot.available_from <= at]
         for lot in ripe:
             lot.pending = False
         self.pay_debt(ripe)
@@ -354,20 +361,48 @@ def next_day(at: datetime, days: int) -> datetime:
 # --- what tills post ------------------------------------------------------------------------------------------------
 
 
-def buy(purchase: Purchase, at: datetime, now: datetime) -> None:
+def buy(purchase: Purchase, now: datetime) -> None:
     """Spends what was tendered, and earns. Refused where fewer points are available."""
-    member, rules = purchase.member, purchase.member.rules
+    member, rules, at = purchase.member, purchase.member.rules, purchase.at
     if purchase.tendered:
         purchase.spent.update(dict(member.spend(purchase.tendered)))
         member.act(at)
     if purchase.earned:
-        available_from = at + timedelta(days=rules.pending_days)
+        available_from = None if rules.pending_days is None else at + timedelta(days=rules.pending_days)
         expires, lapses = rules.expiry_after(at), rules.lapse_after(at) is not None
-        lot = Lot(purchase.document, purchase.earned, at, available_from, expires, lapses, available_from > now)
+        if available_from is None:
+            expires, lapses = at + timedelta(days=rules.cancel_days), False
+        pending = available_from is None or available_from > now
+        lot = Lot(purchase.document, purchase.earned, at, available_from, expires, lapses, pending)
         member.act(at)
         member.grant(lot)
         member.qualifying += purchase.earned
         member.lifetime += purchase.earned
+    member.settle(now)
+
+
+def happen(purchase: Purchase, shipped: bool, now: datetime) -> None:
+    """What its points wait for has happened, or never will."""
+    member, rules = purchase.member, purchase.member.rules
+    own = [lot for lot in member.lots if lot.document == purchase.document and lot.available_from is None]
+    waiting = [lot for lot in own if lot.left]
+    points = sum(lot.left for lot in waiting)
+    if not points and not shipped and purchase.activated:
+        raise Refused("points_activated")
+    if not points and shipped and not purchase.activated and any(lot.expired for lot in own):
+        raise Refused("points_cancelled")
+    arrived = []
+    for lot in waiting:
+        if shipped:
+            expires, lapses = rules.expiry_after(purchase.at), rules.lapse_after(purchase.at) is not None
+            changes = {"expires": expires, "lapses": lapses, "pending": False, "available_from": now}
+            arrived.append(member.move(lot, lot.left, member, **changes))
+        else:
+            member.expire(lot, lot.left)
+        lot.left = 0
+    if shipped:
+        purchase.activated += points
+    member.pay_debt(arrived)
     member.settle(now)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, seed, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -37,6 +37,8 @@ from app.ledger import Account, Act
 from app.ledger.models import Lot
 from app.members import Identifier
 from app.programs import Terms
+from app.transactions.events import happen
+from app.transactions.models import Transaction
 from app.transactions.rules import act_of
 from app.transactions.schemas import TransactionIn, item_of
 from tests import model
@@ -50,6 +52,8 @@ STEPS = 60
 START = datetime(2026, 11, 22, 12, tzinfo=UTC)
 DAYS = 3
 """After which points expire, or members lapse."""
+CANCELLED_AFTER = 2
+"""Days, for points that are pending until an event."""
 
 bodies: TypeAdapter[Any] = TypeAdapter(TransactionIn)
 some = st.integers(0, 10**6)
@@ -75,7 +79,7 @@ class Lives(RuleBasedStateMachine):
 
     @initialize(
         mode=st.sampled_from([None, "period", "inactivity"]),
-        pending=st.sampled_from([0, 0, 1]),
+        pending=st.sampled_from([0, 0, 1, None]),
         spent_already=st.sampled_from(["debt", "debt", "withhold", "write_off"]),
         most_debt=st.sampled_from([None, 15]),
         expired_meanwhile=st.sampled_from(["stay_expired", "grace_days", "new_lot"]),
@@ -84,13 +88,14 @@ class Lives(RuleBasedStateMachine):
     def begin(
         self,
         mode: str | None,
-        pending: int,
+        pending: int | None,
         spent_already: str,
         most_debt: int | None,
         expired_meanwhile: str,
         profile: str,
     ) -> None:
         each = {"amount": 1, "points": 1}
+        waiting = {"mode": "event", "event": "shipped", "cancel_after_days": CANCELLED_AFTER}
         terms = TERMS | {
             "time_zone": "UTC",
             "earning": {"points": 1, "per": 1},
@@ -98,7 +103,7 @@ class Lives(RuleBasedStateMachine):
             "points_tender": {"value": each},
             "uploads": {"latest_days": None},
             "expiry": mode and {"mode": mode, "days": DAYS, "round_up_to": "day"},
-            "pending": {"mode": "days", "days": pending} if pending else None,
+            "pending": waiting if pending is None else {"mode": "days", "days": pending} if pending else None,
             "posting_profile": profile,
             "returns": {
                 "points_already_spent": spent_already,
@@ -115,6 +120,7 @@ class Lives(RuleBasedStateMachine):
             expiry_after=lambda at: next_day(at, DAYS) if mode == "period" else None,
             lapse_after=lambda at: next_day(at, DAYS) if mode == "inactivity" else None,
             pending_days=pending,
+            cancel_days=CANCELLED_AFTER,
         )
         self.members = [Member(policy) for _ in range(3)]
         cards = [Identifier("card", f"90{number}") for number in range(3)]
@@ -204,7 +210,7 @@ class Lives(RuleBasedStateMachine):
 
     def _buy(self, who: int, quantity: int, price: int, tendered: int, ago: int) -> None:
         at, receipt, total = self.now - timedelta(hours=ago), self.receipt(), quantity * price
-        bought = Purchase(self.members[who], receipt, quantity, price, tendered)
+        bought = Purchase(self.members[who], receipt, quantity, price, tendered, at)
         tenders = [{"type": "points", "amount": tendered}, {"type": "cash", "amount": total - tendered}]
         body = purchase(
             receipt,
@@ -214,8 +220,21 @@ class Lives(RuleBasedStateMachine):
             lines=[{"line": 1, "product": "p1", "quantity": str(quantity), "amount": total}],
             tenders=[tender for tender in tenders if tender["amount"]],
         )
-        if self.agree(lambda: model.buy(bought, at, self.now), lambda: self.post(body)):
+        if self.agree(lambda: model.buy(bought, self.now), lambda: self.post(body)):
             self.purchases.append(bought)
+
+    @precondition(lambda self: self.terms.pending and self.terms.pending.mode == "event" and self.purchases)
+    @rule(which=some, shipped=st.sampled_from([True, True, False]))
+    def report_event(self, which: int, shipped: bool) -> None:
+        bought = self.purchases[which % len(self.purchases)]
+        event = "shipped" if shipped else "cancelled"
+
+        def work(session: Session) -> None:
+            mine = (Transaction.program_id == self.program_id) & (Transaction.external_id == bought.document)
+            happen(session, self.program_id, session.scalars(select(Transaction.id).where(mine)).one(), event, self.now)
+
+        self.agree(lambda: model.happen(bought, shipped, self.now), lambda: self.database.write(work))
+        self.unseen = True
 
     @precondition(lambda self: self.purchases)
     @rule(which=some, units=st.integers(1, 4))
@@ -460,6 +479,7 @@ def test_whatever_happens_the_ledger_is_what_the_model_says(database: Database, 
             stateful_step_count=STEPS,
             database=None,
             deadline=None,
+            phases=(Phase.generate, Phase.shrink),  # to explain a failure traces every line: several times slower
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -240,18 +240,20 @@ class EndedWaiting:
 
 def ended_waiting(session: Session, account: Account, document_id: UUID) -> EndedWaiting:
     """Of the lots that a document granted to be pending until an event. Read it after claiming the account."""
+    mine = (PointEntry.member_id == account.member_id) & (PointEntry.document_id == document_id)
+    activated = session.scalar(select(func.sum(PointEntry.available)).where(mine, PointEntry.kind == "activation"))
     waited = (Lot.member_id == account.member_id) & (Lot.document_id == document_id) & Lot.available_from.is_(None)
-    rows = session.execute(
-        select(LotUse.effect, func.sum(LotUse.points))
+    cancelled = session.scalar(
+        select(func.sum(LotUse.points))
         .join(Lot, (Lot.member_id == LotUse.member_id) & (Lot.id == LotUse.lot_id))
-        .where(waited, LotUse.effect.in_(("moved", "expired")))
-        .group_by(LotUse.effect)
+        .where(waited, LotUse.effect == "expired")
     )
-    gone = {effect: int(points) for effect, points in rows}
-    for _, _, use in account.rows.uses:  # what was due and is not written yet
-        if use.lot.document_id == document_id and use.lot.available_from is None:
-            gone[use.effect] = gone.get(use.effect, 0) + use.points
-    return EndedWaiting(gone.get("moved", 0), gone.get("expired", 0))
+    due = [  # and is not written yet
+        use.points
+        for _, _, use in account.rows.uses
+        if use.lot.document_id == document_id and use.lot.available_from is None and use.effect == "expired"
+    ]
+    return EndedWaiting(int(activated or 0), int(cancelled or 0) + sum(due))
 
 
 # --- what a return needs to know ------------------------------------------------------------------------------------

@@ -87,7 +87,6 @@ def reverse(
     `most_debt` is how much debt the account may have in all (None: any); a shortfall beyond it is forgiven.
     """
     assert account.complete, "claimed without lots"
-    granted = [_by_now(account, root) for root in granted]
     own = {lot.id: lot for root in granted for lot in _own(account, root)}
     returns, uses, others = [], [], 0
     expired = allocated = 0
@@ -126,14 +125,6 @@ def reverse(
     account = take(account, entry_id, act, uses)
     account = add_rows(account, returns=tuple((act, replace(each, entry_id=entry_id)) for each in returns))
     return account, Reversal(available + pending, expired, owed, others - owed, allocated)
-
-
-def _by_now(account: Account, root: GrantedLot) -> GrantedLot:
-    """A granted lot with what the account has decided and not written yet: an expiry that was due, a use."""
-    theirs = [use for _, _, use in account.rows.uses if use.lot.document_id == root.lot.document_id]
-    used = sum(use.points for use in theirs if use.effect == "used")
-    expired = sum(use.points for use in theirs if use.effect == "expired")
-    return replace(root, used=root.used + used, expired=root.expired + expired)
 
 
 def _own(account: Account, root: GrantedLot) -> list[OpenLot]:
