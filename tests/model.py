@@ -240,7 +240,14 @@ class Member:
         return fresh
 
     def give(self, points: int, receiver: "Member") -> None:
-        receiver.pay_debt([self.move(lot, part, receiver) for lot, part in self.spend(points)])
+        """They are no longer what a purchase granted, and are good until the day on which they would have gone here."""
+        gift = object()
+        receiver.pay_debt(
+            [
+                self.move(lot, part, receiver, document=gift, expires=self.expiry(lot), lapses=False)
+                for lot, part in self.spend(points)
+            ]
+        )
 
     def extend(self, lot: Lot, expires: datetime) -> None:
         self.move(lot, lot.left, self, expires=expires, lapses=False)
@@ -280,14 +287,14 @@ class Member:
         forgiven = self.written_off - done.written_off_before
         paid = max(0, done.debt - self.debt - forgiven)
         self.debt -= min(self.debt, done.debt - paid)
-        root = next(lot for lot in self.lots if lot.document == document)
-        back = done.parts + ([(root, paid)] if paid else [])
-        for lot, part in back:
+        heir = [lot for lot in self.lots if lot.document == document][-1]
+        for lot, part in done.parts:
             lot.left += part
         self.expired[document] += done.of_expired
         self.qualifying += done.qualifying
         self.lifetime += done.taken_back
-        self.pay_debt({lot for lot, _ in back})
+        back = {lot for lot, _ in done.parts}
+        self.pay_debt(back | {self.move(heir, paid, self)} if paid else back)
 
     def give_back(self, purchase: Purchase, points: int, done: Return, now: datetime) -> None:
         def gone(lot: Lot) -> bool:

@@ -394,13 +394,24 @@ def reversals(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Reve
         returns[document_id].append(LotReturn(lot, row.entry_id, *parts))
     for row, document_id, lot in _of_entries(session, LotUse, giving):
         back[document_id].append(Use(lot, row.points, row.effect))
+    heirs = _heirs(session, [each.lot for theirs in returns.values() for each in theirs])
     for document_id in document_ids:
         theirs = back[document_id]
         gone = {use.lot.id for use in theirs if use.effect == "expired"}
         stayed = [use for use in theirs if use.lot.id in gone]
-        done = found[document_id]
-        found[document_id] = replace(done, uses=uses[document_id], returns=returns[document_id], stayed=stayed)
+        found[document_id] = replace(
+            found[document_id], uses=uses[document_id], returns=returns[document_id], heirs=heirs, stayed=stayed
+        )
     return dict(found)
+
+
+def _heirs(session: Session, lots: Sequence[OpenLot]) -> dict[UUID, OpenLot]:
+    """The last lot of each document among `lots`. Lots of one document belong to one member."""
+    if not lots:
+        return {}
+    alike = db.any_of(session, Lot.document_id.expression, sorted({lot.document_id for lot in lots}))
+    rows = session.execute(select(*OPEN_LOT).where(alike).order_by(Lot.id))
+    return {lot.document_id: lot for lot in (OpenLot(*columns) for columns in rows)}
 
 
 def _of_entries(session: Session, model: Any, chosen: ColumnElement[bool]) -> Iterator[tuple[Any, UUID, OpenLot]]:

@@ -6,8 +6,8 @@ order. What is missing then becomes debt, as far as the terms let it; the rest i
 that any number of partial returns ends exactly as one return of everything.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -242,8 +242,9 @@ def write_off(account: Account, points: int, act: Act) -> Account:
 class Reversed:
     """What a return did to an account, read back to be undone. Uses carry the lots as they are.
 
-    `uses`, `returns`, `debt` and `qualifying` are of what it took back (`reverse`), `stayed` the uses of lots whose
-    points stayed expired when they came back (`restore`). `written_off`: debt of the account forgiven since, points.
+    `uses`, `returns`, `debt` and `qualifying` are of what it took back (`reverse`), `heirs` the last lot of each
+    document whose points it took, `stayed` the uses of lots whose points stayed expired when they came back
+    (`restore`). `written_off`: debt of the account forgiven since, points.
     """
 
     uses: Sequence[Use] = ()
@@ -252,38 +253,42 @@ class Reversed:
     qualifying: int = 0
     written_off: int = 0
     stayed: Sequence[Use] = ()
+    heirs: Mapping[UUID, OpenLot] = field(default_factory=dict)
 
 
 def undo(account: Account, done: Reversed, act: Act) -> Account:
     """The account as if the return had taken nothing back: its points are where they came from, its debt is gone.
 
-    Debt that later credits have paid comes back as points of the returned lots; what was written off stays so.
+    Debt that later credits have paid comes back as points of a new lot; what was written off stays so.
     """
-    uses = [replace(use, lot=account.lots.get(use.lot.id, use.lot)) for use in done.uses]
     paid_since = max(0, done.debt - account.debt - done.written_off)
-    back = [replace(use, points=-use.points) for use in uses]
-    back += _given_back(account, done, paid_since)
+    back = [replace(use, lot=account.lots.get(use.lot.id, use.lot), points=-use.points) for use in done.uses]
+    apart = list(_given_back(done, paid_since))
+    fresh = [moved(_heir(account, done, use.lot), -use.points) for use in apart]
+    pending = sum(lot.remaining for lot in fresh if lot.pending) - sum(use.points for use in back if use.lot.pending)
+    points = sum(lot.remaining for lot in fresh) - sum(use.points for use in back)
     account, entry_id = move(
         account,
         "reversal",
         act,
-        available=-sum(use.points for use in back if not use.lot.pending),
-        pending=-sum(use.points for use in back if use.lot.pending),
+        available=points - pending,
+        pending=pending,
         debt=-min(account.debt, done.debt - paid_since),
         qualifying=done.qualifying,
         lifetime=sum(each.points for each in done.returns),
     )
-    account = take(account, entry_id, act, back)
+    account = take(account, entry_id, act, [*back, *apart])
+    for use, lot in zip(apart, fresh, strict=True):
+        account = carry(account, entry_id, act, use.lot, lot)
     account = add_rows(account, returns=tuple((act, _negative(each, entry_id)) for each in done.returns))
-    account = pay_debt(account, act, {use.lot.id for use in back if not use.lot.pending})
-    return settle(account, act.recorded_at, act.zone, since=act.occurred_at)
+    arrived = {use.lot.id for use in back if not use.lot.pending} | {lot.id for lot in fresh}
+    return settle(pay_debt(account, act, arrived), act.recorded_at, act.zone, since=act.occurred_at)
 
 
-def _given_back(account: Account, done: Reversed, points: int) -> Iterable[Use]:
+def _given_back(done: Reversed, points: int) -> Iterable[Use]:
     """Uses that give back `points` of debt paid since: of what had been used, then of what lives on elsewhere."""
     for each in done.returns:
-        lot = account.lots.get(each.lot.id, each.lot)
-        mine = [use for use in done.uses if use.lot.document_id == lot.document_id]
+        mine = [use for use in done.uses if use.lot.document_id == each.lot.document_id]
         own = sum(use.points for use in mine if use.effect == "returned")  # else it paid for another lot of the return
         parts: tuple[tuple[int, Effect], ...] = (
             (each.of_used, "used"),
@@ -291,8 +296,14 @@ def _given_back(account: Account, done: Reversed, points: int) -> Iterable[Use]:
         )
         for most, effect in parts:
             if part := min(most, points):
-                yield Use(lot, -part, effect)
+                yield Use(each.lot, -part, effect)
                 points -= part
+
+
+def _heir(account: Account, done: Reversed, lot: OpenLot) -> OpenLot:
+    """The last lot that carries on what was granted with `lot`, as good as its points would be now."""
+    here = [other for other in account.lots.values() if other.document_id == lot.document_id]
+    return max([*here, done.heirs.get(lot.document_id, lot)], key=lambda other: other.id)
 
 
 def _negative(each: LotReturn, entry_id: UUID) -> LotReturn:
