@@ -13,6 +13,7 @@ def test_an_activity_puts_off_the_lapse(engines: Engines, engine: str) -> None:
         member = shop.post(purchase("r1")).json()["member"]["id"]
         shop.clock.forward(days=2)
         shop.post(purchase("r2", occurred_at="2026-11-24T11:00:00Z"))
+        shop.prove()
         seen = {}
         for instant in ("2026-11-29T05:00:00Z", "2026-12-01T04:59:59Z", "2026-12-01T05:00:00Z"):
             shop.clock.now = datetime.fromisoformat(instant)

@@ -212,7 +212,10 @@ def entries_move_lots(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
 
 
 def next_due_is_known(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
-    """An account knows when the next thing happens by itself: a lot expires or becomes available, a hold ends."""
+    """An account looks again before anything happens by itself: a lot expires or becomes available, a hold ends.
+
+    Sooner is no mistake: an activity moves the lapse of lots that are not loaded with it.
+    """
 
     def part(model: Any, at: Any, where: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
         return select(model.member_id.label("member_id"), at.label("at")).where(where, at.is_not(None))
@@ -230,8 +233,11 @@ def next_due_is_known(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
     first = select(parts.c.member_id, func.min(parts.c.at).label("at")).group_by(parts.c.member_id).subquery()
     return (
         _differing(PointAccount.member_id, first.c.at, PointAccount.next_due_at)
-        .outerjoin(first, first.c.member_id == PointAccount.member_id)
-        .where(_within(PointAccount.program_id, program_id))
+        .join(first, first.c.member_id == PointAccount.member_id)
+        .where(
+            or_(PointAccount.next_due_at.is_(None), PointAccount.next_due_at > first.c.at),
+            _within(PointAccount.program_id, program_id),
+        )
     )
 
 
