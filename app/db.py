@@ -25,6 +25,7 @@ from sqlalchemy import (
     Dialect,
     FromClause,
     Insert,
+    LargeBinary,
     MetaData,
     RowMapping,
     String,
@@ -33,6 +34,7 @@ from sqlalchemy import (
     TypeDecorator,
     Update,
     bindparam,
+    cast,
     column,
     create_engine,
     event,
@@ -120,12 +122,13 @@ class Database:
         if self.engine.dialect.name == "postgresql":
             self._reading = self._reading.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
-    def write(self, work: Callable[[Session], T], *, repeatable: bool = False) -> T:
+    def write(self, work: Callable[[Session], T], *, repeatable: bool = False, patient: bool = True) -> T:
         """Runs `work` in one transaction and commits before returning its result.
 
         Deadlocks, serialization failures and lock timeouts run all of it again, a few times, then `Busy`. If the
         connection breaks during the commit, `work` runs again when it is `repeatable` (its keys make a second run
-        harmless), else the caller gets `OutcomeUnknown`. Any other failure rolls back and is raised.
+        harmless), else the caller gets `OutcomeUnknown`. Any other failure rolls back and is raised. Without `patient`
+        a lock is waited for once, and then `Busy`.
         """
         for attempt in range(_ATTEMPTS):
             try:
@@ -139,6 +142,8 @@ class Database:
                 if not _may_run_again(error):
                     raise
                 failure = error
+                if not patient and row_locked(error):
+                    break
             time.sleep(random.uniform(0.01, 0.05) * 2**attempt)  # noqa: S311  # jitter, not a secret
         raise Busy from failure
 
@@ -336,7 +341,9 @@ def _parameters(dialect: Dialect, types: Mapping[str, TypeEngine[Any]], rows: Se
 
 
 def _encoded(type_: TypeEngine[Any], dialect: Dialect, values: Sequence[Any]) -> Sequence[Any]:
-    """`values` as SQLite stores them, which JSON can carry."""
+    """`values` as SQLite stores them, which JSON can carry. Bytes must be UTF-8."""
+    if isinstance(type_, LargeBinary):
+        return [None if value is None else value.decode() for value in values]
     process = type_.dialect_impl(dialect).bind_processor(dialect)
     return values if process is None else [process(value) for value in values]
 
@@ -348,10 +355,10 @@ def _source(dialect: str, types: tuple[tuple[str, TypeEngine[Any]], ...]) -> Fro
         columns = [column(name, type_) for name, type_ in types]
         return func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
     each = func.json_each(bindparam("rows", type_=Text)).table_valued("value")
-    extracted = [
-        func.json_extract(each.c.value, f"$[{position}]", type_=type_).label(name)
-        for position, (name, type_) in enumerate(types)
-    ]
+    extracted = []
+    for position, (name, type_) in enumerate(types):
+        value = func.json_extract(each.c.value, f"$[{position}]", type_=type_)
+        extracted.append((cast(value, type_) if isinstance(type_, LargeBinary) else value).label(name))
     return select(*extracted).subquery("given")
 
 

@@ -7,14 +7,14 @@ without the other. A business refusal is an outcome too and is kept; a crash, a 
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Header, Request, Response
-from sqlalchemy import LargeBinary, delete, select, update
+from sqlalchemy import ColumnElement, LargeBinary, delete, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
@@ -125,29 +125,67 @@ def _canonical(value: Any) -> bytes:
 
 
 def once(session: Session, attempt: Attempt, now: datetime, act: Callable[[], Reply]) -> Reply:
-    """The reply of `act`, or the one it gave the first time this key came.
-
-    Raises IdempotencyKeyReused for another request under the same key, IdempotencyInProgress when the first one is
-    still running elsewhere. A refusal that `act` raises is kept when it is `final`; its writes are undone either way.
-    """
+    """The reply of `act`, or the one it gave the first time this key came: `each_once` for one, whose refusal is
+    raised. Its writes are undone if it refuses."""
     if attempt.key is None:
         return act()
-    if not _claim(session, attempt, now):
-        return _replay(session, attempt)
+    (outcome,) = each_once(session, [attempt], now, lambda new: [apart(session, act) for _ in new])
+    return raised(outcome)
+
+
+def apart(session: Session, act: Callable[[], Reply]) -> Reply | Problem:
+    """The reply or the refusal of `act`, which writes nothing if it refuses."""
     try:
         with session.begin_nested():
-            reply = act()
+            return act()
     except Problem as problem:
-        if not problem.final:
-            raise
-        body = json.dumps(problem.body() | {"request_id": attempt.request_id}, ensure_ascii=False)
-        reply = Reply(problem.status, body.encode(), MEDIA_TYPE, refusal=problem)
-    session.execute(
-        update(IdempotencyRecord)
-        .where(IdempotencyRecord.client_id == attempt.client_id, IdempotencyRecord.key == attempt.key)
-        .values(status=reply.status, media_type=reply.media_type, body=reply.body)
-    )
-    return reply
+        return problem
+
+
+def raised(outcome: Reply | Problem) -> Reply:
+    """A reply; a refusal is raised."""
+    if isinstance(outcome, Problem):
+        raise outcome
+    return outcome
+
+
+def each_once(
+    session: Session,
+    attempts: Sequence[Attempt],
+    now: datetime,
+    act: Callable[[Sequence[int]], Sequence[Reply | Problem]],
+) -> list[Reply | Problem]:
+    """What comes of each attempt: what `act` makes of it, or what that gave the first time its key came.
+
+    `act` gets the places of those that are new, and must have written nothing for those it refuses; a refusal is kept
+    when it is `final`. IdempotencyKeyReused for another request under the same key. Raises IdempotencyInProgress when
+    a first one is still running elsewhere.
+    """
+    keys: dict[_Key, int] = {}
+    for place, attempt in enumerate(attempts):
+        if attempt.key is not None:
+            keys.setdefault(_key(attempt), place)
+    if not keys:
+        return list(act(range(len(attempts))))
+    won = _claim(session, [attempts[place] for _, place in sorted(keys.items())], now)
+    known = _known(session, sorted(keys.keys() - won))
+    new = [
+        place
+        for place, attempt in enumerate(attempts)
+        if attempt.key is None or (_key(attempt) in won and keys[_key(attempt)] == place)
+    ]
+    outcomes = dict(zip(new, act(new), strict=True))
+    kept = {place: _kept(attempts[place], outcomes[place]) for place in new if attempts[place].key is not None}
+    _keep(session, [(attempts[place], reply) for place, reply in kept.items()])
+    for place, attempt in enumerate(attempts):
+        if place in outcomes:
+            outcomes[place] = kept.get(place) or outcomes[place]
+        elif _key(attempt) in won:
+            first = keys[_key(attempt)]
+            outcomes[place] = _again(attempt, attempts[first].fingerprint, kept[first])
+        else:
+            outcomes[place] = _again(attempt, *known[_key(attempt)])
+    return [outcomes[place] for place in range(len(attempts))]
 
 
 def carry_out(
@@ -178,24 +216,74 @@ def forget(session: Session, now: datetime) -> int:
     return int(getattr(result, "rowcount", 0))
 
 
-def _claim(session: Session, attempt: Attempt, now: datetime) -> bool:
-    row = {"client_id": attempt.client_id, "key": attempt.key, "fingerprint": attempt.fingerprint, "created_at": now}
+_Key = tuple[UUID, str | None]
+
+
+def _key(attempt: Attempt) -> _Key:
+    return attempt.client_id, attempt.key
+
+
+def _columns() -> list[ColumnElement[Any]]:
+    return [IdempotencyRecord.client_id.expression, IdempotencyRecord.key.expression]
+
+
+def _claim(session: Session, attempts: Sequence[Attempt], now: datetime) -> set[_Key]:
+    """Takes the keys nobody has had; answers which those were."""
+    rows = [
+        {"client_id": attempt.client_id, "key": attempt.key, "fingerprint": attempt.fingerprint, "created_at": now}
+        for attempt in attempts
+    ]
     try:
-        return bool(db.claim_rows(session, IdempotencyRecord, [row], ["key"]))
+        won = db.claim_rows(session, IdempotencyRecord, rows, ["client_id", "key"])
     except DBAPIError as error:
         if db.row_locked(error):
             raise IdempotencyInProgress from error
         raise
+    return {(row["client_id"], row["key"]) for row in won}
 
 
-def _replay(session: Session, attempt: Attempt) -> Reply:
-    stored = session.execute(
-        select(IdempotencyRecord).where(
-            IdempotencyRecord.client_id == attempt.client_id, IdempotencyRecord.key == attempt.key
-        )
-    ).scalar_one_or_none()
-    if stored is None or stored.status is None:  # rolled back, or forgotten, since we collided with it
-        raise IdempotencyInProgress
-    if stored.fingerprint != attempt.fingerprint:
-        raise IdempotencyKeyReused
-    return replace(Reply(stored.status, stored.body or b"", stored.media_type or ""), replayed=True)
+def _known(session: Session, keys: Sequence[_Key]) -> dict[_Key, tuple[str, Reply | None]]:
+    """The fingerprints and replies that are kept under keys."""
+    found: dict[_Key, tuple[str, Reply | None]] = dict.fromkeys(keys, ("", None))  # forgotten since we collided with it
+    if keys:
+        stored = session.scalars(select(IdempotencyRecord).where(db.any_row_of(session, _columns(), keys)))
+        for row in stored:
+            reply = None if row.status is None else Reply(row.status, row.body or b"", row.media_type or "")
+            found[row.client_id, row.key] = row.fingerprint, reply
+    return found
+
+
+def _again(attempt: Attempt, fingerprint: str, first: Reply | None) -> Reply | Problem:
+    if first is None:
+        return IdempotencyInProgress()
+    if fingerprint != attempt.fingerprint:
+        return IdempotencyKeyReused()
+    return replace(first, replayed=True, refusal=None)
+
+
+def _kept(attempt: Attempt, outcome: Reply | Problem) -> Reply | None:
+    """The reply that is kept; None for a refusal that a retry may turn into something else."""
+    if isinstance(outcome, Reply):
+        return outcome
+    if not outcome.final:
+        return None
+    body = json.dumps(outcome.body() | {"request_id": attempt.request_id}, ensure_ascii=False)
+    return Reply(outcome.status, body.encode(), MEDIA_TYPE, refusal=outcome)
+
+
+def _keep(session: Session, outcomes: Sequence[tuple[Attempt, Reply | None]]) -> None:
+    """Keeps the replies under their keys, and lets go of the keys of the others."""
+    rows = [
+        {
+            "client_id": attempt.client_id,
+            "key": attempt.key,
+            "status": reply.status,
+            "media_type": reply.media_type,
+            "body": reply.body,
+        }
+        for attempt, reply in outcomes
+        if reply is not None
+    ]
+    db.update_rows(session, IdempotencyRecord, ["client_id", "key"], rows)
+    if free := [_key(attempt) for attempt, reply in outcomes if reply is None]:
+        session.execute(delete(IdempotencyRecord).where(db.any_row_of(session, _columns(), free)))
