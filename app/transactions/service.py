@@ -135,7 +135,8 @@ def _record(session: Session, program_id: UUID, items: Sequence[Item], now: date
     if not dry_run:
         _give_back(session, [id_ for key, id_ in loaded.taken.items() if key not in loaded.known])
         db.insert_rows(session, Transaction, writing.transactions)
-        ledger.write(session, loaded.accounts.values(), now)
+        changed = {row["member_id"] for row in writing.transactions} - {None}
+        ledger.write(session, [loaded.accounts[id_] for id_ in changed], now)
         accounting.post(session, writing.postings, now)
         waiting.keep(session, program_id, writing.waiting)
         outbox.put(session, [_event(row) for row in writing.transactions], now)
