@@ -55,7 +55,7 @@ Now = Annotated[datetime, Depends(_now)]
 """The instant of the request, by the service's clock."""
 
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="The `ETag` of what you have")]
-DryRun = Annotated[bool, Query(description="Answers the same and writes nothing")]
+DryRun = Annotated[bool, Query(description="Answers the same, with the entries it would make, and writes nothing")]
 
 IfMatch = Annotated[str | None, Header(alias="If-Match", description="The `ETag` of what you read")]
 

@@ -25,6 +25,7 @@ from app.cli import describe
 from app.config import Settings
 from app.errors import MEDIA_TYPE, Problem, every_problem
 from app.holds.schemas import HoldIn
+from app.ledger import PlannedEntry
 from app.main import create_app
 from app.money import show
 from app.programs import Terms, check_basket
@@ -191,7 +192,9 @@ def test_every_purchase_field_is_documented() -> None:
 
 
 def test_examples_of_the_api_page_are_accepted() -> None:
-    problem, purchase, goods_back, hold, gift, terms, redemption = examples(page("api"))
+    entry, problem, purchase, goods_back, hold, gift, terms, redemption = examples(page("api"))
+    planned = PlannedEntry.model_validate(entry)
+    assert planned.points == planned.available == sum(lot.points for lot in planned.lots)
     read = Terms.model_validate(terms)
     assert read.currency == "EUR"
     body = PurchaseIn.model_validate(purchase)

@@ -361,6 +361,7 @@ def test_a_dry_run_answers_the_same_and_writes_nothing(shop: Shop) -> None:
         told = dry.json()
         assert told.pop("dry_run") is True
         assert real.pop("dry_run") is False
+        assert (type(told.pop("entries")), real.pop("entries")) == (list, None)
         if not real["duplicate"]:
             assert told.pop("id") is None
             real.pop("id")

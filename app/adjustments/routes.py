@@ -29,7 +29,7 @@ from app.db import Database
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute
 from app.errors import CursorInvalid, NotFound, Problem, answers, finding
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
-from app.ledger import InsufficientPoints, TooManyPoints, balance_out, expiring_out
+from app.ledger import InsufficientPoints, PlannedEntries, TooManyPoints, balance_out, expiring_out, planned_entries
 from app.members import IdentifierInvalid, MemberClosed, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms
@@ -318,8 +318,14 @@ def _out(adjusted: Adjusted, now: datetime, *, dry_run: bool = False) -> Adjustm
         balance=balance_out(adjusted.account),
         balance_at=now,
         expiring_next=expiring_out(adjusted.account),
+        entries=_planned(adjusted) if dry_run else None,
         postings=[PostingOut.model_validate(posting) for posting in adjusted.postings],
     )
+
+
+def _planned(adjusted: Adjusted) -> PlannedEntries:
+    """What waits makes no entries yet."""
+    return [] if adjusted.row["status"] == "waiting" else planned_entries(adjusted.account)
 
 
 def _facts(row: Fields) -> dict[str, Any]:

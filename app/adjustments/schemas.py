@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.accounting import PostingOut
 from app.adjustments.rules import AdjustmentClass, GrantClass
-from app.ledger import MOST_GRANTED, BalanceOut, ExpiringOut
+from app.ledger import MOST_GRANTED, BalanceOut, ExpiringOut, PlannedEntries
 from app.members import MemberRef
 from app.wire import Answer, ExternalId, Request, Source, Stamp, Text, Token, WireInstant
 
@@ -110,6 +110,7 @@ class AdjustmentOut(AdjustmentRead):
     balance: BalanceOut
     balance_at: Stamp
     expiring_next: ExpiringOut | None
+    entries: PlannedEntries
     postings: list[PostingOut]
 
 

@@ -18,7 +18,7 @@ from app.holds.rules import HoldTooLong, Status
 from app.holds.schemas import CaptureIn, HeldLotOut, HoldDone, HoldIn, HoldOut, HoldPage, HoldRead
 from app.holds.service import Standing
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
-from app.ledger import CaptureAboveHold, HoldEnded, InsufficientPoints, balance_out, expiring_out
+from app.ledger import CaptureAboveHold, HoldEnded, InsufficientPoints, balance_out, expiring_out, planned_entries
 from app.members import IdentifierInvalid, MemberMayNotSpend, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms
@@ -151,5 +151,6 @@ def _done(done: Standing, now: datetime, dry_run: bool, *, new: bool = False) ->
         balance=balance_out(done.account),
         balance_at=now,
         expiring_next=expiring_out(done.account),
+        entries=planned_entries(done.account) if dry_run else None,
     )
     return answer.model_dump_json().encode()

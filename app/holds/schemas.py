@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field
 
 from app.holds.rules import Status
-from app.ledger import BalanceOut, ExpiringOut
+from app.ledger import BalanceOut, ExpiringOut, PlannedEntries
 from app.members import MemberRef
 from app.wire import Answer, Points, Request, Stamp, Text
 
@@ -51,6 +51,7 @@ class HoldDone(HoldOut):
     balance: BalanceOut
     balance_at: Stamp
     expiring_next: ExpiringOut | None
+    entries: PlannedEntries
 
 
 class HeldLotOut(Answer):

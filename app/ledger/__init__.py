@@ -71,6 +71,8 @@ from app.ledger.schemas import (
     ExpiringOut,
     LotPage,
     Past,
+    PlannedEntries,
+    PlannedEntry,
     StandingOut,
     balance_out,
     entry_cursor,
@@ -78,6 +80,7 @@ from app.ledger.schemas import (
     expiring_out,
     lot_cursor,
     lot_page,
+    planned_entries,
     standing_out,
 )
 from app.ledger.service import claim, lock, look, open_accounts, write
@@ -125,6 +128,8 @@ __all__ = [
     "OpenLot",
     "Past",
     "Payment",
+    "PlannedEntries",
+    "PlannedEntry",
     "PointEntry",
     "Reversal",
     "Reversed",
@@ -162,6 +167,7 @@ __all__ = [
     "movements",
     "open_accounts",
     "payments",
+    "planned_entries",
     "reinstate",
     "release",
     "restore",

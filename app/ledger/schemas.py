@@ -1,9 +1,10 @@
 """The wire of points, wherever a balance is answered."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 from uuid import UUID
 
 from fastapi import Depends, Query
@@ -13,7 +14,7 @@ from app.edge import Now
 from app.errors import Finding, InvalidRequest
 from app.ledger.models import Lot, PointEntry
 from app.ledger.queries import expiry_ladder
-from app.ledger.rules import Account, Kind
+from app.ledger.rules import Account, Effect, Kind, OpenLot
 from app.paging import decode, page
 from app.wire import Answer, Stamp, WireInstant
 
@@ -119,6 +120,87 @@ def entry_page(rows: Sequence[PointEntry], limit: int) -> EntryPage:
     """A page of `rows`, which were asked for with `limit + 1`."""
     found = page(rows, limit, lambda row: [row.number])
     return EntryPage(items=[EntryOut.model_validate(row) for row in found.rows], next=found.next)
+
+
+LotEffect = Literal[Effect, "granted", "held"]
+
+
+class PlannedLot(Answer):
+    """What an entry would do to one lot. `points` is the lot's change, negative when they are taken from it. The effect
+    says what became of them: `used`, `expired`, `returned` (as if never granted), `moved` to another lot; when they
+    come back, which of these is undone. `granted`: the lot is new. `held`: they are reserved and stay in the lot;
+    `points` is how many."""
+
+    lot_id: Annotated[UUID | None, Field(description="null: the lot would be new")]
+    points: int
+    effect: LotEffect
+    expires_at: Annotated[Stamp | None, Field(description="When the lot expires, or lapses as things are; null: never")]
+
+
+class PlannedEntry(Answer):
+    """An entry that a dry run would make, as in the list of a member's entries; what is new has no id yet. Less what is
+    `held`, the changes of its `lots` sum to available + held + pending."""
+
+    member_id: Annotated[UUID | None, Field(description="null: a member who would be enrolled")]
+    kind: Kind
+    points: int
+    available: int
+    held: int
+    pending: int
+    debt: int
+    balance_after: int
+    occurred_at: Stamp
+    lots: list[PlannedLot]
+
+
+PlannedEntries = Annotated[
+    list[PlannedEntry] | None,
+    Field(
+        description="What a dry run would write into the ledger, what was due before included; null: it is no dry run"
+    ),
+]
+"""The ledger's part of an answer to what can be a dry run."""
+
+
+def planned_entries(account: Account, *, after: int = 0, enrolled: bool = False) -> list[PlannedEntry]:
+    """What was decided for `account` and is not written, from the entry after number `after` on.
+
+    `enrolled`: the dry run would make them a member, who has no id yet.
+    """
+    entries = [entry for entry in account.rows.entries if entry["number"] > after]
+    lots = _planned_lots(account, {entry["id"] for entry in entries})
+    names = ("kind", "points", "available", "held", "pending", "debt", "balance_after")
+    return [
+        PlannedEntry(
+            member_id=None if enrolled else account.member_id,
+            **{name: entry[name] for name in names},
+            occurred_at=entry["occurred_at"].astimezone(UTC),
+            lots=lots[entry["id"]],
+        )
+        for entry in entries
+    ]
+
+
+def _planned_lots(account: Account, entry_ids: set[UUID]) -> dict[UUID, list[PlannedLot]]:
+    """By entry: what it does to which lots."""
+    new = {row["id"] for row in account.rows.lots}
+    planned: dict[UUID, list[PlannedLot]] = defaultdict(list)
+    for entry_id, lot, points, effect in _lot_changes(account):
+        if entry_id in entry_ids:
+            lot_id, expiry = None if lot.id in new else lot.id, account.expiry_of(lot)
+            expires_at = None if expiry is None else expiry.astimezone(UTC)
+            planned[entry_id].append(PlannedLot(lot_id=lot_id, points=points, effect=effect, expires_at=expires_at))
+    return planned
+
+
+def _lot_changes(account: Account) -> Iterable[tuple[UUID, OpenLot, int, LotEffect]]:
+    for entry_id, _, use in account.rows.uses:
+        yield entry_id, use.lot, -use.points, use.effect
+    for row in account.rows.lots:
+        yield row["entry_id"], account.lots[row["id"]], row["granted"], "granted"
+    for row in account.rows.holds:
+        for lot_id, points in row["parts"]:
+            yield row["entry_id"], account.lots[lot_id], points, "held"
 
 
 def entry_cursor(cursor: str | None) -> int | None:

@@ -16,7 +16,7 @@ from app.db import Database
 from app.edge import READING, WRITING, Db, DryRun, IfMatch, Now, StrictRoute, revision_in
 from app.errors import CursorInvalid, NotFound, PreconditionFailed, PreconditionRequired, answers
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
-from app.ledger import InsufficientPoints, balance_out
+from app.ledger import InsufficientPoints, balance_out, planned_entries
 from app.members import IdentifierInvalid, MemberMayNotSpend, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms
@@ -349,6 +349,7 @@ def _carry_out(
             dry_run=dry_run,
             balance=balance_out(redeemed.account),
             balance_at=now,
+            entries=planned_entries(redeemed.account) if dry_run else None,
         )
         return Reply(200 if dry_run else status, answer.model_dump_json().encode())
 

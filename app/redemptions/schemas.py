@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from app.accounting import PostingOut
 from app.errors import ProblemBody
-from app.ledger import BalanceOut
+from app.ledger import BalanceOut, PlannedEntries
 from app.members import MemberRef
 from app.wire import Answer, CurrencyCode, ExternalId, Minor, Money, Request, Source, Stamp, Text, WireId, WireInstant
 
@@ -239,6 +239,7 @@ class RedemptionDone(RedemptionOut):
     dry_run: bool
     balance: BalanceOut
     balance_at: Stamp
+    entries: PlannedEntries
 
 
 class RedemptionRow(Answer):

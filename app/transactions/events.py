@@ -86,9 +86,8 @@ def happen(
         happened = Happened(0, waiting, False, ledger.cancel(account, document_id, act))
     else:
         happened = Happened(waiting, 0, False, _activated(account, row, terms, act))
-    if not dry_run:
-        ledger.write(session, [happened.account], now)
     if waiting and not dry_run:
+        ledger.write(session, [happened.account], now)
         payload = {"transaction_id": str(transaction_id), "points": waiting}
         topic = "points.cancelled" if event == CANCELLED else "points.activated"
         outbox.put(session, [outbox.Event(program_id, topic, member_id, payload)], now)

@@ -16,7 +16,16 @@ from app.db import Database
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute
 from app.errors import CursorInvalid, InternalError, InvalidRequest, NotFound, Problem, ProblemBody, answers
 from app.idempotency import Attempt, IdempotencyInProgress, Reply
-from app.ledger import InsufficientPoints, TooManyPoints, balance_out, expiring_out
+from app.ledger import (
+    Account,
+    InsufficientPoints,
+    PlannedEntries,
+    PlannedEntry,
+    TooManyPoints,
+    balance_out,
+    expiring_out,
+    planned_entries,
+)
 from app.members import IdentifierInvalid, MemberMayNotEarn, MemberMayNotSpend, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms, Version, available_from
@@ -159,7 +168,9 @@ def record(
         outcome = service.record(session, caller.program, [item_of(body)], now, dry_run=dry_run)[0]
         if isinstance(outcome, Problem):
             raise outcome
-        return Reply(_status(outcome, dry_run), _answer(outcome, now, dry_run).model_dump_json().encode())
+        (entries,) = _planned([outcome], dry_run)
+        answer = _answer(outcome, now, dry_run, entries)
+        return Reply(_status(outcome, dry_run), answer.model_dump_json().encode())
 
     return _repeatable(database, attempt, now, act, dry_run=dry_run)
 
@@ -181,7 +192,8 @@ def record_batch(
     def reply(outcomes: Sequence[Outcome]) -> Reply:
         recorded = iter(outcomes)
         whole = [next(recorded) if isinstance(item, Purchase | Return) else item for item in judged]
-        results = [_item(*item, now, dry_run, attempt.request_id) for item in enumerate(whole)]
+        told = zip(range(len(whole)), whole, _planned(whole, dry_run), strict=True)
+        results = [_item(*each, now, dry_run, attempt.request_id) for each in told]
         return Reply(200, BatchOut(results=results).model_dump_json().encode())
 
     begun = False
@@ -328,6 +340,7 @@ def claim(
             balance=balance_out(claimed.account),
             balance_at=now,
             expiring_next=expiring_out(claimed.account, claimed.version.terms.zone),
+            entries=_made_once(claimed.account, claimed.duplicate, dry_run, enrolled=claimed.enrolled),
             postings=_postings(claimed.postings),
         )
         return Reply(200 if dry_run or claimed.duplicate else 201, answer.model_dump_json().encode())
@@ -373,6 +386,7 @@ def report_event(
             cancelled=happened.cancelled,
             balance=balance_out(happened.account),
             balance_at=now,
+            entries=_made_once(happened.account, happened.duplicate, dry_run),
         )
         return Reply(200, answer.model_dump_json().encode())
 
@@ -397,9 +411,40 @@ def _status(outcome: Recorded | Waiting, dry_run: bool) -> int:
     return 200 if outcome.duplicate else 201
 
 
-def _item(position: int, outcome: Outcome, now: datetime, dry_run: bool, request_id: str | None) -> BatchItem:
+def _made_once(account: Account, duplicate: bool, dry_run: bool, *, enrolled: bool = False) -> PlannedEntries:
+    """What a dry run would make, if it had not been made before; None for what was written."""
+    if not dry_run:
+        return None
+    return [] if duplicate else planned_entries(account, enrolled=enrolled)
+
+
+def _planned(outcomes: Sequence[Outcome], dry_run: bool) -> Sequence[PlannedEntries]:
+    """What each outcome of a dry run would make: the entries of its account that none before it told, so that what was
+    due is told with the member's first. None for what was written."""
+    if not dry_run:
+        return [None] * len(outcomes)
+    told: dict[UUID, int] = {}
+    newcomers: set[UUID] = set()
+    return [_entries(outcome, told, newcomers) for outcome in outcomes]
+
+
+def _entries(outcome: Outcome, told: dict[UUID, int], newcomers: set[UUID]) -> list[PlannedEntry]:
+    """`told` and `newcomers` go on from outcome to outcome: each member's last entry, and who has no id yet."""
+    if not isinstance(outcome, Recorded) or outcome.duplicate or outcome.account is None:
+        return []
+    account = outcome.account
+    if outcome.row["enrolled"]:
+        newcomers.add(account.member_id)
+    after = told.get(account.member_id, 0)
+    told[account.member_id] = account.last_entry
+    return planned_entries(account, after=after, enrolled=account.member_id in newcomers)
+
+
+def _item(
+    position: int, outcome: Outcome, entries: PlannedEntries, now: datetime, dry_run: bool, request_id: str | None
+) -> BatchItem:
     if not isinstance(outcome, Problem):
-        answer = _answer(outcome, now, dry_run)
+        answer = _answer(outcome, now, dry_run, entries)
         return BatchItem(index=position, status=_status(outcome, dry_run), transaction=answer)
     placed = [found.under(f"/transactions/{position}") for found in outcome.findings]
     problem = ProblemBody(
@@ -408,11 +453,13 @@ def _item(position: int, outcome: Outcome, now: datetime, dry_run: bool, request
     return BatchItem(index=position, status=outcome.status, problem=problem)
 
 
-def _answer(outcome: Recorded | Waiting, now: datetime, dry_run: bool) -> TransactionOut:
-    return _waits(outcome, now, dry_run) if isinstance(outcome, Waiting) else _out(outcome, now, dry_run)
+def _answer(outcome: Recorded | Waiting, now: datetime, dry_run: bool, entries: PlannedEntries) -> TransactionOut:
+    if isinstance(outcome, Waiting):
+        return _waits(outcome, now, dry_run, entries)
+    return _out(outcome, now, dry_run, entries)
 
 
-def _out(recorded: Recorded, now: datetime, dry_run: bool) -> TransactionOut:
+def _out(recorded: Recorded, now: datetime, dry_run: bool, entries: PlannedEntries) -> TransactionOut:
     row, account = recorded.row, recorded.account
     imagined = dry_run and not recorded.duplicate
     member = None
@@ -435,11 +482,12 @@ def _out(recorded: Recorded, now: datetime, dry_run: bool) -> TransactionOut:
         balance=None if account is None else balance_out(account),
         balance_at=now,
         expiring_next=None if account is None else expiring_out(account, recorded.version.terms.zone),
+        entries=entries,
         postings=_postings(recorded.postings),
     )
 
 
-def _waits(outcome: Waiting, now: datetime, dry_run: bool) -> TransactionOut:
+def _waits(outcome: Waiting, now: datetime, dry_run: bool, entries: PlannedEntries) -> TransactionOut:
     item = outcome.item
     return TransactionOut(
         id=None,
@@ -457,6 +505,7 @@ def _waits(outcome: Waiting, now: datetime, dry_run: bool) -> TransactionOut:
         balance=None,
         balance_at=now,
         expiring_next=None,
+        entries=entries,
         postings=[],
     )
 

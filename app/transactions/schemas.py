@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from app.accounting import PostingOut
 from app.errors import Finding, ProblemBody, finding
-from app.ledger import BalanceOut, ExpiringOut
+from app.ledger import BalanceOut, ExpiringOut, PlannedEntries
 from app.members import MemberRef
 from app.programs import Basket, Line, Tender
 from app.transactions.return_rules import Return
@@ -304,6 +304,7 @@ class TransactionOut(Answer):
     balance: BalanceOut | None
     balance_at: Stamp
     expiring_next: ExpiringOut | None
+    entries: PlannedEntries
     postings: list[PostingOut]
 
 
@@ -335,6 +336,7 @@ class ClaimOut(Answer):
     balance: BalanceOut
     balance_at: Stamp
     expiring_next: ExpiringOut | None
+    entries: PlannedEntries
     postings: list[PostingOut]
 
 
@@ -410,3 +412,4 @@ class EventOut(Answer):
     cancelled: int
     balance: BalanceOut
     balance_at: Stamp
+    entries: PlannedEntries

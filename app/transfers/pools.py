@@ -75,10 +75,11 @@ def leave(session: Session, program_id: UUID, pool_id: UUID, member_id: UUID, no
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The transfers that a draw made, and the account that it collected for."""
+    """The transfers that a draw made, the account that it collected for, and those of the others in the pool."""
 
     transfers: Sequence[Transfer]
     account: Account
+    others: Sequence[Account]
 
 
 def draw(
@@ -128,7 +129,7 @@ def draw(
         made.append(transfer)
     if not dry_run:
         service.write(session, made, accounts.values(), now)
-    return Drawn(made, accounts[member_id])
+    return Drawn(made, accounts[member_id], [accounts[id_] for id_ in theirs if id_ != member_id])
 
 
 def read(session: Session, program_id: UUID, pool_id: UUID, now: datetime) -> Pooled:

@@ -13,7 +13,16 @@ from app.clients import Caller, keyed, needs
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute
 from app.errors import CursorInvalid, NotFound, OutcomeUnknown, answers
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
-from app.ledger import BalanceOut, InsufficientPoints, TooManyPoints, balance_out, expiring_out
+from app.ledger import (
+    Account,
+    BalanceOut,
+    InsufficientPoints,
+    PlannedEntries,
+    TooManyPoints,
+    balance_out,
+    expiring_out,
+    planned_entries,
+)
 from app.members import GATES, IdentifierInvalid, MemberClosed, MemberMayNotEarn, MemberMayNotSpend, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms
@@ -80,9 +89,10 @@ def create_transfer(
         answer = TransferDone(
             **_transfer(given.transfer, dry_run).model_dump(),
             dry_run=dry_run,
-            balance=balance_out(given.account),
+            balance=balance_out(given.giver),
             balance_at=now,
-            expiring_next=expiring_out(given.account),
+            expiring_next=expiring_out(given.giver),
+            entries=_planned(caller, given.giver, [given.receiver]) if dry_run else None,
         )
         return Reply(200 if dry_run else 201, answer.model_dump_json().encode())
 
@@ -115,6 +125,12 @@ def list_transfers(
     found = page(rows, limit, lambda row: [str(row.id)])
     link_next(request, response, found.next)
     return TransferPage(items=[_transfer(row) for row in found.rows], next=found.next)
+
+
+def _planned(caller: Caller, account: Account, others: Iterable[Account]) -> PlannedEntries:
+    """The entries that a dry run would make: of the others, only for those who may read members' entries."""
+    shown = [account, *others] if "members:read" in caller.scopes else [account]
+    return [entry for each in shown for entry in planned_entries(each)]
 
 
 def _transfer(made: Transfer, dry_run: bool = False) -> TransferOut:
@@ -243,6 +259,7 @@ def draw_on_pool(
             balance=balance_out(drawn.account),
             balance_at=now,
             expiring_next=expiring_out(drawn.account),
+            entries=_planned(caller, drawn.account, drawn.others) if dry_run else None,
         )
         return Reply(200, answer.model_dump_json().encode())
 

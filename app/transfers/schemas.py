@@ -5,7 +5,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from app.ledger import BalanceOut, ExpiringOut
+from app.ledger import BalanceOut, ExpiringOut, PlannedEntries
 from app.members import MemberRef, Status
 from app.wire import Answer, Points, Request, Stamp, Token
 
@@ -36,12 +36,14 @@ class TransferOut(Answer):
 
 
 class TransferDone(TransferOut):
-    """A transfer, and the giver's balance as of `balance_at`; nothing of the receiver's."""
+    """A transfer, and the giver's balance as of `balance_at`; nothing of the receiver's, but to keys that may read
+    members (`members:read`) the `entries` of a dry run."""
 
     dry_run: bool
     balance: BalanceOut
     balance_at: Stamp
     expiring_next: ExpiringOut | None
+    entries: PlannedEntries
 
 
 class TransferPage(Answer):
@@ -92,7 +94,8 @@ class PoolOut(Answer):
 
 
 class DrawOut(Answer):
-    """What was collected for a member, from whom, and the member's balance as of `balance_at`."""
+    """What was collected for a member, from whom, and the member's balance as of `balance_at`. For keys that may read
+    members (`members:read`), the `entries` of a dry run are the others' too."""
 
     pool_id: UUID
     member_id: UUID
@@ -102,3 +105,4 @@ class DrawOut(Answer):
     balance: BalanceOut
     balance_at: Stamp
     expiring_next: ExpiringOut | None
+    entries: PlannedEntries

@@ -25,10 +25,11 @@ from app.transfers.schemas import TransferIn
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A transfer, and the giver's account after it."""
+    """A transfer, and both accounts after it."""
 
     transfer: Transfer
-    account: Account
+    giver: Account
+    receiver: Account
 
 
 def give(
@@ -67,7 +68,7 @@ def give(
     giver, receiver = ledger.transfer(accounts[from_id], accounts[to_id], wanted.points, act_of(made, terms))
     if not dry_run:
         write(session, [made], [giver, receiver], now)
-    return Given(made, giver)
+    return Given(made, giver, receiver)
 
 
 def act_of(made: Transfer, terms: Terms) -> Act:
