@@ -44,6 +44,24 @@ class Settings(BaseSettings):
     prepared_statements: bool = True
     """Switch off behind PgBouncer in transaction mode."""
 
+    writers: Annotated[int, Field(ge=0, le=16)] = 1
+    """Threads of one process that commit gathered writes, a batch each at a time. 0: every request commits alone."""
+
+    readers: Annotated[int, Field(ge=0, le=16)] = 1
+    """Threads of one process that answer gathered reads. 0: every request reads alone."""
+
+    gathered_most: Annotated[int, Field(ge=1, le=500)] = 100
+    """The largest batch."""
+
+    gathered_waiting: Annotated[int, Field(ge=1)] = 1000
+    """Requests that may wait for a writer, and for a reader; one more is answered 503."""
+
+    gathered_seconds: Annotated[float, Field(gt=0)] = 5.0
+    """How long one of them may wait before it is answered 503."""
+
+    key_seconds: Annotated[float, Field(ge=0)] = 5.0
+    """How long a process accepts an API key that it has looked up: a revoked one works that much longer at most."""
+
     max_concurrency: Annotated[int, Field(ge=1)] = 200
     """Requests under way in one process; one more is answered 503."""
 

@@ -40,17 +40,26 @@ from app.errors import (
     UnsupportedMediaType,
     finding,
 )
+from app.idempotency import Writer
+
+# Dependencies are coroutines even where nothing is awaited: FastAPI runs plain functions in a thread each.
 
 
-def _database(request: Request) -> Database:
+async def _database(request: Request) -> Database:
     return request.app.state.database  # type: ignore[no-any-return]  # app.state is untyped
 
 
-def _now(request: Request) -> datetime:
+async def _now(request: Request) -> datetime:
     return request.app.state.clock()  # type: ignore[no-any-return]  # app.state is untyped
 
 
+async def _writer(request: Request) -> Writer:
+    return request.app.state.writer  # type: ignore[no-any-return]  # app.state is untyped
+
+
 Db = Annotated[Database, Depends(_database)]
+Writes = Annotated[Writer, Depends(_writer)]
+"""Carries out the writes that are gathered; a route that takes it is a coroutine."""
 Now = Annotated[datetime, Depends(_now)]
 """The instant of the request, by the service's clock."""
 

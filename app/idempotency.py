@@ -7,19 +7,25 @@ without the other. A business refusal is an outcome too and is kept; a crash, a 
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from fastapi import Header, Request, Response
 from sqlalchemy import ColumnElement, LargeBinary, delete, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Mapped, Session, mapped_column
+from starlette.concurrency import run_in_threadpool
 
 from app import db
+from app.clock import Clock
+from app.coalesce import Gatherer
 from app.errors import MEDIA_TYPE, Problem
+
+T = TypeVar("T")
 
 KEPT = timedelta(days=30)
 
@@ -108,11 +114,14 @@ async def attempt_of(request: Request, client_id: UUID, key: str | None, *, requ
         raise IdempotencyKeyMissing
     if key is not None and not (1 <= len(key) <= 255 and key.isascii() and key.isprintable() and " " not in key):
         raise IdempotencyKeyInvalid
+    request_id = request.scope.get("state", {}).get("request_id")
+    if key is None:
+        return Attempt(client_id, None, "", request_id)
     body = await request.json() if await request.body() else None
     told = [request.method, request.scope["route"].path, dict(request.path_params), body]
     # keyed: a body may be little more than a phone number, which a plain hash would give away
     mark = hmac.new(request.app.state.pepper, _canonical(told), hashlib.sha256).hexdigest()
-    return Attempt(client_id, key, mark, request.scope.get("state", {}).get("request_id"))
+    return Attempt(client_id, key, mark, request_id)
 
 
 def fingerprint(value: Any) -> str:
@@ -208,6 +217,53 @@ def carry_out(
         repeatable=repeatable or attempt.key is not None,
     )
     return reply.response()
+
+
+Act = Callable[[Session, Sequence[T], datetime], Sequence[Reply | Problem]]
+"""Carries out requests of one kind: a reply or a refusal for each, in order; it has written nothing for a refusal."""
+
+
+class Writer:
+    """Carries out writes that come one by one, each `once`, gathered in batches of one transaction (`coalesce`)."""
+
+    def __init__(self, database: db.Database, clock: Clock, gatherer: Gatherer):
+        self._database, self._clock, self._gatherer = database, clock, gatherer
+
+    async def carry_out(
+        self, lane: Hashable, act: Act[T], attempt: Attempt, item: T, keys: Collection[Hashable] = ()
+    ) -> Response:
+        """What `act` makes of `item`, committed, as the response. All that is asked for in one `lane` is one batch:
+        `act` depends on nothing else. A second run of `item` must be harmless: by the key of `attempt`, or its own.
+
+        Items that share one of `keys` are not worked on at the same moment.
+        """
+        of_attempt = () if attempt.key is None else (_key(attempt),)
+        run = partial(self._batch, act)
+        return (await self._gatherer.ask(lane, run, (attempt, item), (*keys, *of_attempt))).response()
+
+    async def try_out(self, act: Act[T], item: T) -> Response:
+        """What `act`, which must write nothing, makes of `item`: a dry run."""
+
+        def work(session: Session) -> Reply:
+            return raised(act(session, [item], self._clock())[0])
+
+        return (await run_in_threadpool(self._database.read, work)).response()
+
+    def _batch(self, act: Act[T], batch: Sequence[tuple[Attempt, T]]) -> Sequence[Reply | Problem]:
+        now = self._clock()
+
+        def work(session: Session) -> Sequence[Reply | Problem]:
+            def new(places: Sequence[int]) -> Sequence[Reply | Problem]:
+                return act(session, [batch[place][1] for place in places], now) if places else []
+
+            return each_once(session, [attempt for attempt, _ in batch], now, new)
+
+        return self._database.write(work, repeatable=True, patient=False)
+
+
+def one_by_one(act: Callable[[Session, T, datetime], Reply]) -> Act[T]:
+    """Carries out requests in turn: each writes all of its own, or nothing."""
+    return lambda session, items, now: [apart(session, partial(act, session, item, now)) for item in items]
 
 
 def forget(session: Session, now: datetime) -> int:

@@ -10,13 +10,15 @@ from sqlalchemy import text
 from app import __version__, schema, telemetry
 from app.accounting.routes import router as accounting_router
 from app.adjustments.routes import router as adjustments_router
-from app.clients import check_routes, public
+from app.clients import KnownKeys, check_routes, public
 from app.clock import Clock, system_clock
+from app.coalesce import Gatherer
 from app.config import Settings
 from app.db import Database
 from app.edge import Db, Edge, handle_problems
 from app.errors import Busy, InvalidRequest, NotFound, answers, every_problem
 from app.holds.routes import router as holds_router
+from app.idempotency import Writer
 from app.insight.routes import router as insight_router
 from app.members.routes import router as members_router
 from app.programs.routes import router as programs_router
@@ -95,9 +97,21 @@ def explain_problem(code: Annotated[str, Path(pattern="^[a-z_]{1,64}$")]) -> Pro
 def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     """The service. RuntimeError if a route says neither what scope it needs nor that it is public."""
 
+    writes, reads = (
+        Gatherer(
+            workers,
+            largest=settings.gathered_most,
+            waiting=settings.gathered_waiting,
+            seconds=settings.gathered_seconds,
+        )
+        for workers in (settings.writers, settings.readers)
+    )
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        writes.close()  # what waits is carried out first
+        reads.close()
         app.state.database.close()
 
     app = FastAPI(
@@ -112,6 +126,9 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     app.state.database = Database(settings)
     app.state.clock = clock
     app.state.pepper = settings.pepper
+    app.state.writer = Writer(app.state.database, clock, writes)
+    app.state.reads = reads
+    app.state.known_keys = KnownKeys(settings.key_seconds)
     for router in (
         wallet_router,
         tokens_router,

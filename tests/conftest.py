@@ -25,7 +25,8 @@ ENGINES = ("sqlite", "postgresql")
 
 
 def settings_for(url: str, **changes: object) -> Settings:
-    return Settings(database_url=url, key_pepper=PEPPER, **changes)  # type: ignore[arg-type]  # fields by name
+    """Keys are looked up each time, so that a test may revoke one."""
+    return Settings(database_url=url, key_pepper=PEPPER, **{"key_seconds": 0} | changes)  # type: ignore[arg-type]  # fields by name
 
 
 @dataclass(frozen=True, slots=True)

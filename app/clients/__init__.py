@@ -10,6 +10,7 @@ A member calls with a token that a client got for them: a JWT, signed with a key
 from app.clients.routes import check_routes, keyed, member_token, needs, public, scope_of, takes_token
 from app.clients.rules import KINDS, SCOPES, TOKEN_LIFE, Caller, Kind, MemberCaller, sign_token, signing_key
 from app.clients.service import (
+    KnownKeys,
     NewKey,
     TooManyKeys,
     create_client,
@@ -27,6 +28,7 @@ __all__ = [
     "TOKEN_LIFE",
     "Caller",
     "Kind",
+    "KnownKeys",
     "MemberCaller",
     "NewKey",
     "TooManyKeys",

@@ -1,7 +1,7 @@
 """How a route says who may call it, and the check that every route says so."""
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Security
@@ -9,11 +9,13 @@ from fastapi.dependencies.models import Dependant
 from fastapi.params import Depends
 from fastapi.routing import APIRoute, iter_route_contexts
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.concurrency import run_in_threadpool
 from starlette.routing import Route
 
 from app import idempotency
 from app.clients.rules import SCOPES, Caller, MemberCaller, read_token, signing_key
-from app.clients.service import authenticate
+from app.clients.service import KnownKeys, authenticate
+from app.db import Database
 from app.errors import Forbidden, Unauthenticated
 from app.idempotency import Attempt
 
@@ -34,14 +36,19 @@ class _Needs:
             raise ValueError(f"unknown scope {scope}")
         self.scope = scope
 
-    def __call__(
+    async def __call__(
         self, request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
     ) -> Caller:
         if credentials is None:
             raise Unauthenticated
         state = request.app.state
         text, pepper, now = credentials.credentials, state.pepper, state.clock()
-        caller: Caller = state.database.read(lambda session: authenticate(session, text, pepper, now))
+        known: KnownKeys = state.known_keys
+        caller = known.caller(text, now)
+        if caller is None:
+            database: Database = state.database
+            caller = await run_in_threadpool(database.read, partial(authenticate, text=text, pepper=pepper, now=now))
+            known.keep(text, caller)
         if self.scope not in caller.scopes:
             raise Forbidden(f"the key lacks the scope {self.scope}")
         return caller
@@ -69,7 +76,7 @@ def keyed(scope: str, *, required: bool = False) -> Any:
     return Depends(attempt)
 
 
-def _member_token(
+async def _member_token(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_token_bearer)]
 ) -> MemberCaller:
     state = request.app.state
@@ -88,7 +95,7 @@ def member_token() -> Any:
     return Depends(_member_token)
 
 
-def _anybody() -> None:
+async def _anybody() -> None:
     return None
 
 

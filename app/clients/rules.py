@@ -108,6 +108,8 @@ class Caller:
     role: str | None = None
     member_id: UUID | None = None
     """The person's own membership, as far as this client knows."""
+    expires_at: datetime | None = None
+    """When the key ends, if it does by itself."""
 
     @property
     def program(self) -> UUID:

@@ -1,6 +1,7 @@
 """Create, list, revoke and recognise keys."""
 
 import hmac
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -139,6 +140,7 @@ def authenticate(session: Session, text: str, pepper: bytes, now: datetime) -> C
         select(
             ApiKey.secret_hash,
             ApiKey.scopes,
+            ApiKey.expires_at,
             Client.id,
             Client.kind,
             Client.program_id,
@@ -162,7 +164,30 @@ def authenticate(session: Session, text: str, pepper: bytes, now: datetime) -> C
         found.person,
         found.role,
         found.member_id,
+        found.expires_at,
     )
+
+
+class KnownKeys:
+    """Keys that were looked up a moment ago, and whom they speak for: a process accepts them for so many seconds."""
+
+    MOST = 10_000
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._known: dict[str, tuple[float, Caller]] = {}
+
+    def caller(self, text: str, now: datetime) -> Caller | None:
+        """Who calls, if that was looked up lately and the key has not expired since."""
+        until, caller = self._known.get(text, (0.0, None))
+        if caller is None or time.monotonic() >= until:
+            return None
+        return None if caller.expires_at is not None and caller.expires_at <= now else caller
+
+    def keep(self, text: str, caller: Caller) -> None:
+        if len(self._known) >= self.MOST:
+            self._known.clear()
+        self._known[text] = time.monotonic() + self._seconds, caller
 
 
 def is_live(session: Session, text: str, pepper: bytes, now: datetime) -> bool:

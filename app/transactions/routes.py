@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from app import idempotency
 from app.accounting import PostingOut
 from app.clients import Caller, keyed, needs
 from app.db import Database
-from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute
+from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
 from app.errors import CursorInvalid, InternalError, InvalidRequest, NotFound, Problem, ProblemBody, answers
 from app.idempotency import Attempt, IdempotencyInProgress, Reply
 from app.ledger import (
@@ -151,28 +152,34 @@ _EXAMPLES: dict[str, Any] = {
     },
     summary="Post a purchase, a return or a void",
 )
-def record(
+async def record(
     body: Annotated[TransactionIn, Body(openapi_examples=_EXAMPLES)],
     caller: Annotated[Caller, needs("transactions:write")],
     attempt: Annotated[Attempt, keyed("transactions:write")],
-    database: Db,
-    now: Now,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """Late, out of order, or again: the same transaction counts once. A purchase earns under the terms of its
     `occurred_at`; a return takes back what its purchase earned, and waits for it if it comes first."""
     if not caller.sees_store(body.store):
         raise rules.StoreNotAllowed
+    item = item_of(body)
+    if dry_run:
+        return await writes.try_out(partial(_record, caller.program, dry_run=True), item)
+    lane = ("transactions", caller.program)
+    return await writes.carry_out(lane, partial(_record, caller.program), attempt, item, [("transaction", *item.key)])
 
-    def act(session: Session) -> Reply:
-        outcome = service.record(session, caller.program, [item_of(body)], now, dry_run=dry_run)[0]
-        if isinstance(outcome, Problem):
-            raise outcome
-        (entries,) = _planned([outcome], dry_run)
-        answer = _answer(outcome, now, dry_run, entries)
-        return Reply(_status(outcome, dry_run), answer.model_dump_json().encode())
 
-    return _repeatable(database, attempt, now, act, dry_run=dry_run)
+def _record(
+    program_id: UUID, session: Session, items: Sequence[Purchase | Return], now: datetime, *, dry_run: bool = False
+) -> list[Reply | Problem]:
+    outcomes = service.record(session, program_id, items, now, dry_run=dry_run)
+    return [
+        outcome
+        if isinstance(outcome, Problem)
+        else Reply(_status(outcome, dry_run), _answer(outcome, now, dry_run, entries).model_dump_json().encode())
+        for outcome, entries in zip(outcomes, _planned(outcomes, dry_run), strict=True)
+    ]
 
 
 @router.post("/batch", response_model=BatchOut, responses=answers(*_KEYED), summary="Post many transactions")
