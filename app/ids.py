@@ -1,8 +1,12 @@
 """Identifiers, made in the process so that a whole batch of rows can be built before any is written."""
 
-import secrets
+import os
+import random
 import time
 from uuid import UUID
+
+_random = random.Random()  # noqa: S311  # seeded by the system, and not asked again for each id; ids are no secrets
+os.register_at_fork(after_in_child=_random.seed)
 
 
 def new_id() -> UUID:
@@ -12,4 +16,4 @@ def new_id() -> UUID:
     """
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     fraction = (rest << 12) // 1_000_000
-    return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | secrets.randbits(62))
+    return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | _random.getrandbits(62))

@@ -1,11 +1,14 @@
 """What operations sees: JSON logs with request ids, and metrics. Logs hold no names, keys, bodies or query strings."""
 
+import atexit
 import logging
 import os
 import re
 import sys
+import threading
 import time
 import traceback
+from collections import deque
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
@@ -28,6 +31,49 @@ _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class _Lines:
+    """Writes lines to standard error: anything graver than `info` at once, after what came before it; the rest from a
+    thread of its own, a few times a second, so that no request waits for the log's reader."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque()
+        self._some = threading.Event()
+        self._writing = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def info(self, line: str) -> None:
+        self._lines.append(line)
+        if self._thread is None or not self._thread.is_alive():  # a fork leaves threads behind
+            self._thread = threading.Thread(target=self._write, name="log", daemon=True)
+            self._thread.start()
+        self._some.set()
+
+    debug = info
+
+    def warning(self, line: str) -> None:
+        self._lines.append(line)
+        self.flush()
+
+    error = critical = exception = warning
+
+    def flush(self) -> None:
+        """Writes what has not been written."""
+        with self._writing:
+            text = "".join(self._lines.popleft() + "\n" for _ in range(len(self._lines)))
+            sys.stderr.write(text)  # whatever it is by then
+            sys.stderr.flush()
+
+    def _write(self) -> None:
+        while self._some.wait():
+            self._some.clear()
+            self.flush()
+            time.sleep(0.05)
+
+
+LINES = _Lines()
+atexit.register(LINES.flush)
 
 
 def _exceptions(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -57,7 +103,7 @@ def configure_logging(level: str) -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # whatever it is by then
+        logger_factory=lambda *_: LINES,
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(sys.stderr)

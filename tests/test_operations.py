@@ -79,6 +79,7 @@ def test_log_lines_are_json_with_route_and_trace(shop: Shop, capfd: pytest.Captu
         shop.http.get("/v1/members/lookup", params={"card": "secret-card-77"}, headers=trace)
     finally:
         telemetry.configure_logging("error")
+    telemetry.LINES.flush()
     printed = capfd.readouterr().err
     (line,) = [json.loads(line) for line in printed.splitlines() if '"request"' in line]
     assert (line["route"], line["status"], line["problem"]) == ("/v1/members/lookup", 404, "not_found")
