@@ -4,14 +4,17 @@ Every refusal leaves as RFC 9457 problem+json with `code` and, where a part of t
 JSON pointers. The class docstring is the public explanation; `docs/errors.md` and `openapi.yaml` are made from it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import cleandoc
-from typing import Any, ClassVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 MEDIA_TYPE = "application/problem+json"
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,14 @@ class Problem(Exception):
     @classmethod
     def help(cls) -> str:
         return cleandoc(cls.__doc__ or "")
+
+
+def or_problem(decide: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R | Problem:
+    """What `decide` answers, or its refusal as a value: one item of a batch must not disturb the others."""
+    try:
+        return decide(*args, **kwargs)
+    except Problem as problem:
+        return problem
 
 
 class ProblemItem(BaseModel):

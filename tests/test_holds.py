@@ -20,6 +20,7 @@ from app.errors import Problem
 from app.holds import rules, service
 from app.holds.rules import HoldState, HoldTooLong
 from app.holds.schemas import HoldIn
+from app.holds.service import Asked, Ending, Standing
 from app.ids import new_id
 from app.ledger import Act
 from app.ledger.models import PointEntry
@@ -449,7 +450,7 @@ def test_exactly_one_ending_whoever_races(shop: Shop) -> None:
     now = shop.clock()
     with shop.database.engine.connect() as connection:
         client_id = UUID(str(connection.execute(select(Client.id).limit(1)).scalar_one()))
-    wanted = HoldIn(member=MemberRef(id=ada), points=60, minutes=1)
+    asked = [Asked(client_id, HoldIn(member=MemberRef(id=ada), points=60, minutes=1))]
     endings: Counter[str] = Counter()
 
     def settle(session: Session, at: datetime) -> None:
@@ -458,12 +459,12 @@ def test_exactly_one_ending_whoever_races(shop: Shop) -> None:
 
     with ThreadPoolExecutor(3) as pool:
         for _ in range(ROUNDS):
-            made = shop.database.write(
-                lambda session: service.hold(session, shop.program_id, client_id, wanted, now)
-            ).hold
+            (standing,) = shop.database.write(lambda session: service.hold(session, shop.program_id, asked, now))
+            assert isinstance(standing, Standing)
+            made = standing.hold
             racers: list[Callable[[Session], Any]] = [
-                partial(service.capture, program_id=shop.program_id, hold_id=made.id, points=1, now=now),
-                partial(service.release, program_id=shop.program_id, hold_id=made.id, now=now),
+                partial(service.capture, program_id=shop.program_id, endings=[Ending(made.id, 1)], now=now),
+                partial(service.release, program_id=shop.program_id, hold_ids=[made.id], now=now),
                 partial(settle, at=made.ends_at),
             ]
             first = sum(endings.values()) % 3
@@ -485,11 +486,8 @@ def test_exactly_one_ending_whoever_races(shop: Shop) -> None:
 
 
 def _outcome(shop: Shop, race: Callable[[Session], Any]) -> str:
-    try:
-        shop.database.write(race)
-    except Problem as problem:
-        return problem.code
-    return "done"
+    done = shop.database.write(race)
+    return done[0].code if done and isinstance(done[0], Problem) else "done"
 
 
 def test_many_holds_at_once_never_reserve_more_than_there_is(shop: Shop) -> None:

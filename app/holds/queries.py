@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, or_, select
 from sqlalchemy.orm import Session
 
+from app import db
 from app.errors import NotFound
 from app.holds.models import HoldRequest
 from app.holds.rules import HoldState, Status
@@ -35,10 +36,16 @@ def _states(program_id: UUID) -> Select[*tuple[Any, ...]]:
 
 def find(session: Session, program_id: UUID, hold_id: UUID, now: datetime) -> HoldState:
     """One hold at `now`. NotFound if the programme has no such hold, or nobody asked for it here."""
-    row = session.execute(_states(program_id).where(Hold.id == hold_id)).one_or_none()
-    if row is None:
+    found = find_each(session, program_id, [hold_id], now)
+    if hold_id not in found:
         raise NotFound
-    return HoldState(*row).at(now)
+    return found[hold_id]
+
+
+def find_each(session: Session, program_id: UUID, hold_ids: Sequence[UUID], now: datetime) -> dict[UUID, HoldState]:
+    """Those of some holds that the programme has and somebody asked for here, at `now`."""
+    rows = session.execute(_states(program_id).where(db.any_of(session, Hold.id.expression, sorted(set(hold_ids)))))
+    return {state.id: state for state in (HoldState(*row).at(now) for row in rows)}
 
 
 @dataclass(frozen=True, slots=True)

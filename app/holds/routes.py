@@ -1,8 +1,9 @@
 """Holds over HTTP."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Query, Request, Response
@@ -10,18 +11,20 @@ from sqlalchemy.orm import Session
 
 from app import idempotency
 from app.clients import Caller, keyed, needs
-from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute
-from app.errors import CursorInvalid, NotFound, answers
+from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
+from app.errors import CursorInvalid, NotFound, Problem, answers
 from app.holds import queries, service
 from app.holds.queries import Chosen
 from app.holds.rules import HoldTooLong, Status
 from app.holds.schemas import CaptureIn, HeldLotOut, HoldDone, HoldIn, HoldOut, HoldPage, HoldRead
-from app.holds.service import Standing
-from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
+from app.holds.service import Asked, Ending, Outcome, Standing
+from app.idempotency import Attempt, IdempotencyKeyMissing, Reply, Writer
 from app.ledger import CaptureAboveHold, HoldEnded, InsufficientPoints, balance_out, expiring_out, planned_entries
 from app.members import IdentifierInvalid, MemberMayNotSpend, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms
+
+T = TypeVar("T")
 
 router = APIRouter(prefix="/v1/holds", tags=["holds"], route_class=StrictRoute)
 
@@ -42,21 +45,15 @@ _ALL = CaptureIn()
     | _DONE_200,
     summary="Hold points",
 )
-def create_hold(
+async def create_hold(
     body: Annotated[HoldIn, Body(openapi_examples={"for two hours": {"value": _HOLD}})],
     caller: Annotated[Caller, needs("holds:write")],
     attempt: Annotated[Attempt, keyed("holds:write", required=True)],
-    database: Db,
-    now: Now,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """Reserves them for one spend: until then nobody else can spend them, and they do not expire."""
-
-    def act(session: Session) -> Reply:
-        done = service.hold(session, caller.program, caller.client_id, body, now, dry_run=dry_run)
-        return Reply(200 if dry_run else 201, _done(done, now, dry_run, new=True))
-
-    return idempotency.carry_out(database, attempt, now, act, dry_run=dry_run)
+    return await _carry_out(writes, caller, attempt, service.hold, Asked(caller.client_id, body), dry_run, new=True)
 
 
 @router.post(
@@ -65,24 +62,18 @@ def create_hold(
     responses=answers(*_KEYED, NotFound, NoTerms, MemberMayNotSpend, HoldEnded, CaptureAboveHold),
     summary="Capture a hold",
 )
-def capture_hold(
+async def capture_hold(
     hold_id: UUID,
     caller: Annotated[Caller, needs("holds:write")],
     attempt: Annotated[Attempt, keyed("holds:write", required=True)],
-    database: Db,
-    now: Now,
+    writes: Writes,
     body: Annotated[
         CaptureIn, Body(openapi_examples={"all": {"value": {}}, "a part": {"value": {"points": 300}}})
     ] = _ALL,
     dry_run: DryRun = False,
 ) -> Response:
     """Spends all or a part of what is held; the rest is free again. A hold ends once."""
-
-    def act(session: Session) -> Reply:
-        done = service.capture(session, caller.program, hold_id, body.points, now, dry_run=dry_run)
-        return Reply(200, _done(done, now, dry_run))
-
-    return idempotency.carry_out(database, attempt, now, act, dry_run=dry_run)
+    return await _carry_out(writes, caller, attempt, service.capture, Ending(hold_id, body.points), dry_run)
 
 
 @router.post(
@@ -91,21 +82,41 @@ def capture_hold(
     responses=answers(*_KEYED, NotFound, NoTerms, HoldEnded),
     summary="Release a hold",
 )
-def release_hold(
+async def release_hold(
     hold_id: UUID,
     caller: Annotated[Caller, needs("holds:write")],
     attempt: Annotated[Attempt, keyed("holds:write", required=True)],
-    database: Db,
-    now: Now,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """Frees what is held. Points whose time has passed meanwhile expire now."""
+    return await _carry_out(writes, caller, attempt, service.release, hold_id, dry_run)
 
-    def act(session: Session) -> Reply:
-        done = service.release(session, caller.program, hold_id, now, dry_run=dry_run)
-        return Reply(200, _done(done, now, dry_run))
 
-    return idempotency.carry_out(database, attempt, now, act, dry_run=dry_run)
+async def _carry_out(
+    writes: Writer,
+    caller: Caller,
+    attempt: Attempt,
+    verb: Callable[..., list[Outcome]],
+    item: T,
+    dry_run: bool,
+    *,
+    new: bool = False,
+) -> Response:
+    """One of the service's verbs. `new`: it makes a hold."""
+    program_id = caller.program
+
+    def act(session: Session, items: Sequence[T], now: datetime) -> list[Reply | Problem]:
+        outcomes = verb(session, program_id, items, now, dry_run=dry_run)
+        status = 201 if new and not dry_run else 200
+        return [
+            done if isinstance(done, Problem) else Reply(status, _done(done, now, dry_run, new=new))
+            for done in outcomes
+        ]
+
+    if dry_run:
+        return await writes.try_out(act, item)
+    return await writes.carry_out((verb, program_id), act, attempt, item)
 
 
 @router.get("", responses=answers(*READING, CursorInvalid), summary="List holds")

@@ -18,7 +18,18 @@ from app.members.rules import (
     normalise,
 )
 from app.members.schemas import IdentifierIn, MemberRef, ProfileOut, identifier_in, lookup_query
-from app.members.service import Enrolled, enrol, enrol_unknown, find, named, phone_region, read, status_in, statuses
+from app.members.service import (
+    Enrolled,
+    enrol,
+    enrol_unknown,
+    find,
+    named,
+    named_each,
+    phone_region,
+    read,
+    status_in,
+    statuses,
+)
 
 __all__ = [
     "GATES",
@@ -40,6 +51,7 @@ __all__ = [
     "identifier_in",
     "lookup_query",
     "named",
+    "named_each",
     "normalise",
     "phone_region",
     "read",

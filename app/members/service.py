@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app import db, ledger, outbox
-from app.errors import NotFound, PreconditionFailed, finding
+from app.errors import NotFound, PreconditionFailed, Problem, finding, or_problem
 from app.ids import new_id
 from app.members.models import Member, MemberIdentifier, MemberProfile
 from app.members.rules import Identifier, IdentifierTaken, LastIdentifier, MemberClosed, UnknownMember
@@ -48,12 +48,31 @@ def named(
 ) -> list[UUID]:
     """The members that fields of a body refer to, in their order. IdentifierInvalid, or UnknownMember, which says for
     which fields."""
-    identifiers = {field: identifier_in(reference, phone_region) for field, reference in references.items()}
-    found = find(session, program_id, set(identifiers.values()))
-    unknown = [field for field, identifier in identifiers.items() if identifier not in found]
+    (found,) = named_each(session, program_id, [references], phone_region)
+    if isinstance(found, Problem):
+        raise found
+    return found
+
+
+def named_each(
+    session: Session, program_id: UUID, bodies: Sequence[Mapping[str, MemberRef]], phone_region: str | None
+) -> list[list[UUID] | Problem]:
+    """What `named` answers for each of some bodies, or refuses."""
+
+    def read(references: Mapping[str, MemberRef]) -> dict[str, Identifier]:
+        return {field: identifier_in(reference, phone_region) for field, reference in references.items()}
+
+    meant = [or_problem(read, references) for references in bodies]
+    asked = {identifier for each in meant if not isinstance(each, Problem) for identifier in each.values()}
+    found = find(session, program_id, asked)
+    return [each if isinstance(each, Problem) else _those(each, found) for each in meant]
+
+
+def _those(meant: Mapping[str, Identifier], found: Mapping[Identifier, UUID]) -> list[UUID] | Problem:
+    unknown = [field for field, identifier in meant.items() if identifier not in found]
     if unknown:
-        raise UnknownMember(findings=[finding((field,), "unknown", "nobody has it") for field in unknown])
-    return [found[identifier] for identifier in identifiers.values()]
+        return UnknownMember(findings=[finding((field,), "unknown", "nobody has it") for field in unknown])
+    return [found[identifier] for identifier in meant.values()]
 
 
 def statuses(session: Session, member_ids: Iterable[UUID]) -> dict[UUID, str]:
