@@ -142,8 +142,8 @@ def once(session: Session, attempt: Attempt, now: datetime, act: Callable[[], Re
     return raised(outcome)
 
 
-def apart(session: Session, act: Callable[[], Reply]) -> Reply | Problem:
-    """The reply or the refusal of `act`, which writes nothing if it refuses."""
+def apart(session: Session, act: Callable[[], Reply | Problem]) -> Reply | Problem:
+    """The reply or the refusal of `act`; what it had written when it raised one is undone."""
     try:
         with session.begin_nested():
             return act()
@@ -220,7 +220,8 @@ def carry_out(
 
 
 Act = Callable[[Session, Sequence[T], datetime], Sequence[Reply | Problem]]
-"""Carries out requests of one kind: a reply or a refusal for each, in order; it has written nothing for a refusal."""
+"""Carries out requests of one kind: a reply or a refusal for each, in order; it has written nothing for a refusal. What
+it raises is the refusal of a single one; several are then carried out one by one."""
 
 
 class Writer:
@@ -254,16 +255,14 @@ class Writer:
 
         def work(session: Session) -> Sequence[Reply | Problem]:
             def new(places: Sequence[int]) -> Sequence[Reply | Problem]:
-                return act(session, [batch[place][1] for place in places], now) if places else []
+                items = [batch[place][1] for place in places]
+                if len(items) == 1:
+                    return [apart(session, lambda: act(session, items, now)[0])]
+                return act(session, items, now) if items else []
 
             return each_once(session, [attempt for attempt, _ in batch], now, new)
 
         return self._database.write(work, repeatable=True, patient=False)
-
-
-def one_by_one(act: Callable[[Session, T, datetime], Reply]) -> Act[T]:
-    """Carries out requests in turn: each writes all of its own, or nothing."""
-    return lambda session, items, now: [apart(session, partial(act, session, item, now)) for item in items]
 
 
 def forget(session: Session, now: datetime) -> int:

@@ -132,3 +132,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if skipped:
         terminalreporter.write_sep("!", "POSTGRESQL WAS NOT TESTED", red=True, bold=True)
         terminalreporter.write_line(f"{len(skipped)} tests were skipped: {postgres.WHY_NONE}.", red=True)
+
+
+@pytest.fixture
+def ungathered(database_url: str, clock: TestClock) -> Iterator[Shop]:
+    """A shop whose requests commit one by one, all at once: for races that a gatherer would not let happen."""
+    with open_shop(settings_for(database_url, writers=0), clock) as shop:
+        yield shop

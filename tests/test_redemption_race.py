@@ -68,11 +68,12 @@ def naive_claim(
 
 
 def test_read_check_write_without_the_lock_is_refused_by_the_database(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    ungathered: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control. Without the lock two redemptions see the same points: the unique number of an entry is
     what then keeps the second from being written, as a defect (500) and not as an answer. On SQLite writers take
     turns by themselves."""
+    shop = ungathered
     if shop.database.engine.dialect.name == "sqlite":
         pytest.skip("the transaction itself is the lock")
     shop.post(purchase("r1", 2000))

@@ -605,8 +605,11 @@ def naive_take(session: Session, reward_id: UUID, quantity: int) -> bool:
     return row.supply is not None and row.taken + quantity <= row.supply
 
 
-def test_without_the_condition_pieces_would_be_given_out_twice(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_condition_pieces_would_be_given_out_twice(
+    ungathered: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The negative control. SQLite needs no condition: its writers take turns by themselves."""
+    shop = ungathered
     if shop.database.engine.dialect.name == "sqlite":
         pytest.skip("the transaction itself is the lock")
     added(shop, points=10, supply=5)
@@ -617,8 +620,9 @@ def test_without_the_condition_pieces_would_be_given_out_twice(shop: Shop, monke
     assert Counter(answer.status_code for answer in answers)[201] > 5
 
 
-def test_without_the_lock_points_would_be_spent_twice(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_lock_points_would_be_spent_twice(ungathered: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: two orders number their entries alike, and the database refuses one of them."""
+    shop = ungathered
     if shop.database.engine.dialect.name == "sqlite":
         pytest.skip("the transaction itself is the lock")
     added(shop, points=10)

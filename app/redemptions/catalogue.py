@@ -1,5 +1,6 @@
 """The catalogue: add, change and retire rewards; which of them a member can have."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
@@ -93,13 +94,19 @@ def find(session: Session, program_id: UUID, reward_id: UUID) -> RewardRow:
     return found
 
 
-def named(session: Session, program_id: UUID, reward: RewardRef) -> RewardRow:
-    """The reward a reference names. UnknownReward if the programme has none such."""
-    this = RewardRow.code == reward.code if reward.id is None else RewardRow.id == reward.id
-    found = session.scalars(select(RewardRow).where(RewardRow.program_id == program_id, this)).one_or_none()
-    if found is None:
-        raise UnknownReward(findings=[finding(("reward",), "unknown", "the programme has no such reward")])
-    return found
+def named_each(session: Session, program_id: UUID, references: Sequence[RewardRef]) -> list[RewardRow | Problem]:
+    """The reward each reference names; UnknownReward where the programme has none such."""
+    codes = sorted({reference.code for reference in references if reference.code is not None})
+    ids = sorted({reference.id for reference in references if reference.id is not None})
+    this = db.any_of(session, RewardRow.code.expression, codes) | db.any_of(session, RewardRow.id.expression, ids)
+    found: dict[UUID | str | None, RewardRow] = {}
+    for row in session.scalars(select(RewardRow).where(RewardRow.program_id == program_id, this)):
+        found[row.id] = found[row.code] = row
+    return [found.get(each.id if each.code is None else each.code) or _unknown() for each in references]
+
+
+def _unknown() -> Problem:
+    return UnknownReward(findings=[finding(("reward",), "unknown", "the programme has no such reward")])
 
 
 def rewards(
@@ -165,19 +172,24 @@ def give_back(session: Session, reward_id: UUID, quantity: int) -> None:
 # --- members --------------------------------------------------------------------------------------------------------
 
 
-def had(session: Session, member_id: UUID, reward_ids: Iterable[UUID], month_began: datetime) -> dict[UUID, Had]:
-    """The pieces of each reward that a member has ordered and not cancelled, ever and since the month began."""
+def had(
+    session: Session, member_ids: Iterable[UUID], reward_ids: Iterable[UUID], month_began: datetime
+) -> dict[UUID, dict[UUID, Had]]:
+    """By member, the pieces of each reward that they have ordered and not cancelled, ever and since the month began."""
     this_month = func.sum(case((Redemption.ordered_at >= month_began, Redemption.quantity), else_=0))
     rows = session.execute(
-        select(Redemption.reward_id, func.sum(Redemption.quantity), this_month)
+        select(Redemption.member_id, Redemption.reward_id, func.sum(Redemption.quantity), this_month)
         .where(
-            Redemption.member_id == member_id,
+            db.any_of(session, Redemption.member_id.expression, sorted(set(member_ids))),
             Redemption.status != "cancelled",
             db.any_of(session, Redemption.reward_id.expression, sorted(set(reward_ids))),
         )
-        .group_by(Redemption.reward_id)
+        .group_by(Redemption.member_id, Redemption.reward_id)
     )
-    return {reward_id: Had(int(in_all), int(month)) for reward_id, in_all, month in rows}
+    found: dict[UUID, dict[UUID, Had]] = defaultdict(dict)
+    for member_id, reward_id, in_all, month in rows:
+        found[member_id][reward_id] = Had(int(in_all), int(month))
+    return found
 
 
 def options(
@@ -193,5 +205,5 @@ def options(
     zone = programs.terms_at(session, program_id, now).zone
     available = ledger.look(session, [member_id], now, zone)[member_id].available
     may_spend = GATES[members.statuses(session, [member_id])[member_id]].spend
-    pieces = had(session, member_id, [reward.id for reward in found], months_of(now, zone)[0])
-    return eligible(found, Facts(may_spend, available, pieces), now, zone)
+    pieces = had(session, [member_id], [reward.id for reward in found], months_of(now, zone)[0])
+    return eligible(found, Facts(may_spend, available, pieces[member_id]), now, zone)

@@ -1,7 +1,7 @@
 """Rewards, redemptions and vouchers over HTTP."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -13,8 +13,8 @@ from app import idempotency
 from app.accounting import PostingOut
 from app.clients import Caller, keyed, needs
 from app.db import Database
-from app.edge import READING, WRITING, Db, DryRun, IfMatch, Now, StrictRoute, revision_in
-from app.errors import CursorInvalid, NotFound, PreconditionFailed, PreconditionRequired, answers
+from app.edge import READING, WRITING, Db, DryRun, IfMatch, Now, StrictRoute, Writes, revision_in
+from app.errors import CursorInvalid, NotFound, PreconditionFailed, PreconditionRequired, Problem, answers
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.ledger import InsufficientPoints, balance_out, planned_entries
 from app.members import IdentifierInvalid, MemberMayNotSpend, UnknownMember
@@ -65,7 +65,7 @@ _REDEEMING = (
 _ENDING = (NotFound, NoTerms, rules.RedemptionFulfilled, rules.RedemptionCancelled)
 
 
-def _pepper(request: Request) -> bytes:
+async def _pepper(request: Request) -> bytes:
     return request.app.state.pepper  # type: ignore[no-any-return]  # app.state is untyped
 
 
@@ -234,12 +234,11 @@ def list_choices(
     | {200: {"model": RedemptionDone, "description": "A dry run"}},
     summary="Redeem points for a reward",
 )
-def redeem(
+async def redeem(
     body: Annotated[RedemptionIn, Body(openapi_examples=_EXAMPLES)],
     caller: Annotated[Caller, needs("redemptions:write")],
     attempt: Annotated[Attempt, keyed("redemptions:write", required=True)],
-    database: Db,
-    now: Now,
+    writes: Writes,
     pepper: Pepper,
     dry_run: DryRun = False,
 ) -> Response:
@@ -247,11 +246,15 @@ def redeem(
 
     Points that expire soonest pay first. A refusal says what is missing, and `errors` names every reason.
     """
+    program_id = caller.program
 
-    def act(session: Session) -> Redeemed:
-        return service.redeem(session, caller.program, body, now, pepper, dry_run=dry_run)
+    def act(session: Session, items: Sequence[RedemptionIn], now: datetime) -> list[Reply | Problem]:
+        outcomes = service.redeem(session, program_id, items, now, pepper, dry_run=dry_run)
+        return [done if isinstance(done, Problem) else _reply(done, now, 201, dry_run) for done in outcomes]
 
-    return _carry_out(database, attempt, now, pepper, act, 201, dry_run)
+    if dry_run:
+        return await writes.try_out(act, body)
+    return _with_codes(await writes.carry_out((service.redeem, program_id), act, attempt, body), pepper)
 
 
 @router.get("/redemptions", responses=answers(*READING, CursorInvalid), summary="List redemptions")
@@ -343,19 +346,22 @@ def _carry_out(
     """Runs `act` once and answers what it did. What is kept for retries has no codes; they are added on the way out."""
 
     def reply(session: Session) -> Reply:
-        redeemed = act(session)
-        answer = RedemptionDone(
-            **dict(_redemption(redeemed, dry_run=dry_run, new=status == 201)),
-            dry_run=dry_run,
-            balance=balance_out(redeemed.account),
-            balance_at=now,
-            entries=planned_entries(redeemed.account) if dry_run else None,
-        )
-        return Reply(200 if dry_run else status, answer.model_dump_json().encode())
+        return _reply(act(session), now, status, dry_run)
 
     if dry_run:
         return database.read(reply).response()
     return _with_codes(idempotency.carry_out(database, attempt, now, reply), pepper)
+
+
+def _reply(redeemed: Redeemed, now: datetime, status: int, dry_run: bool) -> Reply:
+    answer = RedemptionDone(
+        **dict(_redemption(redeemed, dry_run=dry_run, new=status == 201)),
+        dry_run=dry_run,
+        balance=balance_out(redeemed.account),
+        balance_at=now,
+        entries=planned_entries(redeemed.account) if dry_run else None,
+    )
+    return Reply(200 if dry_run else status, answer.model_dump_json().encode())
 
 
 def _with_codes(response: Response, pepper: bytes) -> Response:

@@ -1,7 +1,7 @@
 """Who can have which reward, for how many points, and why not; and what may happen to a voucher. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any
 from uuid import UUID
@@ -93,6 +93,10 @@ class Reward:
     left: int | None
     retired: bool
 
+    def less(self, quantity: int) -> "Reward":
+        """The reward after `quantity` pieces were ordered."""
+        return self if self.left is None else replace(self, left=self.left - quantity)
+
 
 @dataclass(frozen=True, slots=True)
 class Had:
@@ -100,6 +104,10 @@ class Had:
 
     in_all: int = 0
     this_month: int = 0
+
+    def and_now(self, quantity: int) -> "Had":
+        """With `quantity` pieces that are ordered now."""
+        return Had(self.in_all + quantity, self.this_month + quantity)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,9 +103,9 @@ def _end(session: Session, voucher: VoucherRow, now: datetime, status: str, **ch
     return voucher
 
 
-def issue(session: Session, redemption: Redemption, rows: Sequence[dict[str, Any]], now: datetime) -> None:
-    """Writes the vouchers of a redemption."""
-    db.insert_rows(session, VoucherRow, rows)
+def issue(session: Session, issued: Sequence[tuple[Redemption, dict[str, Any]]], now: datetime) -> None:
+    """Writes the vouchers of redemptions."""
+    db.insert_rows(session, VoucherRow, [row for _, row in issued])
     events = [
         outbox.Event(
             redemption.program_id,
@@ -118,6 +118,6 @@ def issue(session: Session, redemption: Redemption, rows: Sequence[dict[str, Any
                 "currency": row["currency"],
             },
         )
-        for row in rows
+        for redemption, row in issued
     ]
     outbox.put(session, events, now)
