@@ -1,0 +1,108 @@
+"""One run of the benchmarks: how long, with what, and on which databases."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import getpid
+
+import psycopg
+
+from benchmarks import baseline, server, shop
+from benchmarks.load import Generator
+from benchmarks.shop import Shop
+
+MEMBERS = 10_000
+BASKETS = 500
+"""Baskets the SQL writes in turns by sets; one of the next number of them, by scripts."""
+SCRIPTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long each side runs at a time, and how often both take turns; whether the large sizes are wanted."""
+
+    seconds: float
+    rounds: int
+    large: bool
+
+
+class Broken(Exception):
+    """After a benchmark the books do not balance, or something that was answered 2xx is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What the figures are measured with, on PostgreSQL."""
+
+    plan: Plan
+    server: str
+    facts: Mapping[str, str]
+    template: Shop
+    decided: Sequence[Mapping[str, str]]
+    generator: Generator
+
+    @contextmanager
+    def fresh(self, name: str) -> Iterator[Shop]:
+        """A copy of the shop for one figure; when it is done, the books must balance."""
+        name = f"loyalty_bench_{getpid()}_{name}"
+        url = server.create_database(self.server, name, _name_of(self.template.url))
+        try:
+            copy = self.template.moved_to(url)
+            yield copy
+            check_books(copy)
+        finally:
+            server.drop_database(self.server, name)
+
+    def script(self, name: str) -> str:
+        return baseline.script(name, self.facts["server_version"])
+
+    def common(self) -> dict[str, str]:
+        """Parameters of every script: numbers of its own to count from, and how many members there are."""
+        return {"members": str(self.generator.members), "first": str(self.generator.take()), "step": "0"}
+
+    def each(self) -> list[Mapping[str, str]]:
+        """The baskets of scripts, from the smallest to the largest."""
+        step = len(self.decided) // SCRIPTS
+        return [*self.decided[step // 2 :: step]][:SCRIPTS]
+
+
+@contextmanager
+def prepared(plan: Plan, url: str, generator: Generator) -> Iterator[Bench]:
+    """The shop that the figures' databases are copies of."""
+    name = f"loyalty_bench_{getpid()}"
+    try:
+        made = shop.furnish(server.create_database(url, name))
+        with shop.in_process(made) as http:
+            shop.post_baskets(http, shop.baskets(made)[:BASKETS])
+            shop.add_reward(http)
+        decided = baseline.stage_baskets(made.url)
+        shop.add_members(made, generator.members)
+        with psycopg.connect(made.url, autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE")
+        yield Bench(plan, url, server.facts(url), made, decided, generator)
+    finally:
+        server.drop_database(url, name)
+
+
+def _name_of(url: str) -> str:
+    name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+    assert isinstance(name, str)
+    return name
+
+
+# --- after a benchmark ----------------------------------------------------------------------------------------------
+
+
+def check_books(checked: Shop) -> None:
+    if found := shop.prove(checked):
+        raise Broken(f"the proof does not hold: {found}")
+
+
+def check_there(url: str, query: str, wanted: Sequence[str]) -> None:
+    """Everything in `wanted` is found by `query`, which takes the ids as one array."""
+    with psycopg.connect(url) as connection:
+        found = {str(row[0]) for row in connection.execute(query.encode(), [list(wanted)])}
+    if lost := set(wanted) - found:
+        raise Broken(f"{len(lost)} of {len(wanted)} things that were answered 2xx are not there, such as {min(lost)}")
+    if len(set(wanted)) != len(wanted):
+        raise Broken("something was accepted twice")
