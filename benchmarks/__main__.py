@@ -13,12 +13,16 @@ from importlib.metadata import version
 
 from benchmarks import baseline, load, report
 from benchmarks.bench import MEMBERS, Bench, Plan, prepared
-from benchmarks.figures import purchases
+from benchmarks.figures import balance, batches, purchases
 from benchmarks.load import Generator
 from benchmarks.report import Figure
 from benchmarks.server import postgres_server
 
-ON_POSTGRESQL: dict[str, Callable[[Bench], list[Figure]]] = {"purchases": purchases.run}
+ON_POSTGRESQL: dict[str, Callable[[Bench], list[Figure]]] = {
+    "purchases": purchases.run,
+    "batches": batches.run,
+    "balance": balance.run,
+}
 
 
 def main() -> int:
@@ -47,7 +51,7 @@ def main() -> int:
 
 def plan_of(environment: "os._Environ[str]") -> Plan:
     quick, large = bool(environment.get("QUICK")), bool(environment.get("LARGE"))
-    return Plan(seconds=2 if quick else 10 if large else 6, rounds=3, large=large)
+    return Plan(seconds=3 if quick else 10 if large else 6, rounds=3, large=large)
 
 
 def versions_of(bench: Bench) -> dict[str, str]:

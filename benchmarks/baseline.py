@@ -114,10 +114,10 @@ def pgbench() -> Path:
 def measure(
     url: str, text: str, common: Variables, each: Sequence[Variables], clients: int, seconds: float
 ) -> Measured:
-    """Runs a script with prepared statements for so long; `each` run takes one set of parameters besides the `common`."""
+    """Runs a script with prepared statements for so long; a run takes one of `each` besides the `common` parameters."""
     with TemporaryDirectory() as folder:
         files, defined = _scripts(Path(folder), text, each)
-        defined |= common | {"clients": str(clients)}
+        defined |= {**common, "clients": str(clients)}
         command: list[str | Path] = [pgbench(), "--no-vacuum", "--protocol=prepared", f"--client={clients}"]
         command += [f"--jobs={min(clients, 2)}", f"--time={max(1, round(seconds))}"]
         command += [f"--define={name}={value}" for name, value in defined.items()]
@@ -134,7 +134,8 @@ def measure(
 
 def _scripts(folder: Path, text: str, each: Sequence[Variables]) -> tuple[list[Path], dict[str, str]]:
     """One file per set of parameters, which are told apart by a number in their names."""
-    files, defined = [], {}
+    files: list[Path] = []
+    defined: dict[str, str] = {}
     for position, own in enumerate(each):
         file = folder / f"{position}.sql"
         rename = {name: f"{name}_{position}" for name in own}

@@ -60,6 +60,22 @@ class Bench:
         """Parameters of every script: numbers of its own to count from, and how many members there are."""
         return {"members": str(self.generator.members), "first": str(self.generator.take()), "step": "0"}
 
+    def by_sets(self) -> dict[str, str]:
+        """Parameters of scripts that write many purchases."""
+        return {"program_id": str(self.template.program_id), "baskets": str(len(self.decided))}
+
+    def purchases(self, stage: Shop, count: int) -> int:
+        """Records so many purchases of real baskets by sets, fast, as `fill-N`; answers the first N."""
+        first, members = self.generator.take(count), self.generator.members
+        with psycopg.connect(stage.url) as connection:
+            for lowest in range(first, first + count, members):
+                highest = min(lowest + members, first + count) - 1
+                given = {"lowest": str(lowest), "highest": str(highest), "members": str(members), "prefix": "fill-"}
+                baseline.run_once(connection, self.script("purchases"), given | self.by_sets())
+            connection.autocommit = True
+            connection.execute("VACUUM ANALYZE")
+        return first
+
     def each(self) -> list[Mapping[str, str]]:
         """The baskets of scripts, from the smallest to the largest."""
         step = len(self.decided) // SCRIPTS

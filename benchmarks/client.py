@@ -9,11 +9,17 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+LAST_ANSWER_SECONDS = 60
+
 Send = Callable[[], bytes]
 
 
 class Broken(Exception):
     """The service closed a connection, or sent what is not HTTP."""
+
+
+def _ignore(*_answer: object) -> None:
+    """Nobody has asked for anything yet."""
 
 
 class Connection(asyncio.Protocol):
@@ -22,7 +28,7 @@ class Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
-        self.answer: Callable[[int, bytes], None] = lambda status, body: None
+        self.answer: Callable[[int, bytes], None] = _ignore
         self.lost: Callable[[], None] = lambda: None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -43,7 +49,7 @@ class Connection(asyncio.Protocol):
             self._buffer = body[length:]
             self.answer(int(head[9:12]), body)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # the protocol names it
         self.lost()
 
     def close(self) -> None:
@@ -62,7 +68,12 @@ class Tally:
     latencies: list[float] = field(default_factory=list)
     late: list[float] = field(default_factory=list)
     broken: int = 0
+    ended: int = 0
+    """Connections that send no more."""
     seconds: float = 0.0
+
+    def busy(self, connections: int) -> bool:
+        return self.ended + self.broken < connections
 
     def add(self, status: int, body: bytes) -> None:
         self.answered[status] += 1
@@ -73,7 +84,8 @@ class Tally:
 
 
 def closed_loop(port: int, next_request: Send, connections: int, seconds: float) -> Tally:
-    """As many requests as `connections` can carry, each sending its next when it has its answer."""
+    """As many requests as `connections` can carry, each sending its next when it has its answer; none is sent after
+    `seconds`, and the last answers are waited for and counted, as is the time they take."""
     return asyncio.run(_closed(port, next_request, connections, seconds))
 
 
@@ -88,21 +100,26 @@ async def _connect(port: int, count: int) -> list[Connection]:
 
 
 async def _closed(port: int, next_request: Send, count: int, seconds: float) -> Tally:
-    tally, start = Tally(), time.perf_counter()
-    for connection in (opened := await _connect(port, count)):
-        _go_round(connection, next_request, tally)
+    tally, opened = Tally(), await _connect(port, count)
+    start = time.perf_counter()
+    for connection in opened:
+        _go_round(connection, next_request, tally, start + seconds)
         connection.send(next_request())
-    await asyncio.sleep(seconds)
+    while tally.busy(count) and time.perf_counter() < start + seconds + LAST_ANSWER_SECONDS:
+        await asyncio.sleep(0.005)
     tally.seconds = time.perf_counter() - start
     for connection in opened:
         connection.close()
     return tally
 
 
-def _go_round(connection: Connection, next_request: Send, tally: Tally) -> None:
+def _go_round(connection: Connection, next_request: Send, tally: Tally, until: float) -> None:
     def answer(status: int, body: bytes) -> None:
         tally.add(status, body)
-        connection.send(next_request())
+        if time.perf_counter() < until:
+            connection.send(next_request())
+        else:
+            tally.ended += 1
 
     def lost() -> None:
         tally.broken += 1
@@ -144,7 +161,7 @@ async def _open(port: int, next_request: Send, count: int, seconds: float, rate:
         else:
             waiting.append(due)
             await asyncio.sleep(0)
-    await _finish(tally, round(seconds * rate), start + 3 * seconds + 5)
+    await _finish(tally, round(seconds * rate), start + seconds + LAST_ANSWER_SECONDS)
     tally.seconds = time.perf_counter() - start
     for connection in opened:
         connection.close()

@@ -111,7 +111,7 @@ class Generator:
     def run(self, service: Service, requests: Requests, seconds: float, connections: int = CONNECTIONS) -> Ran:
         """As much as so many connections can carry. Refused if the service refused anything but for being busy."""
         first = self.take()
-        if self._wrk is None:
+        if self._wrk is None or requests.items > 1:  # wrk forgets what is under way when its time is up
             tally = client.closed_loop(service.port, filler(requests, first, self.members), connections, seconds)
             return self.judged(requests, tally)
         return self._by_wrk(self._wrk, service, requests, seconds, connections, first)
@@ -143,7 +143,14 @@ class Generator:
                 "BENCH_MEMBERS": str(self.members),
                 "BENCH_FIRST": str(first),
             }
-            command = [wrk, "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--timeout", "20s"]
+            command: list[str | Path] = [
+                wrk,
+                "-t1",
+                f"-c{connections}",
+                f"-d{max(1, round(seconds))}s",
+                "--timeout",
+                "20s",
+            ]
             done = subprocess.run(
                 [*command, "-s", _LUA, service.url], env=environment, capture_output=True, text=True, check=True
             )

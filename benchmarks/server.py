@@ -25,7 +25,7 @@ READY_SECONDS = 60
 
 @contextmanager
 def postgres_server() -> Iterator[str | None]:
-    """The URL of a PostgreSQL's maintenance database: that of `DATABASE_URL`, or one from a wheel. None: there is none."""
+    """The URL of a server's maintenance database: that of `DATABASE_URL`, or from a wheel; None if there is none."""
     if given := os.environ.get("DATABASE_URL"):
         yield read_url(given).render_as_string(hide_password=False)
         return
@@ -99,8 +99,11 @@ class Service:
         return sorted((int(row[2]) / 1024 for row in serving), reverse=True)
 
 
+SERVE = ("-m", "app.cli", "serve")
+
+
 @contextmanager
-def serving(settings: Settings, workers: int, *, command: tuple[str, ...] = ("-m", "app.cli", "serve")) -> Iterator[Service]:
+def serving(settings: Settings, workers: int, *, command: tuple[str, ...] = SERVE) -> Iterator[Service]:
     """The service on `settings`' database, ready, until the block ends. Other `LOYALTY_` settings pass through."""
     port = free_port()
     environment = os.environ | {

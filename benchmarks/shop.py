@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -60,7 +61,7 @@ class Shop:
 
 def furnish(url: str) -> Shop:
     """A shop on an empty database."""
-    settings = Settings(database_url=url, key_pepper=PEPPER)  # type: ignore[arg-type]  # a string becomes a secret
+    settings = Settings(database_url=url, key_pepper=PEPPER)
     database, now = Database(settings), datetime.now(UTC)
     schema.migrate(database)
 
@@ -88,8 +89,11 @@ def card(number: int) -> str:
     return f"{number:012}"
 
 
+MEMBER_PREFIX = "01900000-0000-7000-8000-"
+
+
 def member_id(number: int) -> UUID:
-    return UUID(f"01900000-0000-7000-8000-{number:012}")
+    return UUID(f"{MEMBER_PREFIX}{number:012}")
 
 
 def add_members(shop: Shop, count: int) -> None:
@@ -97,7 +101,7 @@ def add_members(shop: Shop, count: int) -> None:
     database, now = Database(shop.settings), datetime.now(UTC)
     for first in range(1, count + 1, AT_ONCE):
         numbers = range(first, min(first + AT_ONCE, count + 1))
-        database.write(lambda session, numbers=numbers: _enrol(session, shop.program_id, numbers, now))  # type: ignore[misc]  # bound now
+        database.write(partial(_enrol, program_id=shop.program_id, numbers=numbers, now=now))
     database.close()
 
 
@@ -164,4 +168,6 @@ def prove(shop: Shop) -> list[str]:
     database = Database(shop.settings)
     proof = database.read(insight.prove)
     database.close()
-    return [f"{check.name}: {check.differences} differ, {check.shown[:2]}" for check in proof.checks if check.differences]
+    return [
+        f"{check.name}: {check.differences} differ, {check.shown[:2]}" for check in proof.checks if check.differences
+    ]
