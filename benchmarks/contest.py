@@ -9,8 +9,10 @@ from benchmarks.report import Figure, Rounds, Target
 from benchmarks.server import Service, settle_down
 from benchmarks.shop import Shop
 
-Sql = Callable[[int], float]
-"""So many clients run the SQL for a while; answers how many things they did per second."""
+WARM_UP_SECONDS = 1.0
+
+Sql = Callable[[int, float], float]
+"""So many clients run the SQL for so many seconds; answers how many things they did per second."""
 
 
 @dataclass(slots=True)
@@ -50,15 +52,16 @@ def compete(
     """Rounds in which the service and so many clients of SQL take turns; the best of the latter counts."""
     contest = Contest({workers: Rounds() for workers in services})
     for number in range(-1, bench.plan.rounds):
+        seconds = bench.plan.seconds if number >= 0 else WARM_UP_SECONDS
         theirs: dict[int, float] = {}
         ours: dict[int, float] = {}
         turns: list[tuple[int, Service | None]] = _alternating(services, clients)
         for size, service in turns:
             settle_down(shop.url)
             if service is None:
-                theirs[size] = sql(size)
+                theirs[size] = sql(size, seconds)
                 continue
-            ran = bench.generator.run(service, requests(), bench.plan.seconds if number >= 0 else 1, connections)
+            ran = bench.generator.run(service, requests(), seconds, connections)
             contest.accepted += ran.accepted
             contest.busy += ran.busy
             ours[size] = ran.per_second
