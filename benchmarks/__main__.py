@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from benchmarks import baseline, load, report
 from benchmarks.bench import MEMBERS, Bench, Plan, prepared
-from benchmarks.figures import balance, batches, purchases
+from benchmarks.figures import balance, batches, purchases, spending
 from benchmarks.load import Generator
 from benchmarks.report import Figure
 from benchmarks.server import postgres_server
@@ -22,6 +22,7 @@ ON_POSTGRESQL: dict[str, Callable[[Bench], list[Figure]]] = {
     "purchases": purchases.run,
     "batches": batches.run,
     "balance": balance.run,
+    "spending": spending.run,
 }
 
 

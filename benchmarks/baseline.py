@@ -3,6 +3,7 @@
 `sql/*.sql` are pgbench scripts: `:name` is a parameter, `\\set` computes one, `\\gset` keeps what a statement answers.
 """
 
+import json
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -44,7 +45,7 @@ def spelled(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, datetime | date):
         return value.isoformat()
-    return str(value)
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
 def variables(row: Mapping[str, Any]) -> dict[str, str]:

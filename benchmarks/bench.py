@@ -58,28 +58,29 @@ class Bench:
 
     def common(self) -> dict[str, str]:
         """Parameters of every script: numbers of its own to count from, and how many members there are."""
-        return {"members": str(self.generator.members), "first": str(self.generator.take()), "step": "0"}
+        return {"members": str(self.generator.members), "first": str(self.generator.take()), "step": "-1"}
 
-    def by_sets(self) -> dict[str, str]:
-        """Parameters of scripts that write many purchases."""
-        return {"program_id": str(self.template.program_id), "baskets": str(len(self.decided))}
+    def by_sets(self, *, large: bool = False) -> dict[str, str]:
+        """Parameters of scripts that write many purchases: of real baskets, or of the large one."""
+        after, baskets = (BASKETS, 1) if large else (0, BASKETS)
+        return {"program_id": str(self.template.program_id), "after": str(after), "baskets": str(baskets)}
 
-    def purchases(self, stage: Shop, count: int) -> int:
-        """Records so many purchases of real baskets by sets, fast, as `fill-N`; answers the first N."""
+    def purchases(self, stage: Shop, count: int, *, large: bool = False) -> int:
+        """Records so many purchases by sets, fast, as `fill-N`; answers the first N."""
         first, members = self.generator.take(count), self.generator.members
         with psycopg.connect(stage.url) as connection:
             for lowest in range(first, first + count, members):
                 highest = min(lowest + members, first + count) - 1
                 given = {"lowest": str(lowest), "highest": str(highest), "members": str(members), "prefix": "fill-"}
-                baseline.run_once(connection, self.script("purchases"), given | self.by_sets())
+                baseline.run_once(connection, self.script("purchases"), given | self.by_sets(large=large))
             connection.autocommit = True
             connection.execute("VACUUM ANALYZE")
         return first
 
-    def each(self) -> list[Mapping[str, str]]:
+    def each(self) -> Sequence[Mapping[str, str]]:
         """The baskets of scripts, from the smallest to the largest."""
-        step = len(self.decided) // SCRIPTS
-        return [*self.decided[step // 2 :: step]][:SCRIPTS]
+        step = BASKETS // SCRIPTS
+        return self.decided[step // 2 : step * SCRIPTS : step]
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def prepared(plan: Plan, url: str, generator: Generator) -> Iterator[Bench]:
     try:
         made = shop.furnish(server.create_database(url, name))
         with shop.in_process(made) as http:
-            shop.post_baskets(http, shop.baskets(made)[:BASKETS])
+            shop.post_baskets(http, [*shop.baskets(made)[:BASKETS], shop.large_basket(made)])
             shop.add_reward(http)
         decided = baseline.stage_baskets(made.url)
         shop.add_members(made, generator.members)

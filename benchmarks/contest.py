@@ -57,11 +57,12 @@ def compete(
         ours: dict[int, float] = {}
         turns: list[tuple[int, Service | None]] = _alternating(services, clients)
         for size, service in turns:
+            prepared = None if service is None else requests()
             settle_down(shop.url)
-            if service is None:
+            if service is None or prepared is None:
                 theirs[size] = sql(size, seconds)
                 continue
-            ran = bench.generator.run(service, requests(), seconds, connections)
+            ran = bench.generator.run(service, prepared, seconds, connections)
             contest.accepted += ran.accepted
             contest.busy += ran.busy
             ours[size] = ran.per_second

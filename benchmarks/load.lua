@@ -1,12 +1,13 @@
 -- Sends requests that were written to a file before, round-robin, with a number and a member of its own in each.
--- In the file: one request per line; \1 stands for CR LF, \2 for a number, \3 for a member, both of twelve digits.
+-- In the file: one request per line; \1 stands for CR LF, \2 for a number, \3 for a member, \4 for the number before;
+-- all of twelve digits.
 local accepted, pattern = nil, os.getenv("BENCH_ACCEPTED")
 local members, number = tonumber(os.getenv("BENCH_MEMBERS")), tonumber(os.getenv("BENCH_FIRST"))
 local requests, turn = {}, 0
 
 local function split(line)
    local parts = {}
-   for text, slot in (line:gsub("\1", "\r\n") .. "\4"):gmatch("([^\2\3\4]*)([\2\3\4])") do
+   for text, slot in (line:gsub("\1", "\r\n") .. "\5"):gmatch("([^\2-\5]*)([\2-\5])") do
       parts[#parts + 1] = text
       parts[#parts + 1] = slot
    end
@@ -32,6 +33,8 @@ function request()
       elseif parts[position + 1] == "\3" then
          -- 7919 is prime: members take turns, but not in the order in which they lie on the disk
          filled[position + 1] = string.format("%012d", (number * 7919) % members + 1)
+      elseif parts[position + 1] == "\4" then
+         filled[position + 1] = string.format("%012d", number - 1)
       else
          filled[position + 1] = ""
       end

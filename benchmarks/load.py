@@ -17,8 +17,10 @@ from benchmarks import client
 from benchmarks.server import Service
 
 CONNECTIONS = 64
-NUMBER, MEMBER = "\x02", "\x03"
-"""Where a request has a number of its own, and where a member: a card, or the end of an id. Twelve digits."""
+NUMBER, MEMBER, SAME = "\x02", "\x03", "\x04"
+"""Where a request has a number of its own, a member (a card, or the end of an id), the number before. Twelve digits."""
+
+_SLOTS = (NUMBER, MEMBER, SAME)
 
 _LUA = Path(__file__).parent / "load.lua"
 _PRIME = 7919
@@ -42,6 +44,8 @@ class Requests:
     accepted: str = NOTHING
     items: int = 1
     """How many things one request asks for."""
+    first: int | None = None
+    """The first number; None: any that nobody has used."""
 
 
 def get(path: str, key: str) -> str:
@@ -51,9 +55,9 @@ def get(path: str, key: str) -> str:
 def post(path: str, body: Any, key: str, *, keyed: bool = False) -> str:
     """A request whose slots do not change its length. `keyed`: with an `Idempotency-Key`."""
     text = json.dumps(body, separators=(",", ":"), ensure_ascii=True)
-    for slot in (NUMBER, MEMBER):
+    for slot in _SLOTS:
         text = text.replace(json.dumps(slot)[1:-1], slot)
-    length = len(text) + 11 * sum(text.count(slot) for slot in (NUMBER, MEMBER))
+    length = len(text) + 11 * sum(text.count(slot) for slot in _SLOTS)
     idempotency = f"Idempotency-Key: key-{NUMBER}\r\n" if keyed else ""
     return (
         f"POST {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {key}\r\n"
@@ -72,13 +76,13 @@ def filler(requests: Requests, first: int, members: int) -> Callable[[], bytes]:
         if part == NUMBER:
             number, state["number"] = state["number"], next(numbers)
             return f"{number:012}"
-        return part
+        return f"{state['number'] - 1:012}" if part == SAME else part
 
     return lambda: "".join(map(fill, next(texts))).encode()
 
 
 def _parts(text: str) -> list[str]:
-    return [part for part in re.split(f"([{NUMBER}{MEMBER}])", text) if part]
+    return [part for part in re.split(f"([{''.join(_SLOTS)}])", text) if part]
 
 
 # --- runs -----------------------------------------------------------------------------------------------------------
@@ -110,7 +114,7 @@ class Generator:
 
     def run(self, service: Service, requests: Requests, seconds: float, connections: int = CONNECTIONS) -> Ran:
         """As much as so many connections can carry. Refused if the service refused anything but for being busy."""
-        first = self.take()
+        first = self.take() if requests.first is None else requests.first
         if self._wrk is None or requests.items > 1:  # wrk forgets what is under way when its time is up
             tally = client.closed_loop(service.port, filler(requests, first, self.members), connections, seconds)
             return self.judged(requests, tally)

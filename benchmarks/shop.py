@@ -25,13 +25,16 @@ from app.members.models import Member, MemberIdentifier
 from app.programs import Terms
 
 PEPPER = "a pepper for benchmarks, of more than 32 characters"
-REWARD = {
+REWARD: dict[str, Any] = {
     "code": "coffee",
     "name": "Coffee",
     "points": 50,
     "supplier": {"type": "own", "cost": 40},
     "currency": "USD",
 }
+SOURCE = "bench"
+"""One register numbers all receipts."""
+
 LEAST_TOTAL = 200
 """A smaller basket earns too little for a posting, so it writes fewer rows."""
 
@@ -123,7 +126,22 @@ def baskets(shop: Shop, sample: Path = SAMPLE) -> list[dict[str, Any]]:
     """Real baskets as bodies of purchases, bought an hour ago; only those that are large enough to earn."""
     at = shop.at.isoformat()
     bodies = [purchase_body(basket) | {"occurred_at": at} for basket in read_baskets(sample)]
-    return [body | {"source": f"basket-{body['store']}"} for body in bodies if body["total"] >= LEAST_TOTAL]
+    return [body | {"source": SOURCE} for body in bodies if body["total"] >= LEAST_TOTAL]
+
+
+def large_basket(shop: Shop) -> dict[str, Any]:
+    """A purchase that gives its member 10,000 points to spend."""
+    total = 1_000_000
+    return {
+        "type": "purchase",
+        "source": f"{SOURCE}-large",
+        "external_id": "large",
+        "occurred_at": shop.at.isoformat(),
+        "currency": "USD",
+        "lines": [{"line": 1, "product": "car", "quantity": "1", "amount": total}],
+        "tenders": [{"type": "card", "amount": total}],
+        "total": total,
+    }
 
 
 def spread(bodies: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

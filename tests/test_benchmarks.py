@@ -9,6 +9,7 @@ import pytest
 
 from app.db import Database
 from benchmarks import baseline, rows, shop
+from benchmarks.figures import spending
 from benchmarks.shop import Shop
 from tests.conftest import Engines
 
@@ -28,6 +29,11 @@ class Staged:
             http.post(path, json=body, headers=headers).raise_for_status()
         return rows.comparable(rows.written(before, rows.snapshot(self.database)))
 
+    def three(self, prefix: str, *, after: int, baskets: int) -> dict[str, str]:
+        """Parameters of three purchases, number 3 to 5, of `baskets` baskets after the first `after`."""
+        given = {"lowest": 3, "highest": 5, "members": MEMBERS, "prefix": prefix, "after": after, "baskets": baskets}
+        return {name: str(value) for name, value in given.items()} | {"program_id": str(self.shop.program_id)}
+
     def by_sql(self, name: str, given: dict[str, str]) -> Any:
         before = rows.snapshot(self.database)
         with psycopg.connect(self.shop.url) as connection:
@@ -41,7 +47,8 @@ def staged(engines: Engines) -> Iterator[Staged]:
     shop.add_members(made, MEMBERS)
     bodies = shop.spread(shop.baskets(made), 3)
     with shop.in_process(made) as http:
-        shop.post_baskets(http, bodies)
+        shop.post_baskets(http, [*bodies, shop.large_basket(made)])
+        shop.add_reward(http)
     database = Database(made.settings)
     yield Staged(made, database, bodies, baseline.stage_baskets(made.url))
     assert shop.prove(made) == []
@@ -59,5 +66,26 @@ def test_batch(staged: Staged) -> None:
     own = [{"external_id": f"by-service-{number}", "member": {"card": shop.card(number)}} for number in (1, 2, 3)]
     bodies = [body | mine for body, mine in zip(staged.bodies, own, strict=True)]
     by_service = staged.by_service("/v1/transactions/batch", {"transactions": bodies})
-    given = {"lowest": "3", "highest": "5", "members": str(MEMBERS), "baskets": "3", "prefix": "by-sql-"}
-    assert staged.by_sql("purchases", given | {"program_id": str(staged.shop.program_id)}) == by_service
+    assert staged.by_sql("purchases", staged.three("by-sql-", after=0, baskets=3)) == by_service
+
+
+@pytest.mark.parametrize("act", ["redemption", "hold"])
+def test_spending(staged: Staged, act: str) -> None:
+    staged.by_sql("purchases", staged.three("fill-", after=3, baskets=1))
+    path, body = spending.BODIES[act]
+    one, other = (number * 7919 % MEMBERS + 1 for number in (3, 4))
+    by_member = {"member": {"card": shop.card(one)}}
+    by_service = staged.by_service(path, body | by_member, **{"Idempotency-Key": "by-service"})
+    own = {"number": "4", "member": str(other)}
+    given = spending.spend_parameters(staged.shop, "the answer") | own
+    assert staged.by_sql(act, given) == by_service
+
+
+def test_return(staged: Staged) -> None:
+    """The same basket for two members: one comes back through the service, the other by SQL."""
+    staged.by_sql("purchases", staged.three("fill-", after=1, baskets=1))
+    numbers = [f"{number:012}" for number in (3, 4)]
+    body = spending.return_body(staged.shop, numbers[0], numbers[0])
+    by_service = staged.by_service("/v1/transactions", body)
+    given = spending.return_parameters(staged.shop) | {"number": "4"}
+    assert staged.by_sql("return", given) == by_service

@@ -1,5 +1,6 @@
 -- What the service decided for each basket that was posted to it: what hand-written SQL writes for the same basket.
-SELECT row_number() OVER (ORDER BY length(CAST(t.content AS text)), t.id) AS basket,
+-- The large one, which gives members points to spend, is the last.
+SELECT row_number() OVER (ORDER BY t.source, length(CAST(t.content AS text)), t.id) AS basket,
        t.program_id, t.terms_id, t.source, t.fingerprint, t.store, t.occurred_at, t.currency, t.total, t.points,
        CAST(t.content AS text) AS content, CAST(t.reasons AS text) AS reasons, CAST(t.shares AS text) AS shares,
        l.available_from, l.expires_at, l.cohort_id, l.funding, l.allocated, l.residue, l.expected,
@@ -9,4 +10,4 @@ JOIN lot l ON l.document_id = t.id
 JOIN journal_posting p ON p.document_id = t.id
 JOIN (SELECT DISTINCT cohort_id, month, estimate_class FROM cohort_change WHERE cause = 'accrual') c
   ON c.cohort_id = l.cohort_id
-WHERE t.source LIKE 'basket-%'
+WHERE t.source IN ('bench', 'bench-large')

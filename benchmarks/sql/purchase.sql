@@ -4,7 +4,7 @@
 \set member (:number * 7919) % :members + 1
 BEGIN;
 INSERT INTO transaction_key (program_id, source, external_id, type, transaction_id)
-VALUES (:program_id, :source, 'sql-' || :number::text, 'purchase', uuidv7())
+VALUES (:program_id, :source, 'sql-' || lpad(:number::text, 12, '0'), 'purchase', uuidv7())
 ON CONFLICT DO NOTHING
 RETURNING transaction_id \gset
 SELECT member.id AS member_id
@@ -15,7 +15,7 @@ SELECT available + held + pending - debt AS balance, last_entry
 FROM point_account WHERE member_id = :member_id FOR NO KEY UPDATE \gset
 INSERT INTO transaction (id, program_id, type, source, external_id, fingerprint, member_id, enrolled, terms_id, store,
                          occurred_at, recorded_at, currency, total, points, claimable, content, reasons, shares)
-VALUES (:transaction_id, :program_id, 'purchase', :source, 'sql-' || :number::text, :fingerprint, :member_id, false,
+VALUES (:transaction_id, :program_id, 'purchase', :source, 'sql-' || lpad(:number::text, 12, '0'), :fingerprint, :member_id, false,
         :terms_id, :store, :occurred_at, now(), :currency, :total, :points, 0, :content, :reasons, :shares);
 INSERT INTO point_entry (member_id, id, number, kind, points, available, held, pending, debt, qualifying, lifetime,
                          balance_after, document_id, occurred_at, recorded_at)

@@ -3,9 +3,9 @@
 \set lowest :first + (:step * :clients + :client_id) * :size
 \set highest :lowest + :size - 1
 WITH item AS MATERIALIZED (
-    SELECT b.*, uuidv7() AS transaction_id, uuidv7() AS entry_id, :prefix || n::text AS external_id,
+    SELECT b.*, uuidv7() AS transaction_id, uuidv7() AS entry_id, :prefix || lpad(n::text, 12, '0') AS external_id,
            lpad(((n * 7919) % :members::bigint + 1)::text, 12, '0') AS card
-    FROM generate_series(:lowest::bigint, :highest::bigint) n JOIN bench_basket b ON b.basket = n % :baskets::bigint + 1
+    FROM generate_series(:lowest::bigint, :highest::bigint) n JOIN bench_basket b ON b.basket = :after::bigint + n % :baskets::bigint + 1
 ), taken AS (
     INSERT INTO transaction_key (program_id, source, external_id, type, transaction_id)
     SELECT program_id, source, external_id, 'purchase', transaction_id FROM item ORDER BY source, external_id
