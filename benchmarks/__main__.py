@@ -13,7 +13,7 @@ from importlib.metadata import version
 
 from benchmarks import baseline, load, report
 from benchmarks.bench import MEMBERS, Bench, Plan, prepared
-from benchmarks.figures import balance, batches, purchases, spending
+from benchmarks.figures import balance, batches, growth, latency, memory, purchases, spending
 from benchmarks.load import Generator
 from benchmarks.report import Figure
 from benchmarks.server import postgres_server
@@ -23,6 +23,9 @@ ON_POSTGRESQL: dict[str, Callable[[Bench], list[Figure]]] = {
     "batches": batches.run,
     "balance": balance.run,
     "spending": spending.run,
+    "latency": latency.run,
+    "memory": memory.run,
+    "growth": growth.run,
 }
 
 

@@ -15,6 +15,11 @@ MEMBERS = 10_000
 BASKETS = 500
 """Baskets the SQL writes in turns by sets; one of the next number of them, by scripts."""
 SCRIPTS = 16
+REAL, SMALL, LARGE, OLD = range(BASKETS), range(50), range(BASKETS, BASKETS + 1), range(BASKETS + 1, BASKETS + 2)
+"""Which baskets, by their places in `bench_basket`. The old one's points have expired."""
+
+AT_ONCE = 20_000
+"""Purchases written in one statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +65,18 @@ class Bench:
         """Parameters of every script: numbers of its own to count from, and how many members there are."""
         return {"members": str(self.generator.members), "first": str(self.generator.take()), "step": "-1"}
 
-    def by_sets(self, *, large: bool = False) -> dict[str, str]:
-        """Parameters of scripts that write many purchases: of real baskets, or of the large one."""
-        after, baskets = (BASKETS, 1) if large else (0, BASKETS)
-        return {"program_id": str(self.template.program_id), "after": str(after), "baskets": str(baskets)}
+    def by_sets(self, of: range = REAL) -> dict[str, str]:
+        """Parameters of scripts that write many purchases, `of` these baskets."""
+        return {"program_id": str(self.template.program_id), "after": str(of.start), "baskets": str(len(of))}
 
-    def purchases(self, stage: Shop, count: int, *, large: bool = False) -> int:
+    def purchases(self, stage: Shop, count: int, of: range = REAL) -> int:
         """Records so many purchases by sets, fast, as `fill-N`; answers the first N."""
         first, members = self.generator.take(count), self.generator.members
         with psycopg.connect(stage.url) as connection:
-            for lowest in range(first, first + count, members):
-                highest = min(lowest + members, first + count) - 1
+            for lowest in range(first, first + count, AT_ONCE):
+                highest = min(lowest + AT_ONCE, first + count) - 1
                 given = {"lowest": str(lowest), "highest": str(highest), "members": str(members), "prefix": "fill-"}
-                baseline.run_once(connection, self.script("purchases"), given | self.by_sets(large=large))
+                baseline.run_once(connection, self.script("purchases"), given | self.by_sets(of))
             connection.autocommit = True
             connection.execute("VACUUM ANALYZE")
         return first
@@ -90,7 +94,7 @@ def prepared(plan: Plan, url: str, generator: Generator) -> Iterator[Bench]:
     try:
         made = shop.furnish(server.create_database(url, name))
         with shop.in_process(made) as http:
-            shop.post_baskets(http, [*shop.baskets(made)[:BASKETS], shop.large_basket(made)])
+            shop.post_baskets(http, [*shop.baskets(made)[:BASKETS], shop.large_basket(made), shop.old_basket(made)])
             shop.add_reward(http)
         decided = baseline.stage_baskets(made.url)
         shop.add_members(made, generator.members)

@@ -44,6 +44,8 @@ class Requests:
     accepted: str = NOTHING
     items: int = 1
     """How many things one request asks for."""
+    patient: bool = False
+    """Answers may take long, so the last ones are waited for; wrk forgets what is under way when its time is up."""
     first: int | None = None
     """The first number; None: any that nobody has used."""
 
@@ -102,23 +104,23 @@ class Generator:
 
     def __init__(self, members: int, *, wrk: Path | None) -> None:
         self.members = members
-        self._wrk = wrk
+        self.wrk = wrk
         self._first = 1
 
     @property
     def name(self) -> str:
-        if self._wrk is None:
+        if self.wrk is None:
             return "our own asyncio client (wrk was not found)"
-        shown = subprocess.run([self._wrk, "-v"], capture_output=True, text=True, check=False)
+        shown = subprocess.run([self.wrk, "-v"], capture_output=True, text=True, check=False)
         return " ".join((shown.stdout + shown.stderr).split()[:2])
 
     def run(self, service: Service, requests: Requests, seconds: float, connections: int = CONNECTIONS) -> Ran:
         """As much as so many connections can carry. Refused if the service refused anything but for being busy."""
         first = self.take() if requests.first is None else requests.first
-        if self._wrk is None or requests.items > 1:  # wrk forgets what is under way when its time is up
+        if self.wrk is None or requests.patient:
             tally = client.closed_loop(service.port, filler(requests, first, self.members), connections, seconds)
             return self.judged(requests, tally)
-        return self._by_wrk(self._wrk, service, requests, seconds, connections, first)
+        return self._by_wrk(self.wrk, service, requests, seconds, connections, first)
 
     def paced(self, service: Service, requests: Requests, seconds: float, rate: float) -> client.Tally:
         """So many a second, whether or not the service keeps up."""

@@ -99,10 +99,10 @@ def member_id(number: int) -> UUID:
     return UUID(f"{MEMBER_PREFIX}{number:012}")
 
 
-def add_members(shop: Shop, count: int) -> None:
-    """Members number 1 to `count`, each with a card and an empty account."""
+def add_members(shop: Shop, count: int, after: int = 0) -> None:
+    """Members number 1 (or the one `after`) to `count`, each with a card and an empty account."""
     database, now = Database(shop.settings), datetime.now(UTC)
-    for first in range(1, count + 1, AT_ONCE):
+    for first in range(after + 1, count + 1, AT_ONCE):
         numbers = range(first, min(first + AT_ONCE, count + 1))
         database.write(partial(_enrol, program_id=shop.program_id, numbers=numbers, now=now))
     database.close()
@@ -142,6 +142,13 @@ def large_basket(shop: Shop) -> dict[str, Any]:
         "tenders": [{"type": "card", "amount": total}],
         "total": total,
     }
+
+
+def old_basket(shop: Shop) -> dict[str, Any]:
+    """A purchase so long ago that its points have expired."""
+    at = (shop.at - timedelta(days=500)).isoformat()
+    body = next(body for body in baskets(shop) if len(body["lines"]) == 1)
+    return body | {"source": f"{SOURCE}-old", "external_id": "old", "occurred_at": at}
 
 
 def spread(bodies: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

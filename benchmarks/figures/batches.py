@@ -37,7 +37,7 @@ def batches(stage: Shop) -> Requests:
     """One batch of the sample's first 500 baskets, each a new receipt of the next member."""
     own = {"external_id": NUMBER, "member": {"card": MEMBER}}
     body = {"transactions": [basket | own for basket in shop.baskets(stage)[:BASKETS]]}
-    return Requests([post("/v1/transactions/batch", body, stage.keys["terminal"])], TRANSACTION, items=BASKETS)
+    return Requests([post("/v1/transactions/batch", body, stage.keys["terminal"])], TRANSACTION, BASKETS, patient=True)
 
 
 def by_sql(bench: Bench, stage: Shop, clients: int, seconds: float) -> float:

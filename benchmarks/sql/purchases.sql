@@ -1,9 +1,10 @@
--- Purchases number :lowest to :highest by sets, in one statement: the baskets of bench_basket in turns, distinct members.
+-- Purchases number :lowest to :highest by sets, in one statement: the baskets of bench_basket in turns,
+-- of members in turn; a member may come more than once.
 \set step :step + 1
 \set lowest :first + (:step * :clients + :client_id) * :size
 \set highest :lowest + :size - 1
 WITH item AS MATERIALIZED (
-    SELECT b.*, uuidv7() AS transaction_id, uuidv7() AS entry_id, :prefix || lpad(n::text, 12, '0') AS external_id,
+    SELECT n, b.*, uuidv7() AS transaction_id, uuidv7() AS entry_id, :prefix || lpad(n::text, 12, '0') AS external_id,
            lpad(((n * 7919) % :members::bigint + 1)::text, 12, '0') AS card
     FROM generate_series(:lowest::bigint, :highest::bigint) n JOIN bench_basket b ON b.basket = :after::bigint + n % :baskets::bigint + 1
 ), taken AS (
@@ -18,7 +19,9 @@ WITH item AS MATERIALIZED (
       AND m.status IN ('active', 'earn_only')
     ORDER BY a.member_id FOR NO KEY UPDATE OF a
 ), decided AS MATERIALIZED (
-    SELECT * FROM item JOIN taken USING (transaction_id) JOIN account USING (card)
+    SELECT *, row_number() OVER earlier AS nth, sum(points) OVER earlier AS so_far
+    FROM item JOIN taken USING (transaction_id) JOIN account USING (card)
+    WINDOW earlier AS (PARTITION BY member_id ORDER BY n)
 ), transactions AS (
     INSERT INTO transaction (id, program_id, type, source, external_id, fingerprint, member_id, enrolled, terms_id,
                              store, occurred_at, recorded_at, currency, total, points, claimable, content, reasons,
@@ -29,7 +32,7 @@ WITH item AS MATERIALIZED (
 ), entries AS (
     INSERT INTO point_entry (member_id, id, number, kind, points, available, held, pending, debt, qualifying,
                              lifetime, balance_after, document_id, occurred_at, recorded_at)
-    SELECT member_id, entry_id, last_entry + 1, 'accrual', points, points, 0, 0, 0, points, points, balance + points,
+    SELECT member_id, entry_id, last_entry + nth, 'accrual', points, points, 0, 0, 0, points, points, balance + so_far,
            transaction_id, occurred_at, now()
     FROM decided
 ), lots AS (
@@ -41,8 +44,10 @@ WITH item AS MATERIALIZED (
 ), accounts AS (
     UPDATE point_account a
     SET available = a.available + d.points, qualifying = a.qualifying + d.points, lifetime = a.lifetime + d.points,
-        last_entry = a.last_entry + 1, next_due_at = least(a.next_due_at, d.expires_at)
-    FROM decided d WHERE a.member_id = d.member_id
+        last_entry = a.last_entry + d.entries, next_due_at = least(a.next_due_at, d.expires_at)
+    FROM (SELECT member_id, sum(points) AS points, count(*) AS entries, min(expires_at) AS expires_at
+          FROM decided GROUP BY member_id) d
+    WHERE a.member_id = d.member_id
 ), changes AS (
     INSERT INTO cohort_change (id, cohort_id, program_id, currency, cause, period, occurred_at, month, funding,
                                estimate_class, allocated, residue, issued, expected, expected_millionths, used,
