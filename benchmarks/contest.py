@@ -46,7 +46,7 @@ def compete(
     services: Mapping[int, Service],
     requests: Callable[[], Requests],
     sql: Sql,
-    clients: Sequence[int] = (8, 16, 32),
+    clients: Sequence[int],
     connections: int = CONNECTIONS,
 ) -> Contest:
     """Rounds in which the service and so many clients of SQL take turns; the best of the latter counts."""

@@ -10,6 +10,7 @@ import pytest
 from app.db import Database
 from benchmarks import baseline, rows, shop
 from benchmarks.figures import spending
+from benchmarks.loop import Loop, baskets
 from benchmarks.shop import Shop
 from tests.conftest import Engines
 
@@ -89,3 +90,22 @@ def test_return(staged: Staged) -> None:
     by_service = staged.by_service("/v1/transactions", body)
     given = spending.return_parameters(staged.shop) | {"number": "4"}
     assert staged.by_sql("return", given) == by_service
+
+
+def test_purchase_on_sqlite(engines: Engines) -> None:
+    made = shop.furnish(engines.empty("sqlite"))
+    shop.add_members(made, MEMBERS)
+    (body,) = shop.spread(shop.baskets(made), 1)
+    with shop.in_process(made) as http:
+        shop.post_baskets(http, [body])
+    database = Database(made.settings)
+    by_service = Staged(made, database, [], []).by_service(
+        "/v1/transactions", body | {"external_id": "by-service", "member": {"card": shop.card(1)}}
+    )
+    before = rows.snapshot(database)
+    loop = Loop(made.url, baskets(made.url), MEMBERS, 1)
+    loop.commit()
+    loop.close()
+    assert rows.comparable(rows.written(before, rows.snapshot(database))) == by_service
+    assert shop.prove(made) == []
+    database.close()

@@ -18,7 +18,7 @@ CONNECTIONS = 4
 
 def run(bench: Bench) -> list[Figure]:
     with bench.fresh("batches") as stage, ExitStack() as stack:
-        services = {workers: stack.enter_context(serving(stage.settings, workers)) for workers in (1, 2)}
+        services = {workers: stack.enter_context(serving(stage.settings, workers)) for workers in bench.plan.workers}
         prepared = batches(stage)
         contest = compete(
             bench,

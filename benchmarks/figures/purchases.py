@@ -11,6 +11,7 @@ from benchmarks.report import Figure, at_least
 from benchmarks.server import serving
 from benchmarks.shop import Shop
 
+CLIENTS = (8, 16, 32)
 RECEIPTS = "SELECT external_id FROM transaction_key WHERE external_id = ANY(%s)"
 
 
@@ -18,7 +19,7 @@ def run(bench: Bench) -> list[Figure]:
     with bench.fresh("purchases") as stage, ExitStack() as stack:
         services = {workers: stack.enter_context(serving(stage.settings, workers)) for workers in (1, 2)}
         prepared = purchases(stage)
-        contest = compete(bench, stage, services, lambda: prepared, partial(by_sql, bench, stage))
+        contest = compete(bench, stage, services, lambda: prepared, partial(by_sql, bench, stage), CLIENTS)
         check_there(stage.url, RECEIPTS, contest.accepted)
     return contest.figures("purchases", "/s", {1: at_least(0.6), 2: at_least(1.0)})
 

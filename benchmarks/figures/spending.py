@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from app.accounting.rules import ROLES
 from app.demo import TERMS
 from benchmarks import baseline, shop
-from benchmarks.bench import LARGE, Bench, check_there
+from benchmarks.bench import GENEROUS, Bench, check_there
 from benchmarks.contest import Contest, compete
 from benchmarks.load import HOLD, MEMBER, NUMBER, REDEMPTION, SAME, TRANSACTION, Requests, post
 from benchmarks.report import Figure, at_least
@@ -34,7 +34,7 @@ def run(bench: Bench) -> list[Figure]:
 
 def _spends(bench: Bench, act: str) -> list[Figure]:
     with bench.fresh(act) as stage:
-        bench.purchases(stage, bench.generator.members, LARGE)
+        bench.purchases(stage, bench.generator.members, GENEROUS)
         given = constants(stage, act)
         contest = _contest(bench, stage, lambda: REQUESTS[act](stage), partial(_spend_by_sql, bench, stage, act, given))
         check_there(stage.url, _BY_ID.format(act), contest.accepted)
@@ -45,8 +45,8 @@ def _contest(
     bench: Bench, stage: Shop, requests: Callable[[], Requests], sql: Callable[[int, float], float]
 ) -> Contest:
     with ExitStack() as stack:
-        services = {workers: stack.enter_context(serving(stage.settings, workers)) for workers in (1, 2)}
-        return compete(bench, stage, services, requests, sql)
+        services = {workers: stack.enter_context(serving(stage.settings, workers)) for workers in bench.plan.workers}
+        return compete(bench, stage, services, requests, sql, bench.plan.clients)
 
 
 # --- redemptions and holds ------------------------------------------------------------------------------------------
