@@ -17,7 +17,7 @@ from benchmarks.bench import LARGE, MEMBERS, QUICK, USUAL, Bench, Broken, Plan, 
 from benchmarks.figures import balance, batches, embedded, growth, jobs, latency, memory, purchases, spending
 from benchmarks.load import Generator, Refused
 from benchmarks.report import Figure
-from benchmarks.server import postgres_server
+from benchmarks.server import NotStarted, postgres_server
 
 ON_POSTGRESQL: dict[str, Callable[[Bench], list[Figure]]] = {
     "purchases": purchases.run,
@@ -80,7 +80,7 @@ def _measured(name: str, run: Callable[[Bench], list[Figure]], bench: Bench) -> 
     start = time.monotonic()
     try:
         figures = run(bench)
-    except (NoPgbench, Broken, Refused) as error:
+    except (NoPgbench, NotStarted, Broken, Refused) as error:
         figures = [Figure(name, "", None, note=f"{type(error).__name__}: {error}")]
     print(f"{time.monotonic() - start:.0f} s")
     return figures

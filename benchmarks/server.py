@@ -20,7 +20,11 @@ from app.db import read_url
 from app.demo import free_port
 from tests import postgres
 
-READY_SECONDS = 60
+READY_SECONDS = 120
+
+
+class NotStarted(Exception):
+    """The service did not come up."""
 
 
 @contextmanager
@@ -130,10 +134,11 @@ def _wait_until_ready(service: Service, process: subprocess.Popen[bytes], worker
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx.get(f"{service.url}/readyz").status_code == 200 and len(service.megabytes()) == workers:
+            if httpx.get(f"{service.url}/readyz").status_code == 200 and len(service.megabytes()) >= workers:
                 time.sleep(0.5 * workers)  # a process is there before it has imported the application
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    raise RuntimeError("the service did not start")
+    ended = process.poll()
+    raise NotStarted(f"not ready after {READY_SECONDS} s" if ended is None else f"it ended with status {ended}")
