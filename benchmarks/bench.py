@@ -13,8 +13,11 @@ from benchmarks.shop import Shop
 
 MEMBERS = 10_000
 BASKETS = 500
-"""Baskets the SQL writes in turns by sets; one of the next number of them, by scripts."""
+"""Real baskets whose decisions the SQL knows."""
+
 SCRIPTS = 16
+"""So many of them go through pgbench, which takes a script for each."""
+
 REAL, SMALL, GENEROUS, OLD = range(BASKETS), range(50), range(BASKETS, BASKETS + 1), range(BASKETS + 1, BASKETS + 2)
 """Which baskets, by their places in `bench_basket`. The old one's points have expired."""
 

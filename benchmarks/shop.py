@@ -38,6 +38,9 @@ SOURCE = "bench"
 LEAST_TOTAL = 200
 """A smaller basket earns too little for a posting, so it writes fewer rows."""
 
+PATIENCE_MS = 3_600_000
+"""For a statement of the proof, of which millions of rows may be asked."""
+
 AT_ONCE = 10_000
 """Members written in one transaction."""
 
@@ -190,7 +193,7 @@ def add_reward(http: TestClient) -> str:
 
 def prove(shop: Shop) -> list[str]:
     """What the proof finds wrong: nothing, if all is well."""
-    database = Database(shop.settings)
+    database = Database(shop.settings.model_copy(update={"statement_timeout_ms": PATIENCE_MS}))
     proof = database.read(insight.prove)
     database.close()
     return [

@@ -19,7 +19,7 @@ from benchmarks.figures.spending import ZONE
 from benchmarks.job import STATEMENTS
 from benchmarks.report import Figure, Rounds, at_most
 from benchmarks.server import settle_down
-from benchmarks.shop import MEMBER_PREFIX, Shop
+from benchmarks.shop import MEMBER_PREFIX, PATIENCE_MS, Shop
 
 LIMIT_MB = 300.0
 SLOWER = at_most(3)
@@ -65,6 +65,7 @@ def _by_service(stage: Shop, job: str) -> dict[str, float]:
     environment = os.environ | {
         "DATABASE_URL": stage.url,
         "LOYALTY_KEY_PEPPER": stage.settings.key_pepper.get_secret_value(),
+        "LOYALTY_STATEMENT_TIMEOUT_MS": str(PATIENCE_MS),
     }
     command = [sys.executable, "-m", "benchmarks.job", job]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
