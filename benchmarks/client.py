@@ -6,7 +6,7 @@ It speaks just enough HTTP/1.1 over asyncio's protocols to cost a fraction of wh
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 LAST_ANSWER_SECONDS = 60
@@ -108,8 +108,7 @@ async def _closed(port: int, next_request: Send, count: int, seconds: float) -> 
     while tally.busy(count) and time.perf_counter() < start + seconds + LAST_ANSWER_SECONDS:
         await asyncio.sleep(0.005)
     tally.seconds = time.perf_counter() - start
-    for connection in opened:
-        connection.close()
+    tally.broken += count - tally.ended - tally.broken  # never answered
     return tally
 
 
@@ -120,6 +119,7 @@ def _go_round(connection: Connection, next_request: Send, tally: Tally, until: f
             connection.send(next_request())
         else:
             tally.ended += 1
+            connection.close()
 
     def lost() -> None:
         tally.broken += 1
@@ -128,52 +128,80 @@ def _go_round(connection: Connection, next_request: Send, tally: Tally, until: f
 
 
 async def _open(port: int, next_request: Send, count: int, seconds: float, rate: float) -> Tally:
-    tally, opened = Tally(), await _connect(port, count)
-    free, waiting = deque(opened), deque[float]()
-    freed_at = time.perf_counter()
+    loop, start = _OpenLoop(port, next_request, await _connect(port, count)), time.perf_counter()
+    expected = round(seconds * rate)
+    for position in range(expected):
+        due = start + position / rate
+        while (ahead := due - time.perf_counter()) > 0:
+            await asyncio.sleep(ahead)
+        await loop.request(due)
+    await loop.finish(expected, start + seconds + LAST_ANSWER_SECONDS)
+    loop.tally.seconds = time.perf_counter() - start
+    return loop.tally
 
-    def depart(connection: Connection, due: float, since: float) -> None:
-        """`since`: when a connection was there for it."""
-        now = time.perf_counter()
-        tally.late.append(now - max(due, since))
+
+class _OpenLoop:
+    """Requests that are due, and the connections that are free for them."""
+
+    def __init__(self, port: int, next_request: Send, opened: list[Connection]) -> None:
+        self.tally = Tally()
+        self._port, self._next_request = port, next_request
+        self._free: deque[Connection] = deque()
+        self._waiting: deque[float] = deque()
+        self._opening: set[asyncio.Task[None]] = set()
+        for connection in opened:
+            self._rest(connection)
+
+    async def request(self, due: float) -> None:
+        """Sends the request that is due, or lets it wait for a connection."""
+        if self._free:
+            self._depart(self._free.popleft(), due, due)
+        else:
+            self._waiting.append(due)
+            await asyncio.sleep(0)
+
+    async def finish(self, expected: int, deadline: float) -> None:
+        """Waits for the last answers; those that never came count as broken, not as if they had not been asked for."""
+        while len(self.tally.latencies) < expected and not self.tally.broken and time.perf_counter() < deadline:
+            await asyncio.sleep(0.01)
+        self.tally.broken = max(self.tally.broken, expected - len(self.tally.latencies))
+        while self._free:
+            self._free.popleft().close()
+
+    def _depart(self, connection: Connection, due: float, since: float) -> None:
+        """`since`: when its time and a connection had both come."""
+        self.tally.late.append(time.perf_counter() - since)
 
         def answer(status: int, body: bytes) -> None:
             ended = time.perf_counter()
-            tally.latencies.append(ended - due)
-            tally.add(status, body)
-            if waiting:
-                depart(connection, waiting.popleft(), ended)
+            self.tally.latencies.append(ended - due)
+            self.tally.add(status, body)
+            if self._waiting:
+                self._depart(connection, self._waiting.popleft(), ended)
             else:
-                free.append(connection)
+                self._rest(connection)
 
         def lost() -> None:
-            tally.broken += 1
+            self.tally.broken += 1
 
         connection.answer, connection.lost = answer, lost
-        connection.send(next_request())
+        connection.send(self._next_request())
 
-    start = time.perf_counter()
-    for due in _schedule(start, seconds, rate):
-        while (ahead := due - time.perf_counter()) > 0:
-            await asyncio.sleep(ahead)
-        if free:
-            depart(free.popleft(), due, freed_at)
+    def _rest(self, connection: Connection) -> None:
+        """Free for the next request. The service closes what rests for long: then another takes its place."""
+
+        def lost() -> None:
+            self._free.remove(connection)
+            task = asyncio.get_running_loop().create_task(self._replace())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+        connection.lost = lost
+        self._free.append(connection)
+
+    async def _replace(self) -> None:
+        (connection,) = await _connect(self._port, 1)
+        if self._waiting:
+            self._depart(connection, self._waiting.popleft(), time.perf_counter())
         else:
-            waiting.append(due)
-            await asyncio.sleep(0)
-    await _finish(tally, round(seconds * rate), start + seconds + LAST_ANSWER_SECONDS)
-    tally.seconds = time.perf_counter() - start
-    for connection in opened:
-        connection.close()
-    return tally
-
-
-def _schedule(start: float, seconds: float, rate: float) -> Iterator[float]:
-    for position in range(round(seconds * rate)):
-        yield start + position / rate
-
-
-async def _finish(tally: Tally, expected: int, deadline: float) -> None:
-    """Waits for the last answers."""
-    while len(tally.latencies) < expected and not tally.broken and time.perf_counter() < deadline:
-        await asyncio.sleep(0.01)
+            self._rest(connection)

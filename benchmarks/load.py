@@ -186,7 +186,7 @@ def _ran(
 ) -> Ran:
     refused = {status: count for status, count in answered.items() if status >= 300 and status != 503}
     if refused or broken:
-        raise Refused(f"answers {refused}, {broken} broken connections; the first refusal: {refusal[:500]}")
+        raise Refused(f"answered {dict(answered)}, {broken} connections broke; the first refusal: {refusal[:500]}")
     taken = len(accepted) if requests.accepted else _sum(answered, range(200, 300))
     expected = requests.items * _sum(answered, range(200, 300))
     if taken != expected:

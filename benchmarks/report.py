@@ -97,14 +97,15 @@ def table(figures: Sequence[Figure]) -> str:
     rows = [_HEAD, *(_cells(figure) for figure in figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    missing = [f"{figure.name} is missing: {figure.note}" for figure in figures if figure.ratio is None]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], *missing])
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
     verdict = {True: "yes", False: "no", None: ""}[figure.met]
     target = str(figure.target or "")
     if figure.ratio is None:
-        return figure.name, "missing", figure.note, "", target, ""
+        return figure.name, "missing", "", "", target, ""
     ratio = f"{figure.ratio:.2f} ({min(figure.ratios):.2f}-{max(figure.ratios):.2f})"
     return figure.name, _shown(figure.ours, figure.unit), _shown(figure.theirs, figure.unit), ratio, target, verdict
 
