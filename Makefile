@@ -4,12 +4,13 @@ PORT ?= 8000
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test check demo audit openapi lock clean
+.PHONY: help run test check demo bench audit openapi lock clean
 help:
 	@echo "make run    serve on 127.0.0.1:$(PORT) with an embedded database and a demo programme"
 	@echo "make test   the whole suite, on SQLite and on PostgreSQL"
 	@echo "make demo   real baskets through a fresh service, then the books (DATA=file DATABASE_URL=engine)"
 	@echo "make check  lint, types, import contracts"
+	@echo "make bench  figures against hand-written SQL (QUICK=1 LARGE=1 ONLY=purchases,balance DATABASE_URL=server)"
 	@echo "make audit  known holes in the locked dependencies (asks the internet)"
 
 .venv/run: requirements.lock pyproject.toml
@@ -36,6 +37,10 @@ check: .venv/dev
 
 demo: .venv/run
 	@$(BIN)/loyalty demo $(if $(DATA),--data $(DATA))
+
+# QUICK=1: some minutes. LARGE=1: with millions of entries. ONLY=purchases,balance. See benchmarks/README.md.
+bench: .venv/dev
+	@$(BIN)/python -m benchmarks
 
 audit: .venv/dev
 	$(BIN)/pip-audit --disable-pip --require-hashes -r requirements.lock

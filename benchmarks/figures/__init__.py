@@ -1,0 +1,1 @@
+"""The figures, one module per question. Each answers lines of the report."""

@@ -1,0 +1,78 @@
+"""`python -m benchmarks.job NAME`: does one job of the service in a process of its own and says what it took.
+
+The database is that of `DATABASE_URL`. Prints JSON: seconds, without starting up, and megabytes at the most.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from app import insight, telemetry, worker
+from app.clock import system_clock
+from app.config import Settings
+from app.db import Database
+from app.programs import every_program, zone_at
+from app.wallet.statements import statement
+from benchmarks.shop import member_id
+
+STATEMENTS = 200
+"""Members who get one."""
+
+
+def main(name: str) -> None:
+    settings = Settings()
+    telemetry.configure_logging("error")
+    database = Database(settings)
+    start = time.perf_counter()
+    JOBS[name](database)
+    seconds = time.perf_counter() - start
+    print(json.dumps({"seconds": seconds, "megabytes": _most_megabytes()}))
+
+
+def _most_megabytes() -> float:
+    """Linux hands `ru_maxrss` down from the process that started this one; its own figure is in /proc."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # macOS counts bytes
+
+
+def _worker(name: str) -> Callable[[Database], None]:
+    def job(database: Database) -> None:
+        ended = worker.run(database, name, worker.JOBS[name], datetime.now(UTC), system_clock)
+        if ended is None or ended.status != "done" or ended.failures:
+            raise RuntimeError(f"{name} did not end well: {ended}")
+
+    return job
+
+
+def _prove(database: Database) -> None:
+    if not database.read(insight.prove).holds:
+        raise RuntimeError("the proof does not hold")
+
+
+def _statements(database: Database) -> None:
+    """One after the other, as members ask for them."""
+    now = datetime.now(UTC)
+    (program_id,) = database.read(every_program)
+    month = f"{now.astimezone(database.read(lambda session: zone_at(session, program_id, now))):%Y-%m}"
+    for number in range(1, STATEMENTS + 1):
+        mine = partial(statement, program_id=program_id, member_id=member_id(number), name=month, now=now)
+        database.read(mine)
+
+
+JOBS: dict[str, Callable[[Database], None]] = {
+    "expiry": _worker("settle"),
+    "recognition": _worker("fold-cohorts"),
+    "proof": _prove,
+    "statements": _statements,
+}
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,111 @@
+"""The hand-written SQL of the benchmarks writes the rows that the service writes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from app.db import Database
+from benchmarks import baseline, rows, shop
+from benchmarks.figures import spending
+from benchmarks.loop import Loop, baskets
+from benchmarks.shop import Shop
+from tests.conftest import Engines
+
+MEMBERS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    shop: Shop
+    database: Database
+    bodies: list[dict[str, Any]]
+    decided: list[dict[str, str]]
+
+    def by_service(self, path: str, body: dict[str, Any], **headers: str) -> Any:
+        before = rows.snapshot(self.database)
+        with shop.in_process(self.shop) as http:
+            http.post(path, json=body, headers=headers).raise_for_status()
+        return rows.comparable(rows.written(before, rows.snapshot(self.database)))
+
+    def three(self, prefix: str, *, after: int, baskets: int) -> dict[str, str]:
+        """Parameters of three purchases, number 3 to 5, of `baskets` baskets after the first `after`."""
+        given = {"lowest": 3, "highest": 5, "members": MEMBERS, "prefix": prefix, "after": after, "baskets": baskets}
+        return {name: str(value) for name, value in given.items()} | {"program_id": str(self.shop.program_id)}
+
+    def by_sql(self, name: str, given: dict[str, str]) -> Any:
+        before = rows.snapshot(self.database)
+        with psycopg.connect(self.shop.url) as connection:
+            baseline.run_once(connection, baseline.script(name, "18"), given)
+        return rows.comparable(rows.written(before, rows.snapshot(self.database)))
+
+
+@pytest.fixture
+def staged(engines: Engines) -> Iterator[Staged]:
+    made = shop.furnish(engines.empty("postgresql"))
+    shop.add_members(made, MEMBERS)
+    bodies = shop.spread(shop.baskets(made), 3)
+    with shop.in_process(made) as http:
+        shop.post_baskets(http, [*bodies, shop.large_basket(made)])
+        shop.add_reward(http)
+    database = Database(made.settings)
+    yield Staged(made, database, bodies, baseline.stage_baskets(made.url))
+    assert shop.prove(made) == []
+    database.close()
+
+
+def test_purchase(staged: Staged) -> None:
+    body = staged.bodies[1] | {"external_id": "by-service", "member": {"card": shop.card(1)}}
+    by_service = staged.by_service("/v1/transactions", body)
+    assert staged.by_sql("purchase", staged.decided[1] | {"number": "1", "member": "2"}) == by_service
+    assert {"lot", "point_entry", "point_account", "journal_posting", "cohort_change", "outbox"} <= by_service.keys()
+
+
+def test_batch(staged: Staged) -> None:
+    own = [{"external_id": f"by-service-{number}", "member": {"card": shop.card(number)}} for number in (1, 2, 3)]
+    bodies = [body | mine for body, mine in zip(staged.bodies, own, strict=True)]
+    by_service = staged.by_service("/v1/transactions/batch", {"transactions": bodies})
+    assert staged.by_sql("purchases", staged.three("by-sql-", after=0, baskets=3)) == by_service
+
+
+@pytest.mark.parametrize("act", ["redemption", "hold"])
+def test_spending(staged: Staged, act: str) -> None:
+    staged.by_sql("purchases", staged.three("fill-", after=3, baskets=1))
+    path, body = spending.BODIES[act]
+    one, other = (number * 7919 % MEMBERS + 1 for number in (3, 4))
+    by_member = {"member": {"card": shop.card(one)}}
+    by_service = staged.by_service(path, body | by_member, **{"Idempotency-Key": "by-service"})
+    own = {"number": "4", "member": str(other)}
+    given = spending.spend_parameters(staged.shop, "the answer") | own
+    assert staged.by_sql(act, given) == by_service
+
+
+def test_return(staged: Staged) -> None:
+    """The same basket for two members: one comes back through the service, the other by SQL."""
+    staged.by_sql("purchases", staged.three("fill-", after=1, baskets=1))
+    numbers = [f"{number:012}" for number in (3, 4)]
+    body = spending.return_body(staged.shop, numbers[0], numbers[0])
+    by_service = staged.by_service("/v1/transactions", body)
+    given = spending.return_parameters(staged.shop) | {"number": "4"}
+    assert staged.by_sql("return", given) == by_service
+
+
+def test_purchase_on_sqlite(engines: Engines) -> None:
+    made = shop.furnish(engines.empty("sqlite"))
+    shop.add_members(made, MEMBERS)
+    (body,) = shop.spread(shop.baskets(made), 1)
+    with shop.in_process(made) as http:
+        shop.post_baskets(http, [body])
+    database = Database(made.settings)
+    by_service = Staged(made, database, [], []).by_service(
+        "/v1/transactions", body | {"external_id": "by-service", "member": {"card": shop.card(1)}}
+    )
+    before = rows.snapshot(database)
+    loop = Loop(made.url, baskets(made.url), MEMBERS, 1)
+    loop.commit()
+    loop.close()
+    assert rows.comparable(rows.written(before, rows.snapshot(database))) == by_service
+    assert shop.prove(made) == []
+    database.close()
