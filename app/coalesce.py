@@ -12,11 +12,15 @@ from collections import deque
 from collections.abc import Callable, Collection, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
 import structlog
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from app.clock import Clock
+from app.db import Database
 from app.errors import Busy
 
 Item = TypeVar("Item")
@@ -166,3 +170,24 @@ def _resolve(pairs: Sequence[tuple[Future[Any], Any]]) -> None:
     for future, outcome in pairs:
         if not future.done():  # its caller may have gone
             future.set_result(outcome)
+
+
+Read = Callable[[Session, Sequence[Item], datetime], Sequence[Result | Exception]]
+"""Answers reads of one kind from one snapshot: a result or a refusal for each, in order."""
+
+
+class Reader:
+    """Answers reads that come one by one, many from one snapshot."""
+
+    def __init__(self, database: Database, clock: Clock, gatherer: Gatherer):
+        self._database, self._clock, self._gatherer = database, clock, gatherer
+
+    async def ask(self, lane: Hashable, read: Read[Item, Result], item: Item) -> Result:
+        """What `read` answers for `item`, together with all that is asked for in its `lane`: it depends on nothing
+        else."""
+
+        def run(items: Sequence[Item]) -> Sequence[Result | Exception]:
+            now = self._clock()
+            return self._database.read(lambda session: read(session, items, now))
+
+        return await self._gatherer.ask(lane, run, item)

@@ -18,6 +18,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.coalesce import Reader
 from app.db import Database
 from app.errors import (
     MEDIA_TYPE,
@@ -57,9 +58,15 @@ async def _writer(request: Request) -> Writer:
     return request.app.state.writer  # type: ignore[no-any-return]  # app.state is untyped
 
 
+async def _reader(request: Request) -> Reader:
+    return request.app.state.reader  # type: ignore[no-any-return]  # app.state is untyped
+
+
 Db = Annotated[Database, Depends(_database)]
 Writes = Annotated[Writer, Depends(_writer)]
 """Carries out the writes that are gathered; a route that takes it is a coroutine."""
+Reads = Annotated[Reader, Depends(_reader)]
+"""Answers the reads that are gathered, likewise."""
 Now = Annotated[datetime, Depends(_now)]
 """The instant of the request, by the service's clock."""
 

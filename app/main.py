@@ -13,7 +13,7 @@ from app.accounting.routes import router as accounting_router
 from app.adjustments.routes import router as adjustments_router
 from app.clients import KnownKeys, check_routes, public
 from app.clock import Clock, system_clock
-from app.coalesce import Gatherer
+from app.coalesce import Gatherer, Reader
 from app.config import Settings
 from app.db import Database
 from app.edge import Db, Edge, handle_problems
@@ -128,7 +128,7 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     app.state.clock = clock
     app.state.pepper = settings.pepper
     app.state.writer = Writer(app.state.database, clock, writes)
-    app.state.reads = reads
+    app.state.reader = Reader(app.state.database, clock, reads)
     app.state.known_keys = KnownKeys(settings.key_seconds)
     for router in (  # what is called most comes first: a path is compared with one route after the other
         transactions_router,

@@ -123,14 +123,17 @@ def _first_expiry(session: Session, member_ids: Sequence[UUID]) -> Sequence[Row[
     if not member_ids:
         return []
     at = expiry()
-    free = (Lot.member_id == PointAccount.member_id) & (Lot.remaining > Lot.held)
+    # "> 0" too, though it follows: the index has only lots that are open
+    free = (Lot.member_id == PointAccount.member_id) & (Lot.remaining > 0) & (Lot.remaining > Lot.held)
     next_at = select(func.min(at)).where(free).correlate(PointAccount).scalar_subquery()
     mine = db.any_of(session, PointAccount.member_id.expression, member_ids)
     first = select(PointAccount.member_id, PointAccount.lapses_at, next_at.label("next_at")).where(mine).subquery()
     there = case((Lot.lapses, first.c.lapses_at), else_=Lot.expires_at)
     points = (
         select(func.coalesce(func.sum(Lot.remaining - Lot.held), 0))
-        .where(Lot.member_id == first.c.member_id, Lot.remaining > Lot.held, there == first.c.next_at)
+        .where(
+            Lot.member_id == first.c.member_id, Lot.remaining > 0, Lot.remaining > Lot.held, there == first.c.next_at
+        )
         .scalar_subquery()
     )
     return session.execute(select(first.c.member_id, first.c.next_at, points)).all()

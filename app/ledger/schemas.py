@@ -27,7 +27,7 @@ class Past:
     known_at: datetime
 
 
-def _past(
+async def _past(
     now: Now,
     as_of: Annotated[WireInstant | None, Query(description="How it was then; now without it")] = None,
     known_at: Annotated[WireInstant | None, Query(description="What had been recorded by then; all without it")] = None,

@@ -1,16 +1,27 @@
 """Members over HTTP: enrol, look up, change; balance, entries, lots."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from app import idempotency, ledger
 from app.clients import Caller, keyed, needs
-from app.edge import READING, WRITING, Db, IfMatch, Now, StrictRoute, revision_in
-from app.errors import CursorInvalid, NotFound, OutcomeUnknown, PreconditionFailed, PreconditionRequired, answers
+from app.edge import READING, WRITING, Db, IfMatch, Now, Reads, StrictRoute, revision_in
+from app.errors import (
+    CursorInvalid,
+    NotFound,
+    OutcomeUnknown,
+    PreconditionFailed,
+    PreconditionRequired,
+    Problem,
+    answers,
+)
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.members import service
 from app.members.rules import (
@@ -31,9 +42,9 @@ from app.members.schemas import (
     MemberOut,
     MemberRef,
     Value,
-    identifier_in,
     lookup_query,
 )
+from app.members.service import LookedUp
 from app.paging import Cursor, Limit, link_next
 from app.programs import zone_at
 
@@ -70,31 +81,26 @@ def enrol(
 
 
 @router.get("/lookup", responses=answers(*READING, NotFound, IdentifierInvalid), summary="Find a member at the till")
-def look_up(
+async def look_up(
     reference: Annotated[MemberRef, Depends(lookup_query)],
     caller: Annotated[Caller, needs("members:lookup")],
-    database: Db,
-    now: Now,
+    reads: Reads,
 ) -> LookupOut:
     """By card, phone, e-mail or partner id. Answers no personal data."""
+    program_id = caller.program
 
-    def read(session: Session) -> LookupOut:
-        identifier = identifier_in(reference, service.phone_region(session, caller.program, now))
-        member_id = service.find(session, caller.program, [identifier]).get(identifier)
-        if member_id is None:
-            raise NotFound
-        status = service.statuses(session, [member_id])[member_id]
-        account = ledger.look(session, [member_id], now, zone_at(session, caller.program, now))[member_id]
-        return LookupOut(
-            id=member_id,
-            status=status,
-            may_earn=GATES[status].earn,
-            may_spend=GATES[status].spend,
-            balance=ledger.balance_out(account),
-            expiring_next=ledger.expiring_out(account),
-        )
+    def read(session: Session, references: Sequence[MemberRef], now: datetime) -> Sequence[LookedUp | Problem]:
+        return service.look_up(session, program_id, references, now)
 
-    return database.read(read)
+    found = await reads.ask((service.look_up, program_id), read, reference)
+    return LookupOut(
+        id=found.member_id,
+        status=found.status,
+        may_earn=GATES[found.status].earn,
+        may_spend=GATES[found.status].spend,
+        balance=ledger.balance_out(found.account),
+        expiring_next=ledger.expiring_out(found.account),
+    )
 
 
 @router.get("/{member_id}", responses=answers(*READING, NotFound), summary="Read a member")
@@ -183,25 +189,33 @@ def remove_identifier(
 
 
 @router.get("/{member_id}/balance", responses=answers(*READING, NotFound), summary="Read a balance")
-def read_balance(
+async def read_balance(
     member_id: UUID,
     caller: Annotated[Caller, needs("members:read")],
     past: ledger.AskedPast,
     database: Db,
+    reads: Reads,
     now: Now,
 ) -> ledger.StandingOut:
     """Points that have expired are gone from it, whether or not a job has written that down. A past one comes from the
     entries alone and is the same whenever it is asked for."""
+    program_id = caller.program
+    if past is not None:
+        return await run_in_threadpool(database.read, partial(_past_standing, program_id, member_id, past, now))
 
-    def read(session: Session) -> ledger.StandingOut:
-        service.read(session, caller.program, member_id)
-        zone = zone_at(session, caller.program, now)
-        if past is not None:
-            account = ledger.as_of(session, member_id, past.as_of, past.known_at, zone)
-            return ledger.standing_out(account, past.as_of)
-        return ledger.standing_out(ledger.look(session, [member_id], now, zone)[member_id], now)
+    def read(session: Session, ids: Sequence[UUID], at: datetime) -> list[ledger.StandingOut | Problem]:
+        found = service.standings(session, program_id, ids, at)
+        return [each if isinstance(each, Problem) else ledger.standing_out(each, at) for each in found]
 
-    return database.read(read)
+    return await reads.ask((service.standings, program_id), read, member_id)
+
+
+def _past_standing(
+    program_id: UUID, member_id: UUID, past: ledger.Past, now: datetime, session: Session
+) -> ledger.StandingOut:
+    service.read(session, program_id, member_id)
+    account = ledger.as_of(session, member_id, past.as_of, past.known_at, zone_at(session, program_id, now))
+    return ledger.standing_out(account, past.as_of)
 
 
 @router.get("/{member_id}/entries", responses=answers(*READING, NotFound, CursorInvalid), summary="List entries")

@@ -47,7 +47,7 @@ def identifier_in(reference: MemberRef, phone_region: str | None) -> Identifier:
     return Identifier(kind, value) if kind == "id" else normalise(kind, value, phone_region)
 
 
-def lookup_query(
+async def lookup_query(
     card: Annotated[Value | None, Query()] = None,
     phone: Annotated[Value | None, Query()] = None,
     email: Annotated[Value | None, Query()] = None,

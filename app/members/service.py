@@ -81,6 +81,46 @@ def statuses(session: Session, member_ids: Iterable[UUID]) -> dict[UUID, str]:
     return dict(session.execute(select(Member.id, Member.status).where(chosen)).all())
 
 
+def standings(
+    session: Session, program_id: UUID, member_ids: Sequence[UUID], now: datetime
+) -> list[ledger.Account | Problem]:
+    """The account of each member at `now`; NotFound where the programme has no such member."""
+    accounts = ledger.look(session, set(member_ids), now, timeline(session, program_id).zone_at(now))
+    ours = {id_: account for id_, account in accounts.items() if account.program_id == program_id}
+    return [ours.get(member_id) or NotFound() for member_id in member_ids]
+
+
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """What a till may know of a member."""
+
+    member_id: UUID
+    status: str
+    account: ledger.Account
+
+
+def look_up(
+    session: Session, program_id: UUID, references: Sequence[MemberRef], now: datetime
+) -> list[LookedUp | Problem]:
+    """The member behind each reference. IdentifierInvalid, or NotFound where nobody has it."""
+    region = phone_region(session, program_id, now)
+    meant = [or_problem(identifier_in, reference, region) for reference in references]
+    found = find(session, program_id, {each for each in meant if not isinstance(each, Problem)})
+    status = statuses(session, found.values())
+    accounts = dict(zip(found.values(), standings(session, program_id, list(found.values()), now), strict=True))
+
+    def answer(identifier: Identifier | Problem) -> LookedUp | Problem:
+        if isinstance(identifier, Problem):
+            return identifier
+        member_id = found.get(identifier)
+        account = None if member_id is None else accounts[member_id]
+        if member_id is None or account is None or isinstance(account, Problem):
+            return NotFound()
+        return LookedUp(member_id, status[member_id], account)
+
+    return [answer(identifier) for identifier in meant]
+
+
 def status_in(session: Session, program_id: UUID, member_id: UUID) -> str | None:
     """The status of a programme's member; None if it has no such member."""
     mine = select(Member.status).where(Member.id == member_id, Member.program_id == program_id)
