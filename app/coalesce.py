@@ -76,12 +76,15 @@ class Gatherer:
         return cast("Result", _raised(await asked.future))
 
     def close(self) -> None:
-        """Takes nothing more, and returns when all that waits has been carried out."""
+        """Takes nothing more until all that waits has been carried out and the workers have gone. Whoever asks after
+        that finds new ones."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        self._threads.clear()
+        self._closed = False
 
     def _start(self) -> None:
         """Starts the workers with the first item: an application that is only described needs none."""

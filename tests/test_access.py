@@ -540,10 +540,16 @@ CARD, PHONE, EMAIL, NAME = "CANARYCARD5318", "+14155550199", "canary.5318@exampl
 def logged() -> Iterator[Callable[[], str]]:
     """All that the service logs at level debug, as it would write it to standard error."""
     lines = io.StringIO()
+
+    def written() -> str:
+        telemetry.LINES.flush()
+        return lines.getvalue()
+
     try:
         with redirect_stderr(lines):
             telemetry.configure_logging("debug")
-            yield lines.getvalue
+            yield written
+            telemetry.LINES.flush()
     finally:
         telemetry.configure_logging("error")
 

@@ -156,6 +156,7 @@ def test_what_waits_when_it_closes_is_carried_out_and_no_more_is_taken() -> None
         return list(await asyncio.gather(*asked))
 
     assert asyncio.run(ask()) == [item * 2 for item in range(7)]
+    assert ask_all(made, kitchen.run, [8]) == [16], "an application may be started again"
 
 
 def test_without_workers_each_item_is_a_batch_in_its_own_thread() -> None:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -422,17 +422,52 @@ def test_without_the_receipt_it_is_refused_unless_the_terms_say_otherwise(shop: 
     assert balance(shop)["available"] == 10
 
 
-@pytest.mark.parametrize(("total", "taken"), [(300, 3), (900, 5), (100, 1)])
+def without_receipt(external_id: str, total: int) -> dict[str, Any]:
+    return returned(external_id, original=None, member={"card": "900"}, currency="USD", total=total)
+
+
+@pytest.mark.parametrize(("total", "taken"), [(300, 3), (500, 5), (100, 1)])
 def test_without_the_receipt_within_a_limit(engines: Engines, engine: str, total: int, taken: int) -> None:
     policy = {"without_receipt": "accept", "without_receipt_limit": 5}
     with shop_with(engines, engine, returns=policy) as shop:
         post(shop, purchase())
-        body = returned(original=None, member={"card": "900"}, currency="USD", total=total)
+        body = without_receipt("b1", total)
         assert post(shop, body)["returned"]["taken_back"] == taken
         assert balance(shop)["available"] == 10 - taken
         assert shop.post(body).json()["duplicate"]
         other = body | {"external_id": "b2", "currency": "EUR"}
         assert post(shop, other, 422)["code"] == "currency_mismatch"
+
+
+def test_without_the_receipt_nobody_gets_more_than_the_limit_back_and_keeps_the_points(
+    engines: Engines, engine: str
+) -> None:
+    """Above the limit it takes the receipt; below, points that are not there are owed."""
+    policy = {"without_receipt": "accept", "without_receipt_limit": 8}
+    with shop_with(engines, engine, returns=policy) as shop:
+        post(shop, purchase())
+        assert post(shop, without_receipt("b1", 900), 422)["code"] == "receipt_needed"
+        assert balance(shop)["available"] == 10
+        for number, left in ((2, (2, 0)), (3, (0, 6))):
+            assert post(shop, without_receipt(f"b{number}", 800))["returned"]["taken_back"] == 8
+            assert (balance(shop)["available"], balance(shop)["debt"]) == left
+        shop.prove()
+
+
+@pytest.mark.parametrize(("spent_already", "kept_back", "forgiven"), [("withhold", 700, 0), ("write_off", 0, 7)])
+def test_without_the_receipt_missing_points_are_withheld_or_forgiven(
+    engines: Engines, engine: str, spent_already: str, kept_back: int, forgiven: int
+) -> None:
+    policy = {"without_receipt": "accept", "without_receipt_limit": 8, "points_already_spent": spent_already}
+    with shop_with(engines, engine, returns=policy | {"withhold_value": {"amount": 100, "points": 1}}) as shop:
+        post(shop, purchase("r1", 100))
+        answer = post(shop, without_receipt("b1", 800))["returned"]
+        assert (answer["withheld_amount"], answer["refund"], answer["written_off"]) == (
+            kept_back,
+            800 - kept_back,
+            forgiven,
+        )
+        shop.prove()
 
 
 def test_points_and_cash_come_back_in_proportion(engines: Engines, engine: str) -> None:
@@ -609,3 +644,60 @@ def test_any_split_and_order_ends_as_one_return(engines: Engines, engine: str, p
     half = end([returned("b1", lines=lines(units[0])), returned("b2", total=1), voided()])
     assert single == whole
     assert half == whole
+
+
+VALUES = [{"amount": 2, "points": 3}, {"amount": 40, "points": 100}, {"amount": 1, "points": 3}]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=["two thirds", "two fifths", "a third"])
+@pytest.mark.parametrize("spent_already", ["withhold", "write_off"])
+def test_what_is_withheld_or_forgiven_is_the_same_in_ten_parts(
+    engines: Engines, engine: str, spent_already: str, value: dict[str, int]
+) -> None:
+    """10 points, all spent; each of ten returns would round for itself."""
+    terms = TENDER | {"point_value": value, "returns": {"points_already_spent": spent_already}}
+
+    def end(parts: list[int]) -> Any:
+        with shop_with(engines, engine, **terms) as shop:
+            post(shop, purchase("r1", 1000))
+            post(shop, purchase("r2", 10, tenders=[{"type": "points", "amount": 10}]))
+            answers = [post(shop, returned(f"b{part}", "r1", total=total)) for part, total in enumerate(parts)]
+            shop.prove()
+            names = ("withheld", "withheld_amount", "written_off", "refund")
+            sums = {name: sum(answer["returned"][name] for answer in answers) for name in names}
+            trial = shop.get("/v1/accounting/trial-balance")["items"]
+            return sums, {row["code"]: row["balance"] for row in trial}
+
+    assert end([100] * 10) == end([1000])
+
+
+def test_a_refund_too_small_to_withhold_from_leaves_it_to_the_next(engines: Engines, engine: str) -> None:
+    policy = {"points_already_spent": "withhold", "withhold_value": {"amount": 100, "points": 1}}
+    with shop_with(engines, engine, **TENDER, returns=policy) as shop:
+        post(shop, purchase("r1", 1000))
+        post(shop, purchase("r2", 10, tenders=[{"type": "points", "amount": 10}]))
+        answers = [post(shop, returned(f"b{total}", "r1", total=total))["returned"] for total in (250, 750)]
+        assert [answer["refund"] for answer in answers] == [0, 0]
+        assert [answer["withheld"] + answer["written_off"] for answer in answers] == [
+            answer["taken_back"] for answer in answers
+        ]
+        shop.prove()
+
+
+def test_a_purchase_answers_the_balance_after_the_return_that_waited_for_it(shop: Shop) -> None:
+    post(shop, returned("b1", "r1"), 202)
+    answer = post(shop, purchase("r1"))
+    assert answer["balance"] == {"available": 0, "held": 0, "pending": 0, "debt": 0}
+    assert answer["expiring_next"] is None
+
+
+def test_a_till_whose_clock_is_behind_returns_in_the_month_of_the_purchase(shop: Shop) -> None:
+    """What was never deferred cannot be taken back: the fold goes by months."""
+    shop.clock.now = datetime(2026, 12, 1, 12, tzinfo=UTC)
+    post(shop, purchase("r1", occurred_at="2026-12-01T00:01:00-05:00"))
+    post(shop, returned("b1", occurred_at="2026-11-30T23:59:50-05:00"))
+    answer = shop.http.post("/v1/accounting/recognitions")
+    assert answer.json()["left"] == 0, answer.text
+    (cohort,) = shop.get("/v1/accounting/cohorts")["items"]
+    assert (cohort["allocated"], cohort["recognised"]) == (0, 0)
+    shop.prove()

@@ -3,9 +3,9 @@
 Owns accounts, lots, entries and holds. The way of a batch: `claim` the accounts (they are locked until the transaction
 ends; what is due has happened to them); decide with pure verbs that take an `Account` and answer the next one
 (`accrue`; `spend`, `hold`, `capture`, `release`, `transfer`, `extend`, `adopt`, `activate`, `cancel`; `reverse`,
-`restore`, `undo`, `spend_again`, `reinstate`, `write_off`); hand the accounts to `write`, once. Cohorts learn from
-`write` what was issued, used, expired and returned; only the journal is left to the caller. A dry run takes the
-accounts from `look` and stops before `write`. Jobs deal with many accounts at a time: `settle_due`, `warn`. `as_of`
+`reverse_any`, `restore`, `undo`, `spend_again`, `reinstate`, `write_off`); hand the accounts to `write`, once. Cohorts
+learn from `write` what was issued, used, expired and returned; only the journal is left to the caller. A dry run takes
+the accounts from `look` and stops before `write`. Jobs deal with many accounts at a time: `settle_due`, `warn`. `as_of`
 answers an account as it was, from what never changes.
 """
 
@@ -35,6 +35,7 @@ from app.ledger.returning import (
     reinstate,
     restore,
     reverse,
+    reverse_any,
     spend_again,
     undo,
     write_off,
@@ -173,6 +174,7 @@ __all__ = [
     "restore",
     "reversals",
     "reverse",
+    "reverse_any",
     "settle",
     "settle_due",
     "spend",

@@ -109,7 +109,7 @@ def reverse(
         others += of_used + elsewhere - sum(use.points for use in paid + also)
         expired += of_expired
         allocated += returned.allocated
-    owed = others if most_debt is None else max(0, min(others, most_debt - account.debt))
+    owed = _owed(account, others, most_debt)
     available = sum(use.points for use in uses if not use.lot.pending)
     pending = sum(use.points for use in uses if use.lot.pending)
     account, entry_id = move(
@@ -125,6 +125,21 @@ def reverse(
     account = take(account, entry_id, act, uses)
     account = add_rows(account, returns=tuple((act, replace(each, entry_id=entry_id)) for each in returns))
     return account, Reversal(available + pending, expired, owed, others - owed, allocated)
+
+
+def reverse_any(account: Account, points: int, act: Act, most_debt: int | None) -> tuple[Account, Reversal]:
+    """The account after a return of who knows what took back `points`: from any lots, as if they had expired, since
+    what was deferred for the returned goods is not known either. `most_debt` as for `reverse`."""
+    assert account.complete, "claimed without lots"
+    uses = pick(spendable(account), points, "expired")
+    taken = sum(use.points for use in uses)
+    owed = _owed(account, points - taken, most_debt)
+    account, entry_id = move(account, "reversal", act, available=-taken, debt=owed)
+    return take(account, entry_id, act, uses), Reversal(taken, 0, owed, points - taken - owed, 0)
+
+
+def _owed(account: Account, missing: int, most_debt: int | None) -> int:
+    return missing if most_debt is None else max(0, min(missing, most_debt - account.debt))
 
 
 def _own(account: Account, root: GrantedLot) -> list[OpenLot]:

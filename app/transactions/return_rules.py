@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from functools import reduce
+from math import ceil
 from typing import Any
 
 from app.errors import Problem, finding
@@ -214,20 +216,6 @@ def before(past: Iterable[Any]) -> Before:
     return Before(lines, amount, figures, voided)
 
 
-def withheld(points: int, refund: int, terms: Terms) -> tuple[int, int]:
-    """How many of `points` that were earned with the goods and cannot be taken back are kept back of a refund of so
-    many minor units, and how much that is: never more than the refund."""
-    value = (terms.returns.withhold_value or terms.point_value).each
-    kept_back = min(points, int(refund / value))
-    return kept_back, round_to_int(kept_back * value)
-
-
-def cost_of(points: int, terms: Terms) -> int:
-    """What `points` that were spent cost the programme, minor units."""
-    cost = (terms.point_cost or terms.point_value).each
-    return round_to_int(points * Fraction(cost))
-
-
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a return did to points and money, as it is kept and answered.
@@ -247,6 +235,43 @@ class Outcome:
     given_back: int = 0
     stay_expired: int = 0
     conceded: int = 0
+    written_off_cost: int = 0
+    """Minor units."""
 
     def plus(self, other: "Outcome") -> "Outcome":
         return Outcome(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+
+def outcome_so_far(past: Iterable[Any]) -> Outcome:
+    """What returns and voids of one purchase, given as their rows, have done so far."""
+    return reduce(Outcome.plus, (outcome_of(row) for row in past), Outcome())
+
+
+def outcome_of(row: Any) -> Outcome:
+    """What a return or void did, as it is kept."""
+    return Outcome(**{each.name: row["outcome"].get(each.name, 0) for each in fields(Outcome)})
+
+
+def withheld(forgiven: int, refund: int, before: Outcome, terms: Terms) -> tuple[int, int]:
+    """How many of `forgiven` points, earned with the goods and not to be had back, are kept back of a refund of so many
+    minor units, and how much that is: never more than the refund.
+
+    The amount is rounded for all that was forgiven so far (`before`), so that it does not depend on how a return is
+    split; what one refund was too small for comes off the next.
+    """
+    value = Fraction((terms.returns.withhold_value or terms.point_value).each)
+    owed = max(0, round_to_int((before.withheld + before.written_off + forgiven) * value) - before.withheld_amount)
+    if owed <= refund:
+        return forgiven, owed
+    return min(forgiven, max(0, ceil((before.withheld_amount + refund) / value) - before.withheld)), refund
+
+
+def write_off_cost(points: int, before: Outcome, terms: Terms) -> int:
+    """What `points` cost the programme that were spent and are forgiven, minor units; rounded as `withheld` is."""
+    return max(0, cost_of(before.written_off + points, terms) - before.written_off_cost)
+
+
+def cost_of(points: int, terms: Terms) -> int:
+    """What `points` that were spent cost the programme, minor units."""
+    cost = (terms.point_cost or terms.point_value).each
+    return round_to_int(points * Fraction(cost))

@@ -16,7 +16,7 @@ from app.money import round_to_int
 from app.programs import Basket, Terms, Timeline, Version, day_end, expires_at
 from app.transactions import return_rules
 from app.transactions.models import Transaction, TransactionClaim, TransactionConcession
-from app.transactions.return_rules import AlreadyVoided, Figures, Key, NothingToReturn, Outcome, Return
+from app.transactions.return_rules import AlreadyVoided, Figures, Key, NothingToReturn, Outcome, ReceiptNeeded, Return
 from app.transactions.schemas import PurchaseIn, basket_of
 
 Posted = Sequence[accounting.Posting] | Sequence[accounting.JournalPosting]
@@ -152,17 +152,18 @@ def decide(
     terms = known.version.terms
     before = return_rules.before(known.past)
     coming = return_rules.coming(item, known.basket, known.version, before)
-    act = Act(known.purchase["program_id"], id_, item.occurred_at, now, terms.zone)
+    act = Act(known.purchase["program_id"], id_, _not_before(known, item), now, terms.zone)
     outcome, share = Outcome(), 0
     figures, profile = coming.figures, terms.posting_profile
     undone: list[accounting.Posting] = []
     if account is not None:
-        account, outcome, share = _points(account, known, coming, act)
+        so_far = return_rules.outcome_so_far(known.past)
+        account, outcome, share = _points(account, known, coming, so_far, act)
         back = before.figures.plus(figures).consideration
         price_left = return_rules.whole(known.basket, terms).consideration - back
         for each in known.conceded:
             refund = figures.total - figures.tendered - outcome.withheld_amount
-            account, more, amount = _concession(account, each, price_left, refund, terms, act)
+            account, more, amount = _concession(account, each, price_left, refund, so_far.plus(outcome), terms, act)
             outcome = outcome.plus(more)
             undone += _concession_postings(each, amount, known.purchase["currency"], act, chart)
     postings = _postings(known, figures, outcome, share, act, profile, chart) + undone
@@ -170,6 +171,13 @@ def decide(
     lines = {str(number): str(quantity) for number, quantity in coming.lines.items()}
     row["outcome"] |= {"lines": lines, "amount": coming.amount}
     return Done(row, postings, account)
+
+
+def _not_before(known: Returnable, item: Return) -> datetime:
+    """When a return counts in ledger and journal: when the till says, but not before what it takes back. A till's clock
+    may be behind, and in another month than that of its neighbour."""
+    instants: list[datetime] = [item.occurred_at, known.row["occurred_at"], known.purchase["occurred_at"]]
+    return max(instants)
 
 
 def _check_not_voided(known: Returnable) -> None:
@@ -180,7 +188,9 @@ def _check_not_voided(known: Returnable) -> None:
         raise NothingToReturn
 
 
-def _points(account: Account, known: Returnable, coming: return_rules.Coming, act: Act) -> tuple[Account, Outcome, int]:
+def _points(
+    account: Account, known: Returnable, coming: return_rules.Coming, so_far: Outcome, act: Act
+) -> tuple[Account, Outcome, int]:
     """The account after the return, what became of its points, and what was deferred for those taken back."""
     policy = known.version.terms.returns
     given_back, gone = coming.figures.tendered_points, 0
@@ -194,36 +204,52 @@ def _points(account: Account, known: Returnable, coming: return_rules.Coming, ac
     refund = coming.figures.total - coming.figures.tendered
     if not taken_back:
         return account, outcome, 0
-    account, taken, share = _take_back(account, known.granted, taken_back, taken_back, refund, known.version.terms, act)
+    terms = known.version.terms
+    account, taken, share = _take_back(account, known.granted, taken_back, taken_back, refund, so_far, terms, act)
     return account, outcome.plus(taken), share
 
 
 def _take_back(
-    account: Account, granted: Sequence[GrantedLot], points: int, qualifying: int, refund: int, terms: Terms, act: Act
+    account: Account,
+    granted: Sequence[GrantedLot],
+    points: int,
+    qualifying: int,
+    refund: int,
+    so_far: Outcome,
+    terms: Terms,
+    act: Act,
 ) -> tuple[Account, Outcome, int]:
     """The account without `points` of what was granted, what became of them, and what was deferred for them.
 
-    `refund` is what can be withheld from, minor units.
+    `refund` is what can be withheld from, minor units; `so_far` what returns of the purchase have done before.
     """
-    policy = terms.returns
-    most_debt = policy.debt_limit if policy.points_already_spent == "debt" else 0
-    account, reversal = ledger.reverse(account, granted, points, act, most_debt, qualifying)
+    account, reversal = ledger.reverse(account, granted, points, act, _most_debt(terms), qualifying)
+    return account, _taken(reversal, points, refund, so_far, terms), reversal.allocated
+
+
+def _most_debt(terms: Terms) -> int | None:
+    return terms.returns.debt_limit if terms.returns.points_already_spent == "debt" else 0
+
+
+def _taken(reversal: ledger.Reversal, points: int, refund: int, so_far: Outcome, terms: Terms) -> Outcome:
+    """What became of `points` that a return took back, or could not."""
     withheld = withheld_amount = 0
-    if policy.points_already_spent == "withhold":
-        withheld, withheld_amount = return_rules.withheld(reversal.forgiven, refund, terms)
-    outcome = Outcome(
+    if terms.returns.points_already_spent == "withhold":
+        withheld, withheld_amount = return_rules.withheld(reversal.forgiven, refund, so_far, terms)
+    written_off = reversal.forgiven - withheld
+    return Outcome(
         taken_back=points,
         expired=reversal.expired,
         debt=reversal.debt,
-        written_off=reversal.forgiven - withheld,
+        written_off=written_off,
         withheld=withheld,
         withheld_amount=withheld_amount,
+        written_off_cost=return_rules.write_off_cost(written_off, so_far, terms),
     )
-    return account, outcome, reversal.allocated
 
 
 def _concession(
-    account: Account, conceded: Conceded, price_left: int, refund: int, terms: Terms, act: Act
+    account: Account, conceded: Conceded, price_left: int, refund: int, so_far: Outcome, terms: Terms, act: Act
 ) -> tuple[Account, Outcome, int]:
     """The same of a concession, in proportion to what has come back since, when `price_left` has not."""
     lot = conceded.lot
@@ -231,7 +257,7 @@ def _concession(
     points = max(0, accounting.returned_part(lot.granted, back, conceded.price_left, lot.returned))
     if not points:
         return account, Outcome(), 0
-    account, outcome, amount = _take_back(account, [lot], points, 0, refund, terms, act)
+    account, outcome, amount = _take_back(account, [lot], points, 0, refund, so_far, terms, act)
     return account, replace(outcome, conceded=points), amount
 
 
@@ -273,12 +299,11 @@ def _postings(
         share=share,
         cohort_id=cohort_id,
     )
-    cost = return_rules.cost_of(outcome.written_off, known.version.terms)
     return [
         *accounting.return_postings(sale, profile, chart),
         *accounting.tender_return_postings(event, figures.net_paid_with_points, profile, chart),
         *accounting.withheld_postings(event, outcome.withheld_amount, profile, chart),
-        *accounting.write_off_postings(event, cost, chart),
+        *accounting.write_off_postings(event, outcome.written_off_cost, chart),
     ]
 
 
@@ -304,8 +329,8 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
     """A return that did not happen after all: everything it did, the other way round."""
     past = known.row["outcome"]
     figures = Figures().less(Figures(**past["figures"]))
-    outcome = Outcome(**{name: -past[name] for name in asdict(Outcome())})
-    act = Act(known.purchase["program_id"], id_, item.occurred_at, now, known.version.terms.zone)
+    outcome = Outcome(**{name: -done for name, done in asdict(return_rules.outcome_of(known.row)).items()})
+    act = Act(known.purchase["program_id"], id_, _not_before(known, item), now, known.version.terms.zone)
     if account is not None and known.reversal is not None:
         if known.reversal.returns:
             account = ledger.undo(account, known.reversal, act)
@@ -335,14 +360,20 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
 def without_receipt(
     item: Return, id_: UUID, version: Version, account: Account, chart: accounting.Chart, now: datetime
 ) -> Done:
-    """A return of who knows what: it takes back what that refund would earn, within the limit, as far as there is."""
+    """A return of who knows what: it takes back what that refund would earn; ReceiptNeeded above the limit. For points
+    that are not there the terms' policy holds, as with a receipt."""
     terms = version.terms
     total = item.total or 0
     earned = round_to_int(Fraction(total * terms.earning.points, terms.earning.per), terms.earning.rounding)
-    taken = min(earned, terms.returns.without_receipt_limit, account.available)
+    limit = terms.returns.without_receipt_limit
+    if earned > limit:
+        detail = f"without it at most {limit} points are taken back; these goods would have earned {earned}"
+        raise ReceiptNeeded(detail, extra={"limit": limit})
     act = Act(account.program_id, id_, item.occurred_at, now, terms.zone)
-    if taken:
-        account = ledger.spend(account, taken, act, "reversal", "expired")
+    outcome = Outcome()
+    if earned:
+        account, reversal = ledger.reverse_any(account, earned, act, _most_debt(terms))
+        outcome = _taken(reversal, earned, total, outcome, terms)
     sale = accounting.Sale(
         account.program_id, id_, terms.currency, item.occurred_at, act.period, total, 0, share=0, cohort_id=None
     )
@@ -354,7 +385,7 @@ def without_receipt(
         "occurred_at": item.occurred_at,
         "currency": terms.currency,
         "total": total,
-        "points": -taken,
+        "points": -outcome.taken_back,
         "claimable": 0,
         "reasons": [],
         "shares": [],
@@ -362,9 +393,15 @@ def without_receipt(
         "original_id": None,
         "outcome": {
             "figures": Figures(total=total, consideration=total).document(),
-            **asdict(Outcome(taken_back=taken)),
+            **asdict(outcome),
             "lines": {},
             "amount": 0,
         },
     }
-    return Done(row, accounting.return_postings(sale, terms.posting_profile, chart), account)
+    event = accounting.Event(account.program_id, id_, terms.currency, item.occurred_at, act.period)
+    postings = [
+        *accounting.return_postings(sale, terms.posting_profile, chart),
+        *accounting.withheld_postings(event, outcome.withheld_amount, terms.posting_profile, chart),
+        *accounting.write_off_postings(event, outcome.written_off_cost, chart),
+    ]
+    return Done(row, postings, account)

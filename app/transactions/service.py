@@ -140,18 +140,28 @@ def _record(session: Session, program_id: UUID, items: Sequence[Item], now: date
         accounting.post(session, writing.postings, now)
         waiting.keep(session, program_id, writing.waiting)
         outbox.put(session, [_event(row) for row in writing.transactions], now)
-        _apply_waiting(session, loaded, writing, now)
+        applied = _apply_waiting(session, loaded, writing, now)
+        outcomes = [_after(outcome, applied) for outcome in outcomes]
     return outcomes
 
 
-def _apply_waiting(session: Session, loaded: _Loaded, writing: _Writing, now: datetime) -> None:
-    """Records the returns that waited for a purchase just written, in its own transaction."""
+def _apply_waiting(session: Session, loaded: _Loaded, writing: _Writing, now: datetime) -> dict[UUID, ledger.Account]:
+    """Records the returns that waited for a purchase just written, in its own transaction; answers the accounts that
+    they changed."""
     fresh = {(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "purchase"}
     before = [item for item, _ in writing.waiting if item.original is not None and item.original[:2] in fresh]
-    for part in _parts([*loaded.waiting.for_purchases(fresh), *before]):
-        _record(session, loaded.program_id, part, now, dry_run=False)
+    outcomes = record(session, loaded.program_id, [*loaded.waiting.for_purchases(fresh), *before], now)
     recorded = [(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "return"]
     waiting.forget(session, loaded.program_id, [key for key in recorded if key in loaded.waiting.keys])
+    accounts = (outcome.account for outcome in outcomes if isinstance(outcome, Recorded))
+    return {account.member_id: account for account in accounts if account is not None}
+
+
+def _after(outcome: Outcome, applied: Mapping[UUID, ledger.Account]) -> Outcome:
+    """An outcome whose account is as it is after the returns that were `applied` with it."""
+    if not isinstance(outcome, Recorded) or outcome.account is None:
+        return outcome
+    return replace(outcome, account=applied.get(outcome.account.member_id, outcome.account))
 
 
 def apply_waiting(session: Session, program_id: UUID, pairs: Sequence[waiting.Pair], now: datetime) -> int:
