@@ -701,3 +701,23 @@ def test_a_till_whose_clock_is_behind_returns_in_the_month_of_the_purchase(shop:
     (cohort,) = shop.get("/v1/accounting/cohorts")["items"]
     assert (cohort["allocated"], cohort["recognised"]) == (0, 0)
     shop.prove()
+
+
+def test_what_was_earned_and_what_it_paid_for_come_back_in_either_order(engines: Engines, engine: str) -> None:
+    """Points spent are owed when their purchase comes back, and pay that when they come back themselves. Nobody else's
+    deferred revenue is touched, and none is recognised, in whatever order."""
+
+    def end(*order: str) -> Any:
+        with shop_with(engines, engine, **TENDER) as shop:
+            post(shop, purchase("other", 100_000, member={"card": "901"}))
+            post(shop, purchase("earns", 10_000))
+            post(shop, purchase("pays", 100, tenders=[{"type": "points", "amount": 100}]))
+            for name in order:
+                post(shop, returned(f"of-{name}", name))
+            accounting.fold(shop.database, shop.clock())
+            shop.prove()
+            trial = {row["code"]: row["balance"] for row in shop.get("/v1/accounting/trial-balance")["items"]}
+            cohorts = [figures_of(item) for item in shop.get("/v1/accounting/cohorts")["items"]]
+            return trial, cohorts, balance(shop), balance(shop, "901")["available"]
+
+    assert end("earns", "pays") == end("pays", "earns")

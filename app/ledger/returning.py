@@ -205,6 +205,7 @@ def restore(
     gone = 0 if revive else sum(part for each, part, _ in parts if _expired(account, each.lot, act))
     account, entry_id = move(account, "restoration", act, available=points - relieved - gone, debt=-relieved)
     arrived = []
+    unbacked: dict[UUID, int] = {}
     for each, part, apart in parts:
         lot, expired = account.lots.get(each.lot.id, each.lot), _expired(account, each.lot, act)
         counted = min(part, each.used + _unwritten(account, lot, "used"))
@@ -216,13 +217,16 @@ def restore(
         account = take(account, entry_id, act, [use for use in back if use.points])
         if not (expired or apart):
             arrived.append(lot.id)
+            unbacked[lot.id] = part - counted
         elif revive or not expired:
             fresh = moved(lot, part)
             if expired:
                 fresh = replace(fresh, expires_at=revived_until, lapses=False)
             account = grant(account, entry_id, act, fresh, source_lot_id=lot.id)
             arrived.append(fresh.id)
-    return settle(pay_debt(due(account), act, arrived), act.recorded_at, act.zone, since=act.occurred_at), gone
+            unbacked[fresh.id] = part - counted
+    account = pay_debt(due(account), act, arrived, unbacked)
+    return settle(account, act.recorded_at, act.zone, since=act.occurred_at), gone
 
 
 def _parts(spent: Sequence[SpentPart], points: int) -> Iterable[tuple[SpentPart, int]]:

@@ -366,15 +366,29 @@ def accrue(account: Account, accrual: Accrual) -> Account:
     return settle(pay_debt(account, act, [lot.id]), act.recorded_at, act.zone)
 
 
-def pay_debt(account: Account, act: Act, lot_ids: Collection[UUID]) -> Account:
-    """The account after what was just credited, the free points of some lots, has paid what is owed."""
+def pay_debt(
+    account: Account, act: Act, lot_ids: Collection[UUID], unbacked: Mapping[UUID, int] | None = None
+) -> Account:
+    """The account after what was just credited, the free points of some lots, has paid what is owed.
+
+    `unbacked`: so many points of a lot have nothing deferred for them, because a return took that back when they were
+    spent. If they pay the debt it made instead, that return has them now: they leave their cohort, unused.
+    """
     lots = in_turn(account, [lot for id_ in lot_ids if not (lot := account.lots[id_]).pending])
     payment = min(account.debt, sum(lot.free for lot in lots))
     if not payment:
         return account
-    uses = pick(lots, payment, "used")
+    uses = [part for use in pick(lots, payment, "used") for part in _by_backing(use, unbacked or {})]
     account, entry_id = move(account, "debt_payment", act, available=-payment, debt=-payment)
     return take(account, entry_id, act, uses)
+
+
+def _by_backing(use: Use, unbacked: Mapping[UUID, int]) -> Iterable[Use]:
+    bare = min(use.points, unbacked.get(use.lot.id, 0))
+    if bare:
+        yield replace(use, points=bare, effect="returned")
+    if bare < use.points:
+        yield replace(use, points=use.points - bare)
 
 
 def in_turn(account: Account, lots: Iterable[OpenLot]) -> list[OpenLot]:
