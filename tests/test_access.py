@@ -4,10 +4,12 @@ import hashlib
 import hmac
 import io
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 from zlib import crc32
@@ -30,8 +32,8 @@ from app.clients.rules import new_secret, read_secret
 from app.db import Base
 from app.insight import prove
 from app.main import create_app
-from tests.conftest import settings_for
-from tests.shop import PEPPER, TERMS, Shop, make_key, make_program, purchase, returned
+from tests.conftest import Engines, settings_for
+from tests.shop import PEPPER, TERMS, Shop, TestClock, make_key, make_program, open_shop, purchase, returned
 
 ROUTES: dict[str, APIRoute] = {
     f"{method} {context.path}": context.original_route
@@ -671,3 +673,24 @@ def test_a_defect_is_found_by_its_request_id(shop: Shop, monkeypatch: pytest.Mon
     assert "explode" in found[0]["exception"][0]["frames"][-1]
     assert found[1]["status"] == 500
     check_no_canary(shop, log())
+
+
+def test_a_key_is_known_for_as_long_as_the_setting_says(engines: Engines, engine: str) -> None:
+    """A revoked one no longer than that; an expired one not at all."""
+    with open_shop(settings_for(engines.fresh(engine), key_seconds=0.5), TestClock()) as shop:
+        kept, expiring = (
+            shop.database.write(partial(_key_of_staff, shop, expires_at=expires_at))
+            for expires_at in (None, shop.clock() + timedelta(minutes=1))
+        )
+        callers = [TestClient(shop.app, headers={"Authorization": f"Bearer {key.text}"}) for key in (kept, expiring)]
+        assert [http.get("/v1/rewards").status_code for http in callers] == [200, 200]
+        shop.database.write(lambda session: clients.revoke_key(session, kept.public_id, shop.clock()))
+        shop.clock.forward(minutes=1)
+        assert [http.get("/v1/rewards").status_code for http in callers] == [200, 401]
+        time.sleep(0.6)
+        assert [http.get("/v1/rewards").status_code for http in callers] == [401, 401]
+
+
+def _key_of_staff(shop: Shop, session: Session, expires_at: datetime | None) -> clients.NewKey:
+    client_id = clients.create_client(session, "staff", "desk", shop.clock(), program_id=shop.program_id)
+    return clients.create_key(session, client_id, PEPPER.encode(), shop.clock(), expires_at=expires_at)
