@@ -355,7 +355,8 @@ def test_spent_points_come_back(on: int, revive: bool, until: int | None, expect
 
 
 def test_points_come_back_whose_own_purchase_came_back_before() -> None:
-    """They had been counted as used, and were taken back as such; they return as points issued anew."""
+    """They had been counted as used, and were taken back as such; they pay the debt that this made, and count as
+    nothing."""
     document = new_id()
     account = ledger.spend(earned(EMPTY, 10, document_id=document), 10, act())
     account, _ = ledger.reverse(account, [granted_in(account, document)], 10, act(), None, 0)
@@ -364,7 +365,7 @@ def test_points_come_back_whose_own_purchase_came_back_before() -> None:
     assert [(use.points, use.effect) for _, _, use in account.rows.uses] == [
         (10, "used"),
         (-10, "returned"),
-        (10, "used"),
+        (10, "returned"),
     ]
     assert figures(account) == (0, 0, 0, 0)
 
