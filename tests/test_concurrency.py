@@ -78,11 +78,12 @@ def naive_claim(
     return load_accounts(session, accounts, now, zone, lots)
 
 
-def test_without_the_lock_purchases_would_be_lost(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_lock_purchases_would_be_lost(ungathered: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: take the lock away and the database refuses the second writer, or its points are lost.
 
     SQLite needs no lock: its writers take turns by themselves.
     """
+    shop = ungathered
     if shop.database.engine.dialect.name == "sqlite":
         pytest.skip("the transaction itself is the lock")
     shop.post(purchase("first", 100))
