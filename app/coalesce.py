@@ -131,9 +131,9 @@ class Gatherer:
 
 def _carry_out(batch: Sequence[_Asked]) -> list[Any]:
     """The outcomes of a batch. Whoever has waited too long is refused."""
-    in_time = [asked for asked in batch if time.monotonic() < asked.until]
-    outcomes = iter(_together(in_time))
-    return [next(outcomes) if asked in in_time else Busy() for asked in batch]
+    now = time.monotonic()
+    outcomes = iter(_together([asked for asked in batch if now < asked.until]))
+    return [next(outcomes) if now < asked.until else Busy() for asked in batch]
 
 
 def _together(batch: Sequence[_Asked]) -> list[Any]:

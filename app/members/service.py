@@ -103,20 +103,19 @@ def look_up(
     session: Session, program_id: UUID, references: Sequence[MemberRef], now: datetime
 ) -> list[LookedUp | Problem]:
     """The member behind each reference. IdentifierInvalid, or NotFound where nobody has it."""
-    region = phone_region(session, program_id, now)
+    terms = timeline(session, program_id)
+    version = terms.at(now)
+    region = None if version is None else version.terms.enrolment.phone_region
     meant = [or_problem(identifier_in, reference, region) for reference in references]
     found = find(session, program_id, {each for each in meant if not isinstance(each, Problem)})
     status = statuses(session, found.values())
-    accounts = dict(zip(found.values(), standings(session, program_id, list(found.values()), now), strict=True))
+    accounts = ledger.look(session, found.values(), now, terms.zone_at(now))
 
     def answer(identifier: Identifier | Problem) -> LookedUp | Problem:
         if isinstance(identifier, Problem):
             return identifier
         member_id = found.get(identifier)
-        account = None if member_id is None else accounts[member_id]
-        if member_id is None or account is None or isinstance(account, Problem):
-            return NotFound()
-        return LookedUp(member_id, status[member_id], account)
+        return NotFound() if member_id is None else LookedUp(member_id, status[member_id], accounts[member_id])
 
     return [answer(identifier) for identifier in meant]
 

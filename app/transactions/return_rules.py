@@ -242,14 +242,15 @@ class Outcome:
         return Outcome(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
 
-def outcome_so_far(past: Iterable[Any]) -> Outcome:
+def outcome_so_far(past: Iterable[Any], terms: Terms) -> Outcome:
     """What returns and voids of one purchase, given as their rows, have done so far."""
-    return reduce(Outcome.plus, (outcome_of(row) for row in past), Outcome())
+    return reduce(Outcome.plus, (outcome_of(row, terms) for row in past), Outcome())
 
 
-def outcome_of(row: Any) -> Outcome:
-    """What a return or void did, as it is kept."""
-    return Outcome(**{each.name: row["outcome"].get(each.name, 0) for each in fields(Outcome)})
+def outcome_of(row: Any, terms: Terms) -> Outcome:
+    """What a return or void did, as it is kept. Older rows leave out the cost of what they wrote off: rounded alone."""
+    kept = {"written_off_cost": cost_of(row["outcome"]["written_off"], terms)} | row["outcome"]
+    return Outcome(**{each.name: kept[each.name] for each in fields(Outcome)})
 
 
 def withheld(forgiven: int, refund: int, before: Outcome, terms: Terms) -> tuple[int, int]:

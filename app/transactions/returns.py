@@ -157,7 +157,7 @@ def decide(
     figures, profile = coming.figures, terms.posting_profile
     undone: list[accounting.Posting] = []
     if account is not None:
-        so_far = return_rules.outcome_so_far(known.past)
+        so_far = return_rules.outcome_so_far(known.past, terms)
         account, outcome, share = _points(account, known, coming, so_far, act)
         back = before.figures.plus(figures).consideration
         price_left = return_rules.whole(known.basket, terms).consideration - back
@@ -329,7 +329,9 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
     """A return that did not happen after all: everything it did, the other way round."""
     past = known.row["outcome"]
     figures = Figures().less(Figures(**past["figures"]))
-    outcome = Outcome(**{name: -done for name, done in asdict(return_rules.outcome_of(known.row)).items()})
+    outcome = Outcome(
+        **{name: -done for name, done in asdict(return_rules.outcome_of(known.row, known.version.terms)).items()}
+    )
     act = Act(known.purchase["program_id"], id_, _not_before(known, item), now, known.version.terms.zone)
     if account is not None and known.reversal is not None:
         if known.reversal.returns:
