@@ -35,7 +35,19 @@ class Lot:
     pending: bool = False
     held: int = 0
     expired: int = 0
+    granted: int = 0
     number: int = field(default_factory=lambda: next(_numbers))
+
+
+@dataclass
+class Cover:
+    """What stands in for `points` of what `of` granted that were gone when a return wanted them, used or elsewhere: a
+    lot, or debt (None)."""
+
+    of: Document
+    by: Lot | None
+    why: str
+    points: int
 
 
 @dataclass(eq=False)
@@ -57,12 +69,16 @@ class Return:
     units: int
     taken_back: int = 0
     given_back: int = 0
-    parts: list[tuple[Lot, int]] = field(default_factory=list)
-    of_expired: int = 0
-    debt: int = 0
+    own: list[tuple[Lot, int]] = field(default_factory=list)
+    gone: Counter[str] = field(default_factory=Counter)
+    """How many points it took back that were used, elsewhere, or expired."""
+    covers: list[Cover] = field(default_factory=list)
+    no_more: list[Cover] = field(default_factory=list)
+    """What its own lots stood in for before."""
     qualifying: int = 0
-    written_off_before: int = 0
-    stayed: list[tuple[Lot, int]] = field(default_factory=list)
+    stayed: list[tuple[Lot, int, bool]] = field(default_factory=list)
+    """Points that stayed expired, and whether they count as used again if the return is undone."""
+    restored: Lot | None = None
     undone: bool = False
 
 
@@ -84,6 +100,11 @@ class Purchase:
     @property
     def earned(self) -> int:
         return self.quantity * self.price - self.tendered
+
+    @property
+    def kept(self) -> int:
+        """What returns have left of what it earned."""
+        return self.earned - sum(each.taken_back for each in self.returns if not each.undone)
 
     @property
     def units_back(self) -> int:
@@ -125,7 +146,13 @@ class Member:
     lapses_at: datetime | None = None
     expired: Counter[Document] = field(default_factory=Counter)
     """How many points of what a document granted have gone unused here, and have not been taken back since."""
-    written_off: int = 0
+    used: Counter[Document] = field(default_factory=Counter)
+    """How many were used, likewise."""
+    covers: list[Cover] = field(default_factory=list)
+    forgiven: Counter[tuple[Document, str]] = field(default_factory=Counter)
+    """How many points of what a document granted were owed, and why, when that was written off."""
+    unpaid: int = 0
+    """Points for which nothing was ever taken: a shortfall that the terms forgave, debt written off."""
 
     @property
     def available(self) -> int:
@@ -188,13 +215,36 @@ class Member:
         return sorted((lot for lot in self.lots if lot.left and not lot.pending), key=self.turn)
 
     def grant(self, lot: Lot) -> Lot:
+        lot.granted = lot.left
         self.lots.append(lot)
         self.pay_debt([lot])
         return lot
 
     def pay_debt(self, lots: Iterable[Lot]) -> None:
         free = sorted((lot for lot in lots if not lot.pending), key=self.turn)
-        self.debt -= sum(part for _, part in take(free, self.debt))
+        for owed in [cover for cover in self.covers if cover.by is None]:
+            for lot, part in take(free, owed.points):
+                self.cover(owed.of, None, owed.why, -part)
+                self.cover(owed.of, lot, owed.why, part)
+                self.debt -= part
+                if owed.why == "used":
+                    self.used[lot.document] += part
+
+    def cover(self, of: Document, by: Lot | None, why: str, points: int) -> None:
+        for cover in self.covers:
+            if (cover.of, cover.by, cover.why) == (of, by, why):
+                cover.points += points
+                break
+        else:
+            self.covers.append(Cover(of, by, why, points))
+        self.covers = [cover for cover in self.covers if cover.points]
+
+    def use(self, points: int) -> list[tuple[Lot, int]]:
+        """Spends points on something."""
+        parts = self.spend(points)
+        for lot, part in parts:
+            self.used[lot.document] += part
+        return parts
 
     def spend(self, points: int) -> list[tuple[Lot, int]]:
         if points > self.available:
@@ -221,6 +271,7 @@ class Member:
             part = hold.parts[lot]
             used = min(part, points)
             points -= used
+            self.used[lot.document] += used
             lot.held -= part
             lot.left += part - used
         self.pay_debt(hold.parts)
@@ -235,7 +286,7 @@ class Member:
             "lapses": lot.lapses,
             "pending": lot.pending,
         }
-        fresh = Lot(left=points, **facts | changes)
+        fresh = Lot(left=points, granted=points, **facts | changes)
         receiver.lots.append(fresh)
         return fresh
 
@@ -260,41 +311,114 @@ class Member:
         self.pay_debt([self.move(lot, points, self, **changes)])
 
     def write_off(self, points: int) -> None:
-        part = min(points, self.debt)
-        self.debt -= part
-        self.written_off += part
+        for owed in self.first([cover for cover in self.covers if cover.by is None], points):
+            self.cover(owed.of, None, owed.why, -owed.points)
+            self.debt -= owed.points
+            self.forgiven[owed.of, owed.why] += owed.points
+            self.unpaid += owed.points
 
     # --- returns
 
-    def take_back(self, document: Document, points: int, done: Return) -> None:
-        own = sorted((lot for lot in self.lots if lot.left and lot.document == document), key=lambda lot: lot.number)
-        done.parts = take(own, points)
-        missing = points - sum(part for _, part in done.parts)
-        done.of_expired = min(self.expired[document], missing)
-        self.expired[document] -= done.of_expired
-        others = take([lot for lot in self.queue() if lot.document != document], missing - done.of_expired)
-        done.parts += others
-        missing -= done.of_expired + sum(part for _, part in others)
-        most = self.rules.most_debt if self.rules.spent_already == "debt" else 0
-        done.debt = missing if most is None else max(0, min(missing, most - self.debt))
+    def take_back(self, document: Document, granted: int, points: int, done: Return) -> None:
+        """`granted`: what is left of what the document granted, wherever it is."""
+        mine = sorted((lot for lot in self.lots if lot.left and lot.document == document), key=lambda lot: lot.number)
+        there = {"used": self.used[document], "expired": self.expired[document]}
+        there["elsewhere"] = granted - sum(lot.left for lot in mine) - sum(there.values())
+        done.own = take(mine, points)
+        missing = points - sum(part for _, part in done.own)
+        gaps = []
+        for why in ("expired", "used", "elsewhere"):
+            gone = done.gone[why] = min(there[why], missing)
+            missing -= gone
+            if why != "expired":
+                stood_in = [cover for cover in self.covers if cover.by and cover.by.document == document]
+                stood_in = [cover for cover in stood_in if cover.why == why]
+                no_more = self.first(stood_in, sum(cover.points for cover in stood_in) - (there[why] - gone))
+                gaps += [Cover(cover.of, None, why, cover.points) for cover in no_more]
+                gaps.append(Cover(document, None, why, gone - sum(cover.points for cover in no_more)))
+                done.no_more += no_more
+        self.expired[document] -= done.gone["expired"]
+        self.used[document] -= done.gone["used"]
+        self._stand_in(document, gaps, done)
         done.qualifying = min(points, self.qualifying)
-        done.written_off_before = self.written_off
-        self.debt += done.debt
         self.qualifying -= done.qualifying
         self.lifetime -= points
 
+    def _stand_in(self, document: Document, gaps: list[Cover], done: Return) -> None:
+        others = [lot for lot in self.queue() if lot.document != document]
+        most = self.rules.most_debt if self.rules.spent_already == "debt" else 0
+        short = []
+        for gap in gaps:
+            parts = take(others, gap.points)
+            done.covers += [Cover(gap.of, lot, gap.why, part) for lot, part in parts]
+            short.append(Cover(gap.of, None, gap.why, gap.points - sum(part for _, part in parts)))
+        lacking = sum(gap.points for gap in short)
+        debts = self.first(short, lacking if most is None else max(0, min(lacking, most - self.debt)))
+        debt = sum(gap.points for gap in debts)
+        self.debt += debt
+        self.unpaid += lacking - debt
+        for cover in done.covers:
+            if cover.by and cover.why == "used":
+                self.used[cover.by.document] += cover.points
+        done.covers += debts
+        for cover in done.no_more:
+            self.cover(cover.of, cover.by, cover.why, -cover.points)
+        for cover in done.covers:
+            self.cover(cover.of, cover.by, cover.why, cover.points)
+
+    @staticmethod
+    def first(covers: Iterable[Cover], points: int) -> list[Cover]:
+        parts = []
+        for cover in covers:
+            part = min(cover.points, points)
+            if part > 0:
+                parts.append(Cover(cover.of, cover.by, cover.why, part))
+                points -= part
+        return parts
+
+    def covers_of(self, document: Document, why: str) -> list[Cover]:
+        """Debt first."""
+        mine = [cover for cover in self.covers if cover.of == document and cover.why == why]
+        return sorted(mine, key=lambda cover: cover.by is not None)
+
+    def free_again(self, cover: Cover) -> None:
+        """What stood in for points that others used is used no more."""
+        self.cover(cover.of, cover.by, cover.why, -cover.points)
+        if cover.by is None:
+            self.debt -= cover.points
+        elif cover.why == "used":
+            self.used[cover.by.document] -= cover.points
+
+    def put_back(self, lot: Lot, points: int) -> Lot:
+        if lot.left + lot.held + points > lot.granted:
+            return self.move(lot, points, self)
+        lot.left += points
+        return lot
+
     def undo_take_back(self, document: Document, done: Return) -> None:
-        forgiven = self.written_off - done.written_off_before
-        paid = max(0, done.debt - self.debt - forgiven)
-        self.debt -= min(self.debt, done.debt - paid)
-        heir = [lot for lot in self.lots if lot.document == document][-1]
-        for lot, part in done.parts:
-            lot.left += part
-        self.expired[document] += done.of_expired
+        self.expired[document] += done.gone["expired"]
+        self.used[document] += done.gone["used"]
+        freed, loose = [], 0
+        for of, why in dict.fromkeys((cover.of, cover.why) for cover in [*done.no_more, *done.covers]):
+            made = sum(cover.points for cover in done.covers if (cover.of, cover.why) == (of, why))
+            ended = self.first(self.covers_of(of, why), made)
+            lost = max(0, made - sum(cover.points for cover in ended) - self.forgiven[of, why])
+            loose += lost
+            self.used[document] -= lost if why == "used" else 0
+            for cover in ended:
+                self.free_again(cover)
+            for cover in [cover for cover in done.no_more if (cover.of, cover.why) == (of, why)]:
+                part = min(cover.points, lost)
+                lost -= part
+                self.cover(of, cover.by, why, cover.points - part)
+            freed += ended
         self.qualifying += done.qualifying
         self.lifetime += done.taken_back
-        back = {lot for lot, _ in done.parts}
-        self.pay_debt(back | {self.move(heir, paid, self)} if paid else back)
+        heir = [lot for lot in self.lots if lot.document == document][-1]
+        arrived = [self.move(heir, loose, self)] if loose else []
+        arrived += [self.put_back(lot, part) for lot, part in done.own]
+        arrived += [self.put_back(cover.by, cover.points) for cover in freed if cover.by]
+        self.pay_debt(arrived)
 
     def give_back(self, purchase: Purchase, points: int, done: Return, now: datetime) -> None:
         def gone(lot: Lot) -> bool:
@@ -305,40 +429,59 @@ class Member:
             return (float("-inf") if lot.expires is None else -lot.expires.timestamp(), -lot.number)
 
         spent = sorted(purchase.spent, key=latest_first)
-        parts = [(lot, part, False) for lot, part in split({lot: purchase.spent[lot] for lot in spent}, points)]
-        missing = points - sum(part for _, part, _ in parts)
-        relieved = min(missing, self.debt)
-        self.debt -= relieved
-        if missing > relieved:
-            parts.append((spent[0], missing - relieved, True))
-        arrived = []
-        for lot, part, apart in parts:
+        back: list[tuple[Lot, int, bool]] = []
+        for lot, part in split({lot: purchase.spent[lot] for lot in spent}, points):
             purchase.spent[lot] -= part
-            if gone(lot) and self.rules.expired_meanwhile == "stay_expired":
+            back += self._come_back(lot, part)
+            done.restored = done.restored or lot
+        done.restored = back[0][0] if back else done.restored
+        arrived = []
+        for lot, part, counted in back:
+            if not gone(lot):
+                arrived.append(self.put_back(lot, part))
+            elif self.rules.expired_meanwhile == "stay_expired":
                 self.expire(lot, part)
-                done.stayed.append((lot, part))
-            elif gone(lot):
+                done.stayed.append((lot, part, counted))
+            else:
                 days = self.rules.grace_days
                 until = next_day(now, days) if self.rules.expired_meanwhile == "grace_days" else None
                 fresh = self.rules.expiry_after(now) if until is None else until
                 arrived.append(self.move(lot, part, self, expires=fresh, lapses=False))
-            elif apart:
-                arrived.append(self.move(lot, part, self))
-            else:
-                lot.left += part
-                arrived.append(lot)
         self.pay_debt(arrived)
 
+    def _come_back(self, lot: Lot, points: int) -> list[tuple[Lot, int, bool]]:
+        """To which lots points come back that were spent of one, and whether they counted as used there. Debt for them
+        goes first."""
+        covers = self.covers_of(lot.document, "used")
+        relieved = self.first([cover for cover in covers if cover.by is None], points)
+        points -= sum(cover.points for cover in relieved)
+        standing = [cover for cover in self.covers if cover.by and cover.by.document == lot.document]
+        standing = [cover for cover in standing if cover.why == "used"]
+        own = max(0, min(points, self.used[lot.document] - sum(cover.points for cover in standing)))
+        self.used[lot.document] -= own
+        freed = self.first([cover for cover in covers if cover.by is not None], points - own)
+        bare = points - own - sum(cover.points for cover in freed)
+        for cover in relieved + freed:
+            self.free_again(cover)
+        back = [(lot, own, True), *((cover.by, cover.points, True) for cover in freed if cover.by), (lot, bare, False)]
+        self.unpaid += bare
+        return [each for each in back if each[1]]
+
     def spend_again(self, purchase: Purchase, done: Return) -> None:
-        stayed = sum(part for _, part in done.stayed)
-        points = done.given_back - stayed
-        parts = self.spend(min(points, self.available))
-        self.debt += points - sum(part for _, part in parts)
+        points = done.given_back - sum(part for _, part, _ in done.stayed)
+        parts = self.use(min(points, self.available))
+        debt = points - sum(part for _, part in parts)
         for lot, part in parts:
             purchase.spent[lot] += part
-        for lot, part in done.stayed:
+        for lot, part, counted in done.stayed:
             purchase.spent[lot] += part
             self.expire(lot, -part)
+            self.used[lot.document] += part if counted else 0
+        if debt:
+            assert done.restored is not None
+            self.debt += debt
+            self.cover(done.restored.document, None, "used", debt)
+            purchase.spent[done.restored] += debt
 
 
 def split(most: dict[Lot, int], points: int) -> list[tuple[Lot, int]]:
@@ -372,7 +515,7 @@ def buy(purchase: Purchase, now: datetime) -> None:
     """Spends what was tendered, and earns. Refused where fewer points are available."""
     member, rules, at = purchase.member, purchase.member.rules, purchase.at
     if purchase.tendered:
-        purchase.spent.update(dict(member.spend(purchase.tendered)))
+        purchase.spent.update(dict(member.use(purchase.tendered)))
         member.act(at)
     if purchase.earned:
         available_from = None if rules.pending_days is None else at + timedelta(days=rules.pending_days)
@@ -430,7 +573,7 @@ def bring_back(purchase: Purchase, units: int, now: datetime) -> Return:
     taken = purchase.earned - purchase.part(purchase.earned, in_all)
     done.taken_back = max(0, taken - sum(each.taken_back for each in past))
     if done.taken_back:
-        member.take_back(purchase.document, done.taken_back, done)
+        member.take_back(purchase.document, purchase.kept, done.taken_back, done)
     purchase.returns.append(done)
     member.settle(now)
     return done

@@ -181,7 +181,7 @@ def test_an_activity_keeps_all_points_from_lapsing(shop: Shop) -> None:
 def test_settling_ends_when_nothing_was_due_after_all(moved: int) -> None:
     """A lapse that an activity has moved, while the account still remembers the old one."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
-    lot = OpenLot(new_id(), 10, 0, False, start, None, True, new_id(), "USD", "purchase", new_id(), start)
+    lot = OpenLot(new_id(), 10, 0, False, start, None, True, new_id(), "USD", "purchase", new_id(), start, 10)
     lapse = start + timedelta(days=5 + moved)
     account = Account(new_id(), new_id(), available=10, lapses_at=lapse, lots={lot.id: lot})
     account = replace(account, next_due_at=start + timedelta(days=5))

@@ -301,6 +301,7 @@ APPEND_ONLY = {
     "transaction_concession": 1,
     "lot_use": 1,
     "lot_return": 1,
+    "cover": 1,
     "hold_lot": 1,
     "expiry_warning": 1,
     "hold_request": 1,

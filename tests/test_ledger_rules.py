@@ -18,7 +18,7 @@ from app.ledger.rules import BALANCES
 PROGRAM, MEMBER, OTHER = new_id(), new_id(), new_id()
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 COHORT = CohortKey(PROGRAM, "USD", date(2026, 11, 1), "purchase", "4/5")
-EMPTY = Account(MEMBER, PROGRAM)
+EMPTY = Account(MEMBER, PROGRAM, covers=())
 
 
 def day(number: int) -> datetime:
@@ -322,7 +322,8 @@ def test_the_void_of_a_return_undoes_it() -> None:
     entry = account.rows.entries[-1]
     uses = [use for entry_id, _, use in account.rows.uses if entry_id == entry["id"]]
     returns = [each for _, each in account.rows.returns]
-    done = Reversed(uses, returns, entry["debt"], -entry["qualifying"])
+    covers = [each for _, each in account.rows.covers]
+    done = Reversed(uses, returns, covers, -entry["qualifying"])
     undone = ledger.undo(account, done, act())
     assert figures(undone) == figures(before)
     assert left(undone) == left(before)
@@ -330,7 +331,7 @@ def test_the_void_of_a_return_undoes_it() -> None:
     paid = ledger.undo(earned(account, 9), done, act())
     assert figures(paid) == (4 + 9, 0, 0, 0), "6 points have paid the debt; they come back"
     check(paid)
-    forgiven = ledger.undo(ledger.write_off(account, 6, act()), replace(done, written_off=6), act())
+    forgiven = ledger.undo(ledger.write_off(account, 6, act()), replace(done, forgiven={(document, "used"): 6}), act())
     assert figures(forgiven) == figures(before), "what was written off is not given a second time"
 
 
@@ -355,18 +356,14 @@ def test_spent_points_come_back(on: int, revive: bool, until: int | None, expect
 
 
 def test_points_come_back_whose_own_purchase_came_back_before() -> None:
-    """They had been counted as used, and were taken back as such; they pay the debt that this made, and count as
-    nothing."""
+    """They had been counted as used, and were taken back as such; the debt that this made is gone."""
     document = new_id()
     account = ledger.spend(earned(EMPTY, 10, document_id=document), 10, act())
     account, _ = ledger.reverse(account, [granted_in(account, document)], 10, act(), None, 0)
     spent = [SpentPart(account.lots[granted_in(account, document).lot.id], 10, 0)]
     account, _ = ledger.restore(account, spent, 10, act(), None, revive=False)
-    assert [(use.points, use.effect) for _, _, use in account.rows.uses] == [
-        (10, "used"),
-        (-10, "returned"),
-        (10, "returned"),
-    ]
+    assert [(use.points, use.effect) for _, _, use in account.rows.uses] == [(10, "used")]
+    assert account.covers == ()
     assert figures(account) == (0, 0, 0, 0)
 
 

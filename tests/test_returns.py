@@ -703,21 +703,71 @@ def test_a_till_whose_clock_is_behind_returns_in_the_month_of_the_purchase(shop:
     shop.prove()
 
 
-def test_what_was_earned_and_what_it_paid_for_come_back_in_either_order(engines: Engines, engine: str) -> None:
-    """Points spent are owed when their purchase comes back, and pay that when they come back themselves. Nobody else's
-    deferred revenue is touched, and none is recognised, in whatever order."""
+ENDS = {
+    "owed to the end": ["earns", "pays"],
+    "paid by other points": ["more", "earns", "pays"],
+    "paid by later points": ["earns", "more", "pays"],
+    "paid by points that come back, too": ["more", "earns", "less", "pays"],
+    "paid later by points that come back, too": ["earns", "more", "less", "pays"],
+    "undone and done again": ["earns", "more", "not earns", "earns", "pays"],
+    "undone when it was paid and spent": ["earns", "more", "pays", "not earns", "earns"],
+}
+"""What happens after a purchase earned points that paid for another one: returns, their voids, a purchase that earns
+`more` and its return (`less`)."""
 
-    def end(*order: str) -> Any:
+
+@pytest.mark.parametrize("order", ENDS.values(), ids=ENDS.keys())
+def test_what_was_earned_and_what_it_paid_for_come_back_in_either_order(
+    engines: Engines, engine: str, order: list[str]
+) -> None:
+    """Points spent are owed, or taken from others, when their purchase comes back; that is undone when what they paid
+    for comes back. Nobody else's deferred revenue is touched, and none is recognised, in whatever order."""
+
+    def end(names: list[str]) -> Any:
         with shop_with(engines, engine, **TENDER) as shop:
             post(shop, purchase("other", 100_000, member={"card": "901"}))
             post(shop, purchase("earns", 10_000))
             post(shop, purchase("pays", 100, tenders=[{"type": "points", "amount": 100}]))
-            for name in order:
-                post(shop, returned(f"of-{name}", name))
+            for number, name in enumerate(names):
+                last = next((each for each in range(number - 1, -1, -1) if names[each] == name.removeprefix("not ")), 0)
+                post(shop, step(name, number, last))
             accounting.fold(shop.database, shop.clock())
             shop.prove()
             trial = {row["code"]: row["balance"] for row in shop.get("/v1/accounting/trial-balance")["items"]}
             cohorts = [figures_of(item) for item in shop.get("/v1/accounting/cohorts")["items"]]
             return trial, cohorts, balance(shop), balance(shop, "901")["available"]
 
-    assert end("earns", "pays") == end("pays", "earns")
+    def step(name: str, number: int, last: int) -> dict[str, Any]:
+        if name == "more":
+            return purchase("more", 15_000)
+        if name.startswith("not "):
+            return voided(f"step-{number}", f"step-{last}", "return")
+        return returned(f"step-{number}", "more" if name == "less" else name)
+
+    kept = [name for name in order if name in ("more", "less")]
+    assert end(order) == end(["pays", "earns", *kept])
+
+
+@pytest.mark.parametrize("undone", [False, True])
+def test_points_that_live_on_elsewhere_are_paid_by_points_that_leave(
+    engines: Engines, engine: str, undone: bool
+) -> None:
+    """Given away, they stay issued; so whatever pays for them, at once or later as debt, is issued no more."""
+
+    def end(*names: str) -> Any:
+        with shop_with(engines, engine, transfers={}) as shop:
+            post(shop, purchase("other", member={"card": "901"}))
+            post(shop, purchase("earns", 10_000))
+            gift = {"from": {"card": "900"}, "to": {"card": "901"}, "points": 100}
+            assert shop.http.post("/v1/transfers", json=gift).status_code == 201
+            for name in names:
+                post(shop, returned("of-earns", "earns") if name == "earns" else purchase("more", 15_000))
+            if undone:
+                post(shop, voided(of="of-earns", type_="return"))
+            accounting.fold(shop.database, shop.clock())
+            shop.prove()
+            issued = sum(item["issued"] for item in shop.get("/v1/accounting/cohorts")["items"])
+            assert issued == balance(shop)["available"] + balance(shop, "901")["available"]
+            return [figures_of(item) for item in shop.get("/v1/accounting/cohorts")["items"]], balance(shop)
+
+    assert end("earns", "more") == end("more", "earns")

@@ -30,7 +30,7 @@ from app.accounting.models import Account, Cohort, CohortChangeRow, JournalPosti
 from app.accounting.rules import MILLION
 from app.adjustments.models import Adjustment
 from app.adjustments.rules import GRANTS
-from app.ledger.models import Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
+from app.ledger.models import CoverRow, Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
 from app.ledger.rules import BALANCES
 from app.members.models import Member, MemberIdentifier
 from app.programs.models import Program, ProgramTerms
@@ -159,6 +159,39 @@ def returns_are_within_lots(program_id: UUID | None) -> Select[*tuple[Any, ...]]
         _off(Lot.id, wrong)
         .join(back, and_(back.c.member_id == Lot.member_id, back.c.lot_id == Lot.id))
         .join(PointAccount, PointAccount.member_id == Lot.member_id)
+        .where(_within(PointAccount.program_id, program_id))
+    )
+
+
+def debt_is_owed_for_something(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """An account's debt is what stands in, without a lot, for points that returns could not take."""
+    sums = select(CoverRow.member_id, func.sum(CoverRow.points).label("points")).where(CoverRow.by_lot_id.is_(None))
+    debts = sums.group_by(CoverRow.member_id).subquery()
+    return (
+        _differing(PointAccount.member_id, _zero(debts.c.points), PointAccount.debt)
+        .outerjoin(debts, debts.c.member_id == PointAccount.member_id)
+        .where(_within(PointAccount.program_id, program_id))
+    )
+
+
+def lots_stand_in_once(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What a lot stands in with, for points that returns could not take, is among what was used of it or returned."""
+    covers = (
+        select(CoverRow.member_id, CoverRow.by_lot_id, CoverRow.effect, func.sum(CoverRow.points).label("points"))
+        .where(CoverRow.by_lot_id.is_not(None))
+        .group_by(CoverRow.member_id, CoverRow.by_lot_id, CoverRow.effect)
+        .subquery()
+    )
+    uses = (
+        select(LotUse.member_id, LotUse.lot_id, LotUse.effect, func.sum(LotUse.points).label("points"))
+        .group_by(LotUse.member_id, LotUse.lot_id, LotUse.effect)
+        .subquery()
+    )
+    same = and_(uses.c.lot_id == covers.c.by_lot_id, uses.c.effect == covers.c.effect)
+    return (
+        _off(covers.c.by_lot_id, [covers.c.points < 0, covers.c.points > _zero(uses.c.points)])
+        .outerjoin(uses, and_(uses.c.member_id == covers.c.member_id, same))
+        .join(PointAccount, PointAccount.member_id == covers.c.member_id)
         .where(_within(PointAccount.program_id, program_id))
     )
 
@@ -617,6 +650,8 @@ CHECKS: tuple[Check, ...] = (
     held_points_are_of_open_holds,
     moved_points_live_on,
     returns_are_within_lots,
+    debt_is_owed_for_something,
+    lots_stand_in_once,
     entries_are_numbered_without_gaps,
     entries_carry_the_running_balance,
     entries_move_lots,

@@ -26,6 +26,7 @@ from app.ledger.queries import (
     payments,
     reversals,
     spent_parts,
+    with_covers,
 )
 from app.ledger.returning import (
     GrantedLot,
@@ -187,6 +188,7 @@ __all__ = [
     "transfer",
     "undo",
     "warn",
+    "with_covers",
     "write",
     "write_off",
 ]

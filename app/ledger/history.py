@@ -8,7 +8,7 @@ the same for ever, as soon as the requests that were under way at `known_at` hav
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, tzinfo
 from typing import Any
 from uuid import UUID
@@ -19,14 +19,6 @@ from sqlalchemy.orm import Session, aliased
 from app.ledger.models import Hold, HoldLot, Lot, LotUse, PointAccount, PointEntry
 from app.ledger.queries import OPEN_LOT
 from app.ledger.rules import BALANCES, Account, OpenHold, OpenLot, due, in_turn, pick, settle
-
-
-@dataclass(frozen=True, slots=True)
-class _Past:
-    """A lot as the entries that count leave it, and how many points it began with."""
-
-    lot: OpenLot
-    granted: int
 
 
 def as_of(session: Session, member_id: UUID, at: datetime, known_at: datetime, zone: tzinfo) -> Account:
@@ -49,10 +41,10 @@ def as_of(session: Session, member_id: UUID, at: datetime, known_at: datetime, z
         **known,
         last_entry=last,
         lapses_at=lapses_at,
-        lots={id_: past.lot for id_, past in lots.items()},
+        lots=lots,
         holds=holds,
     )
-    return settle(due(_evened(account, lots)), at, zone)
+    return settle(due(_evened(account)), at, zone)
 
 
 def counted(session: Session, member_id: UUID, at: datetime, known_at: datetime) -> ColumnElement[bool]:
@@ -118,7 +110,7 @@ def _holds(session: Session, member_id: UUID, last: int, at: datetime) -> dict[U
     return holds
 
 
-def _lots(session: Session, chosen: ColumnElement[bool], holds: Iterable[OpenHold]) -> dict[UUID, _Past]:
+def _lots(session: Session, chosen: ColumnElement[bool], holds: Iterable[OpenHold]) -> dict[UUID, OpenLot]:
     """The lots that had been granted, used-up ones too. Held points are there, whatever came later."""
     held: dict[UUID, int] = defaultdict(int)
     for hold in holds:
@@ -130,18 +122,15 @@ def _lots(session: Session, chosen: ColumnElement[bool], holds: Iterable[OpenHol
     activating = select(PointEntry.number, PointEntry.occurred_at).where(chosen, PointEntry.kind == "activation")
     activations = [(number, at) for number, at in session.execute(activating)]
     granting = (PointEntry.member_id == Lot.member_id) & (PointEntry.id == Lot.entry_id)
-    rows = select(*OPEN_LOT, Lot.granted, Lot.recorded_at, PointEntry.number).join(PointEntry, granting)
+    rows = select(*OPEN_LOT, Lot.recorded_at, PointEntry.number).join(PointEntry, granting)
     found = {}
-    for *columns, granted, recorded_at, number in session.execute(rows.where(chosen).order_by(Lot.id)):
+    for *columns, recorded_at, number in session.execute(rows.where(chosen).order_by(Lot.id)):
         lot = OpenLot(*columns)
-        found[lot.id] = _Past(
-            replace(
-                lot,
-                remaining=max(granted - used.get(lot.id, 0), held[lot.id]),
-                held=held[lot.id],
-                pending=_pending(lot.available_from, recorded_at, number, activations),
-            ),
-            granted,
+        found[lot.id] = replace(
+            lot,
+            remaining=max(lot.granted - used.get(lot.id, 0), held[lot.id]),
+            held=held[lot.id],
+            pending=_pending(lot.available_from, recorded_at, number, activations),
         )
     return found
 
@@ -157,7 +146,7 @@ def _pending(
     return not any(later > number and at >= available_from for later, at in activations)
 
 
-def _evened(account: Account, lots: Mapping[UUID, _Past]) -> Account:
+def _evened(account: Account) -> Account:
     """The account with lots and figures that fit each other; its balance stays."""
     balance = account.balance
     debt = sum(lot.remaining for lot in account.lots.values()) - balance
@@ -166,7 +155,7 @@ def _evened(account: Account, lots: Mapping[UUID, _Past]) -> Account:
     changed = {use.lot.id: -use.points for use in pick(open_, surplus, "used")}
     lacking = max(0, -debt)
     for lot in reversed(open_):
-        part = min(lacking, max(0, lots[lot.id].granted - lot.remaining))
+        part = min(lacking, max(0, lot.granted - lot.remaining))
         if part:
             changed[lot.id] = part
             lacking -= part

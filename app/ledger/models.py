@@ -205,6 +205,32 @@ class LotReturnRow(Base):
     of_expired: Mapped[int]
 
 
+class CoverRow(Base):
+    """What stands in for points that a return could not take from their lot (`Cover`); negative: no longer.
+    Append-only, by trigger."""
+
+    __tablename__ = "cover"
+    __table_args__ = (
+        ForeignKeyConstraint(["member_id", "lot_id"], ["lot.member_id", "lot.id"]),
+        ForeignKeyConstraint(["member_id", "by_lot_id"], ["lot.member_id", "lot.id"]),
+        ForeignKeyConstraint(["member_id", "entry_id"], ["point_entry.member_id", "point_entry.id"]),
+        _one_of("effect", ("used", "returned", "expired")),
+        CheckConstraint("points <> 0", name="points_not_zero"),
+        NO_ROWID,
+    )
+
+    member_id: Mapped[UUID] = mapped_column(primary_key=True)
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    entry_id: Mapped[UUID]
+    lot_id: Mapped[UUID | None]
+    """The lot whose points were gone; null: it is not known which, a receipt was missing."""
+    by_lot_id: Mapped[UUID | None]
+    """The lot that stands in; null: debt."""
+    points: Mapped[int]
+    effect: Mapped[str]
+    """used, returned or expired: what standing in means to a lot's cohort."""
+
+
 class Hold(Base):
     """Points reserved for one spend. It ends once: captured, released or expired."""
 

@@ -1,19 +1,20 @@
 """Reads of accounts, entries, lots and holds."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, case, func, select
+from sqlalchemy import ColumnElement, CompoundSelect, Row, Select, String, case, func, select, union_all
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session, aliased
 
 from app import db
-from app.ledger.models import Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
+from app.ledger.models import CoverRow, Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
 from app.ledger.returning import GrantedLot, Reversed, SpentPart
-from app.ledger.rules import Account, Expiring, LotReturn, OpenHold, OpenLot, Use, settle
+from app.ledger.rules import Account, Cover, Effect, Expiring, LotReturn, OpenHold, OpenLot, Use, settle
 
 # --- accounts -------------------------------------------------------------------------------------------------------
 
@@ -42,6 +43,7 @@ def load_accounts(
     open_lots, open_holds = _open_lots(session, whole), _open_holds(session, whole)
     partial = [row.member_id for row in rows if row.member_id not in needed and row.next_due_at is not None]
     expiring = {row.member_id: row for row in _first_expiry(session, partial)}
+    covers = _covers(session, [row.member_id for row in rows if row.debt])
     loaded = {}
     for row in rows:
         complete = row.member_id in needed
@@ -64,6 +66,7 @@ def load_accounts(
             loaded=theirs,
             first_expiring=_expiring(expiring.get(row.member_id)),
             others_due_at=None if complete else row.next_due_at,
+            covers=covers.get(row.member_id),
         )
         loaded[row.member_id] = settle(account, now, zone, until=until)
     return loaded
@@ -86,6 +89,7 @@ OPEN_LOT: tuple[Any, ...] = (
     Lot.funding,
     Lot.document_id,
     Lot.occurred_at,
+    Lot.granted,
 )
 """The columns of an `OpenLot`, in its order."""
 
@@ -116,6 +120,48 @@ def _open_holds(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, dict
     for (member_id, hold_id, points, ends_at), reserved_parts in parts.items():
         found[member_id][hold_id] = OpenHold(hold_id, points, ends_at, tuple(reserved_parts))
     return dict(found)
+
+
+def with_covers(session: Session, accounts: Mapping[UUID, Account]) -> dict[UUID, Account]:
+    """Claimed accounts with what returns and their voids need to know besides: what stands in for whose points."""
+    found = _covers(session, sorted(id_ for id_, account in accounts.items() if account.covers is None))
+    return {id_: replace(account, covers=found.get(id_, account.covers)) for id_, account in accounts.items()}
+
+
+def _covers(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, tuple[Cover, ...]]:
+    """What stands in for points of each member's lots, oldest first."""
+    if not member_ids:
+        return {}
+    mine = db.any_of(session, CoverRow.member_id.expression, member_ids)
+    whom = (CoverRow.member_id, CoverRow.lot_id, CoverRow.by_lot_id, CoverRow.effect)
+    sums = (
+        select(*whom, func.sum(CoverRow.points))
+        .where(mine)
+        .group_by(*whom)
+        .order_by(func.min(sql_cast(CoverRow.id, String)))
+    )
+    rows = session.execute(sums).all()
+    lots = _lots_by_id(session, member_ids, {id_ for row in rows for id_ in (row.lot_id, row.by_lot_id) if id_})
+    found: dict[UUID, dict[Any, Cover]] = {member_id: {} for member_id in member_ids}
+    for member_id, of, by, effect, points in rows:
+        each = Cover(_named(lots, of), _named(lots, by), cast("Effect", effect), int(points))
+        before = found[member_id].get(each.key)
+        found[member_id][each.key] = each if before is None else replace(before, points=before.points + each.points)
+    return {id_: tuple(each for each in covers.values() if each.points) for id_, covers in found.items()}
+
+
+def _lots_by_id(session: Session, member_ids: Sequence[UUID], ids: Collection[UUID]) -> dict[UUID, OpenLot]:
+    if not ids:
+        return {}
+    chosen = (
+        db.any_of(session, Lot.member_id.expression, member_ids),
+        db.any_of(session, Lot.id.expression, sorted(ids)),
+    )
+    return {lot.id: lot for lot in (OpenLot(*row) for row in session.execute(select(*OPEN_LOT).where(*chosen)))}
+
+
+def _named(lots: Mapping[UUID, OpenLot], id_: UUID | None) -> OpenLot | None:
+    return None if id_ is None else lots[id_]
 
 
 def _first_expiry(session: Session, member_ids: Sequence[UUID]) -> Sequence[Row[UUID, datetime | None, int]]:
@@ -275,17 +321,17 @@ def granted_lots(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, l
         for name in sums
     ]
     mine = db.any_of(session, Lot.document_id.expression, document_ids) & Lot.source_lot_id.is_(None)
-    facts: list[Any] = [Lot.granted, Lot.allocated, Lot.residue, Lot.expected, *past]
+    facts: list[Any] = [Lot.allocated, Lot.residue, Lot.expected, *past]
     found: dict[UUID, list[GrantedLot]] = defaultdict(list)
     rows = session.execute(select(Lot.member_id, *OPEN_LOT, *facts).where(mine).order_by(Lot.document_id, Lot.id))
     for member_id, *row in rows:
-        lot, figures = OpenLot(*row[:12]), [int(value) for value in row[12:]]
-        granted, allocated, residue, expected, *returned, of_used, of_expired = figures
+        lot, figures = OpenLot(*row[: len(OPEN_LOT)]), [int(value) for value in row[len(OPEN_LOT) :]]
+        allocated, residue, expected, *returned, of_used, of_expired = figures
         key = (member_id, lot.document_id)
         found[lot.document_id].append(
             GrantedLot(
                 lot,
-                granted,
+                lot.granted,
                 allocated,
                 residue,
                 expected,
@@ -341,17 +387,9 @@ def spent_parts(session: Session, purchases: Mapping[UUID, UUID]) -> dict[UUID, 
     theirs = (LotReturnRow.member_id == alike.member_id) & (LotReturnRow.lot_id == alike.id)
     of_used = select(func.sum(LotReturnRow.of_used)).join(alike, theirs)
     counted = [func.coalesce(each.where(same).correlate(Lot).scalar_subquery(), 0) for each in (used, of_used)]
-    spent = aliased(LotUse)
-    rows = session.execute(
-        select(PointEntry.document_id, spent.points, *counted, *OPEN_LOT)
-        .join(spent, (spent.member_id == PointEntry.member_id) & (spent.entry_id == PointEntry.id))
-        .join(Lot, (Lot.member_id == spent.member_id) & (Lot.id == spent.lot_id))
-        .where(
-            db.any_of(session, PointEntry.document_id.expression, sorted(purchases)),
-            PointEntry.kind.in_(("redemption", "restoration")),
-            spent.effect.in_(("used", "returned")),
-        )
-    )
+    spent = _spent(db.any_of(session, PointEntry.document_id.expression, sorted(purchases))).subquery()
+    here = (Lot.member_id == spent.c.member_id) & (Lot.id == spent.c.lot_id)
+    rows = session.execute(select(spent.c.document_id, spent.c.points, *counted, *OPEN_LOT).join(Lot, here))
     parts: dict[tuple[UUID, UUID], SpentPart] = {}
     for document_id, points, in_all, taken_back, *columns in rows:
         lot, key = OpenLot(*columns), (purchases[document_id], columns[0])
@@ -361,6 +399,23 @@ def spent_parts(session: Session, purchases: Mapping[UUID, UUID]) -> dict[UUID, 
     for (purchase_id, _), part in sorted(parts.items(), key=lambda item: _last_first(item[1].lot)):
         found[purchase_id].append(part)
     return dict(found)
+
+
+def _spent(chosen: ColumnElement[bool]) -> CompoundSelect[Any]:
+    """What entries of the `chosen` documents spent of lots, or gave back. What was given back to a lot that stood in
+    for another came back to the other; what was spent again, and is owed, is of the lot it had come back to."""
+    kinds = PointEntry.kind.in_(("redemption", "restoration"))
+
+    def part(model: type[LotUse | CoverRow], lot_id: Any, points: Any, *where: ColumnElement[bool]) -> Any:
+        same = (model.member_id == PointEntry.member_id) & (model.entry_id == PointEntry.id)
+        columns = PointEntry.document_id, model.member_id, lot_id.label("lot_id"), points.label("points")
+        return select(*columns).join(model, same).where(chosen, kinds, *where)
+
+    return union_all(
+        part(LotUse, LotUse.lot_id, LotUse.points, LotUse.effect.in_(("used", "returned"))),
+        part(CoverRow, CoverRow.lot_id, CoverRow.points),
+        part(CoverRow, CoverRow.by_lot_id, -CoverRow.points, CoverRow.by_lot_id.is_not(None)),
+    )
 
 
 def _last_first(lot: OpenLot) -> tuple[float, int]:
@@ -374,38 +429,42 @@ def reversals(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Reve
         return {}
     chosen = db.any_of(session, PointEntry.document_id.expression, document_ids)
     taking, giving = chosen & (PointEntry.kind == "reversal"), chosen & (PointEntry.kind == "restoration")
-    later = aliased(PointEntry)
-    since = (later.member_id == PointEntry.member_id) & (later.number > PointEntry.number)
-    forgiven = select(func.coalesce(-func.sum(later.debt), 0)).where(since, later.kind == "write_off")
-    entries = session.execute(select(PointEntry, forgiven.correlate(PointEntry).scalar_subquery()).where(taking))
-    found: dict[UUID, Reversed] = defaultdict(Reversed)
-    for entry, written_off in entries:
-        done = found[entry.document_id]  # a return with a concession takes back twice
-        found[entry.document_id] = replace(
-            done,
-            debt=done.debt + entry.debt,
-            qualifying=done.qualifying - entry.qualifying,
-            written_off=max(done.written_off, int(written_off)),
-        )
-    uses: dict[UUID, list[Use]] = defaultdict(list)
-    returns: dict[UUID, list[LotReturn]] = defaultdict(list)
-    back: dict[UUID, list[Use]] = defaultdict(list)
-    for row, document_id, lot in _of_entries(session, LotUse, taking):
-        uses[document_id].append(Use(lot, row.points, row.effect))
-    for row, document_id, lot in _of_entries(session, LotReturnRow, taking):
-        parts = (row.points, row.allocated, row.residue, row.expected, row.of_used, row.of_expired)
-        returns[document_id].append(LotReturn(lot, row.entry_id, *parts))
-    for row, document_id, lot in _of_entries(session, LotUse, giving):
-        back[document_id].append(Use(lot, row.points, row.effect))
+    qualifying: dict[UUID, int] = defaultdict(int)  # a return with a concession takes back twice
+    for document_id, points in session.execute(select(PointEntry.document_id, PointEntry.qualifying).where(taking)):
+        qualifying[document_id] -= points
+    uses, returns, covers = (_by_document(session, model, taking) for model in (LotUse, LotReturnRow, CoverRow))
+    back, relieved = (_by_document(session, model, giving) for model in (LotUse, CoverRow))
     heirs = _heirs(session, [each.lot for theirs in returns.values() for each in theirs])
+    forgiven = _forgiven(session, heirs)
+    found = {}
     for document_id in document_ids:
-        theirs = back[document_id]
-        gone = {use.lot.id for use in theirs if use.effect == "expired"}
-        stayed = [use for use in theirs if use.lot.id in gone]
-        found[document_id] = replace(
-            found[document_id], uses=uses[document_id], returns=returns[document_id], heirs=heirs, stayed=stayed
+        gone = {use.lot.id for use in back[document_id] if use.effect == "expired"}
+        restored = [use.lot for use in back[document_id]] + [each.of for each in relieved[document_id] if each.of]
+        found[document_id] = Reversed(
+            uses=uses[document_id],
+            returns=returns[document_id],
+            covers=covers[document_id],
+            qualifying=qualifying[document_id],
+            heirs={each.lot.document_id: heirs[each.lot.document_id] for each in returns[document_id]},
+            forgiven=forgiven,
+            stayed=[use for use in back[document_id] if use.lot.id in gone],
+            restored=restored[0] if restored else None,
         )
-    return dict(found)
+    return found
+
+
+def _forgiven(session: Session, heirs: Mapping[UUID, OpenLot]) -> dict[tuple[UUID, Effect], int]:
+    """By document and effect: the points its lots had covered by debt that was written off."""
+    if not heirs:
+        return {}
+    rows = session.execute(
+        select(Lot.document_id, CoverRow.effect, -func.sum(CoverRow.points))
+        .join(CoverRow, (CoverRow.member_id == Lot.member_id) & (CoverRow.lot_id == Lot.id))
+        .join(PointEntry, (PointEntry.member_id == CoverRow.member_id) & (PointEntry.id == CoverRow.entry_id))
+        .where(db.any_of(session, Lot.document_id.expression, sorted(heirs)), PointEntry.kind == "write_off")
+        .group_by(Lot.document_id, CoverRow.effect)
+    )
+    return {(document_id, cast("Effect", effect)): int(points) for document_id, effect, points in rows}
 
 
 def _heirs(session: Session, lots: Sequence[OpenLot]) -> dict[UUID, OpenLot]:
@@ -417,10 +476,26 @@ def _heirs(session: Session, lots: Sequence[OpenLot]) -> dict[UUID, OpenLot]:
     return {lot.document_id: lot for lot in (OpenLot(*columns) for columns in rows)}
 
 
-def _of_entries(session: Session, model: Any, chosen: ColumnElement[bool]) -> Iterator[tuple[Any, UUID, OpenLot]]:
-    """The rows of `model` that belong to the `chosen` entries, with the entry's document and the lot as it is."""
-    same_entry = (model.member_id == PointEntry.member_id) & (model.entry_id == PointEntry.id)
-    same_lot = (Lot.member_id == model.member_id) & (Lot.id == model.lot_id)
-    rows = select(model, PointEntry.document_id, *OPEN_LOT).join(PointEntry, same_entry).join(Lot, same_lot)
-    for row, document_id, *columns in session.execute(rows.where(chosen).order_by(model.id)):
-        yield row, document_id, OpenLot(*columns)
+def _by_document(session: Session, model: Any, chosen: ColumnElement[bool]) -> dict[UUID, list[Any]]:
+    """What the `chosen` entries made of the kind that `model` keeps, as values, by the entry's document."""
+    same = (model.member_id == PointEntry.member_id) & (model.entry_id == PointEntry.id)
+    rows = session.execute(
+        select(PointEntry.document_id, model).join(PointEntry, same).where(chosen).order_by(model.id)
+    )
+    found = [(document_id, row) for document_id, row in rows]
+    ids = {id_ for _, row in found for id_ in (row.lot_id, getattr(row, "by_lot_id", None)) if id_}
+    lots = _lots_by_id(session, sorted({row.member_id for _, row in found}), ids)
+    values: dict[UUID, list[Any]] = defaultdict(list)
+    for document_id, row in found:
+        values[document_id].append(_value(row, lots))
+    return values
+
+
+def _value(row: LotUse | LotReturnRow | CoverRow, lots: Mapping[UUID, OpenLot]) -> Use | LotReturn | Cover:
+    if isinstance(row, CoverRow):
+        return Cover(_named(lots, row.lot_id), _named(lots, row.by_lot_id), cast("Effect", row.effect), row.points)
+    of = lots[row.lot_id]
+    if isinstance(row, LotUse):
+        return Use(of, row.points, cast("Effect", row.effect))
+    parts = (row.points, row.allocated, row.residue, row.expected, row.of_used, row.of_expired)
+    return LotReturn(of, row.entry_id, *parts)

@@ -4,8 +4,12 @@ A return takes back points that the returned goods earned: first what is left of
 expired (that costs the member nothing), then, for points already spent, from the member's other lots in spending
 order. What is missing then becomes debt, as far as the terms let it; the rest is forgiven. Sums are cumulative, so
 that any number of partial returns ends exactly as one return of everything.
+
+Whatever stands in for spent points is remembered (`Cover`): when the goods they paid for come back too, it is free
+again, so that two returns may come in either order.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -16,14 +20,16 @@ from app.accounting import returned_part
 from app.ledger.rules import (
     Account,
     Act,
+    Cover,
     Effect,
     LotReturn,
     OpenLot,
     Use,
     add_rows,
-    due,
-    grant,
+    cover,
+    less,
     move,
+    owed,
     pay_debt,
     pick,
     settle,
@@ -58,7 +64,7 @@ class GrantedLot:
 class SpentPart:
     """Points of a lot that a document spent and that have not come back yet; 0 when all have.
 
-    `used` is what of the points granted with the lot still counts as used in its cohort, wherever they live on; less
+    `used` is what of the points granted with the lot still counts as used in its cohort, whatever used them; less
     than `points` if a return of the purchase that granted them has taken back spent points meanwhile.
     """
 
@@ -87,29 +93,15 @@ def reverse(
     `most_debt` is how much debt the account may have in all (None: any); a shortfall beyond it is forgiven.
     """
     assert account.complete, "claimed without lots"
-    own = {lot.id: lot for root in granted for lot in _own(account, root)}
-    returns, uses, others = [], [], 0
-    expired = allocated = 0
-    for root, part in _shared(granted, points):
-        left = pick(_own(account, root), part, "returned")
-        taken = sum(use.points for use in left)
-        of_expired = min(root.expired + _unwritten(account, root.lot, "expired"), part - taken)
-        of_used = min(root.used + _unwritten(account, root.lot, "used"), part - taken - of_expired)
-        returned = _lot_return(root, part, of_used, of_expired)
-        returns.append(returned)
-        uses += left
-        # what was spent is paid by other lots, which count as used instead; what lives on elsewhere (held, given to
-        # somebody) stays issued there, so the lots that pay for it leave their cohorts
-        elsewhere = part - taken - of_expired - of_used
-        rest = [lot for lot in spendable(account) if lot.id not in own]
-        paid = pick(_less(rest, uses), of_used, "used")
-        uses += paid
-        also = pick(_less(rest, uses), elsewhere, "returned")
-        uses += also
-        others += of_used + elsewhere - sum(use.points for use in paid + also)
-        expired += of_expired
-        allocated += returned.allocated
-    owed = _owed(account, others, most_debt)
+    parts = [_part(account, root, part) for root, part in _shared(granted, points)]
+    own = [use for part in parts for use in part.own]
+    gaps = [gap for part in parts for gap in part.gaps]
+    documents = {root.lot.document_id for root in granted}
+    others = [lot for lot in spendable(account) if lot.document_id not in documents]
+    paid, covers, short = _filled(gaps, others)
+    lacking = sum(each.points for each in short)
+    debt = _as_debt(account, lacking, most_debt)
+    uses = [*own, *paid]
     available = sum(use.points for use in uses if not use.lot.pending)
     pending = sum(use.points for use in uses if use.lot.pending)
     account, entry_id = move(
@@ -118,13 +110,65 @@ def reverse(
         act,
         available=-available,
         pending=-pending,
-        debt=owed,
+        debt=debt,
         qualifying=-min(qualifying, account.qualifying),
         lifetime=-points,
     )
     account = take(account, entry_id, act, uses)
-    account = add_rows(account, returns=tuple((act, replace(each, entry_id=entry_id)) for each in returns))
-    return account, Reversal(available + pending, expired, owed, others - owed, allocated)
+    account = add_rows(account, returns=tuple((act, replace(part.row, entry_id=entry_id)) for part in parts))
+    ended = [_ended(each) for part in parts for each in part.ended]
+    account = cover(account, entry_id, [*ended, *covers, *_first(short, debt)])
+    expired = sum(part.row.of_expired for part in parts)
+    allocated = sum(part.row.allocated for part in parts)
+    return account, Reversal(available + pending, expired, debt, lacking - debt, allocated)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a return takes back of one granted lot: what is `own` left of it, and `gaps`, points that other lots or
+    debt must stand in for. `ended`: it does so itself for others no more; they have gaps now."""
+
+    own: list[Use]
+    row: LotReturn
+    gaps: list[Cover]
+    ended: list[Cover]
+
+
+def _part(account: Account, root: GrantedLot, points: int) -> _Part:
+    lots = _own(account, root)
+    used = root.used + _unwritten(account, root.lot, "used")
+    expired = root.expired + _unwritten(account, root.lot, "expired")
+    elsewhere = root.granted - root.returned - sum(lot.free for lot in lots) - used - expired
+    own = pick(lots, points, "returned")
+    missing = points - sum(use.points for use in own)
+    of_expired = min(expired, missing)
+    of_used = min(used, missing - of_expired)
+    gaps: list[Cover] = []
+    ended: list[Cover] = []
+    parts: tuple[tuple[Effect, int, int], ...] = (
+        ("used", used, of_used),
+        ("returned", elsewhere, missing - of_expired - of_used),
+    )
+    for effect, there, gone in parts:
+        stood_in = _covers_by(account, root.lot, effect)
+        no_more = _first(stood_in, sum(each.points for each in stood_in) - (there - gone))
+        gaps += [replace(each, by=None) for each in no_more]
+        gaps.append(Cover(root.lot, None, effect, gone - sum(each.points for each in no_more)))
+        ended += no_more
+    return _Part(own, _lot_return(root, points, of_used, of_expired), gaps, ended)
+
+
+def _filled(gaps: Iterable[Cover], lots: Sequence[OpenLot]) -> tuple[list[Use], list[Cover], list[Cover]]:
+    """Uses of the free points of `lots`, in their order, to fill `gaps`; who covers whom; and what is short."""
+    uses: list[Use] = []
+    covers: list[Cover] = []
+    short: list[Cover] = []
+    for gap in gaps:
+        paid = pick(less(lots, uses), gap.points, gap.effect)
+        uses += paid
+        covers += [replace(gap, by=use.lot, points=use.points) for use in paid]
+        short.append(replace(gap, points=gap.points - sum(use.points for use in paid)))
+    return uses, covers, short
 
 
 def reverse_any(account: Account, points: int, act: Act, most_debt: int | None) -> tuple[Account, Reversal]:
@@ -133,12 +177,13 @@ def reverse_any(account: Account, points: int, act: Act, most_debt: int | None) 
     assert account.complete, "claimed without lots"
     uses = pick(spendable(account), points, "expired")
     taken = sum(use.points for use in uses)
-    owed = _owed(account, points - taken, most_debt)
-    account, entry_id = move(account, "reversal", act, available=-taken, debt=owed)
-    return take(account, entry_id, act, uses), Reversal(taken, 0, owed, points - taken - owed, 0)
+    debt = _as_debt(account, points - taken, most_debt)
+    account, entry_id = move(account, "reversal", act, available=-taken, debt=debt)
+    account = cover(take(account, entry_id, act, uses), entry_id, [Cover(None, None, "expired", debt)])
+    return account, Reversal(taken, 0, debt, points - taken - debt, 0)
 
 
-def _owed(account: Account, missing: int, most_debt: int | None) -> int:
+def _as_debt(account: Account, missing: int, most_debt: int | None) -> int:
     return missing if most_debt is None else max(0, min(missing, most_debt - account.debt))
 
 
@@ -167,10 +212,33 @@ def _shared(granted: Sequence[GrantedLot], points: int) -> Iterable[tuple[Grante
     assert points == 0, "a return takes back more than was granted"
 
 
-def _less(lots: Sequence[OpenLot], uses: Sequence[Use]) -> list[OpenLot]:
-    """`lots` as they are after `uses`."""
-    gone = {lot.id: sum(use.points for use in uses if use.lot.id == lot.id) for lot in lots}
-    return [replace(lot, remaining=lot.remaining - gone[lot.id]) for lot in lots]
+def _covers_of(account: Account, document_id: UUID, effect: Effect) -> list[Cover]:
+    """What stands in for points that a document granted: debt, which is the easiest to take back, then lots."""
+    assert account.covers is not None, "claimed without covers"
+    covers = [each for each in account.covers if each.of and each.of.document_id == document_id]
+    return sorted((each for each in covers if each.effect == effect), key=lambda each: each.by is not None)
+
+
+def _covers_by(account: Account, lot: OpenLot, effect: Effect) -> list[Cover]:
+    """What the points granted with `lot` stand in for."""
+    assert account.covers is not None, "claimed without covers"
+    covers = [each for each in account.covers if each.by and each.by.document_id == lot.document_id]
+    return [each for each in covers if each.effect == effect]
+
+
+def _first(covers: Iterable[Cover], points: int) -> list[Cover]:
+    """The first `points` of `covers`, or as many as there are."""
+    parts = []
+    for each in covers:
+        part = min(each.points, points)
+        if part > 0:
+            parts.append(replace(each, points=part))
+            points -= part
+    return parts
+
+
+def _ended(each: Cover) -> Cover:
+    return replace(each, points=-each.points)
 
 
 def _lot_return(root: GrantedLot, points: int, of_used: int, of_expired: int) -> LotReturn:
@@ -193,40 +261,75 @@ def restore(
     """The account after `points` spent on returned goods have come back to their lots, and how many of them stay
     expired because their lot has expired meanwhile.
 
-    With `revive` those live on in a new lot instead, until `revived_until` (None: for ever). What no lot has paid,
-    because a return was voided when its points were gone (`spend_again`), comes off the debt that made; where credits
-    have paid that since, it comes back in a new lot.
+    With `revive` those live on in a new lot instead, until `revived_until` (None: for ever). Where a return has taken
+    the spent points back from other lots, it is those they come back to; where that made debt, it is gone.
     """
-    parts = [(each, part, False) for each, part in _parts(spent, points)]
-    short = points - sum(part for _, part, _ in parts)
-    relieved = min(short, account.debt)
-    if short > relieved:
-        parts.append((spent[0], short - relieved, True))
-    gone = 0 if revive else sum(part for each, part, _ in parts if _expired(account, each.lot, act))
+    back, ended = _sources(account, spent, points)
+    relieved = sum(each.points for each in ended if each.by is None)
+    gone = 0 if revive else sum(-use.points for use in back if _expired(account, use.lot, act))
     account, entry_id = move(account, "restoration", act, available=points - relieved - gone, debt=-relieved)
+    account = cover(account, entry_id, [_ended(each) for each in ended])
     arrived = []
-    unbacked: dict[UUID, int] = {}
-    for each, part, apart in parts:
-        lot, expired = account.lots.get(each.lot.id, each.lot), _expired(account, each.lot, act)
-        counted = min(part, each.used + _unwritten(account, lot, "used"))
-        back = [Use(lot, -counted, "used"), Use(lot, counted - part, "returned")]
-        if expired and not revive:
-            back.append(Use(lot, part, "expired"))
-        elif expired or apart:
-            back.append(Use(lot, part, "moved"))
-        account = take(account, entry_id, act, [use for use in back if use.points])
-        if not (expired or apart):
+    for use in back:
+        if not _expired(account, use.lot, act):
+            account, lot = _put_back(account, entry_id, act, use)
             arrived.append(lot.id)
-            unbacked[lot.id] = part - counted
-        elif revive or not expired:
-            fresh = moved(lot, part)
-            if expired:
-                fresh = replace(fresh, expires_at=revived_until, lapses=False)
-            account = grant(account, entry_id, act, fresh, source_lot_id=lot.id)
+        elif revive:
+            fresh = moved(use.lot, -use.points, expires_at=revived_until, lapses=False)
+            account = carry(take(account, entry_id, act, [use]), entry_id, act, use.lot, fresh)
             arrived.append(fresh.id)
-            unbacked[fresh.id] = part - counted
-    account = pay_debt(due(account), act, arrived, unbacked)
+        else:
+            account = take(account, entry_id, act, [use, Use(use.lot, -use.points, "expired")])
+    account = pay_debt(account, act, arrived)
     return settle(account, act.recorded_at, act.zone, since=act.occurred_at), gone
+
+
+def _sources(account: Account, spent: Sequence[SpentPart], points: int) -> tuple[list[Use], list[Cover]]:
+    """Uses that give `points` back to where they came from in the end, and what stands in for them no more.
+
+    Debt comes off first. Then points come back that still count as used by what was spent, then those that stand in.
+    What was forgiven has nothing to come from: it comes back with nothing deferred for it.
+    """
+    uses: list[Use] = []
+    ended: list[Cover] = []
+    counted: Counter[UUID] = Counter()
+    for each, part in _parts(spent, points):
+        lot = account.lots.get(each.lot.id, each.lot)
+        covers = _less_ended(_covers_of(account, lot.document_id, "used"), ended)
+        relieved = _first([cover for cover in covers if cover.by is None], part)
+        spent_by_lots = part - sum(cover.points for cover in relieved)
+        used = each.used + _unwritten(account, lot, "used") - counted[lot.document_id]
+        own = max(0, min(spent_by_lots, used - sum(cover.points for cover in _covers_by(account, lot, "used"))))
+        counted[lot.document_id] += own
+        freed = _first([cover for cover in covers if cover.by is not None], spent_by_lots - own)
+        bare = spent_by_lots - own - sum(cover.points for cover in freed)
+        ended += [replace(cover, of=lot) for cover in relieved + freed]
+        uses += [Use(lot, -own, "used"), *_freed(account, freed), Use(lot, -bare, "returned")]
+    return [use for use in uses if use.points], ended
+
+
+def _less_ended(covers: Iterable[Cover], ended: Iterable[Cover]) -> list[Cover]:
+    gone: Counter[object] = Counter()
+    for each in ended:
+        gone[each.key] += each.points
+    return [replace(each, points=each.points - gone[each.key]) for each in covers]
+
+
+def _freed(account: Account, covers: Iterable[Cover]) -> list[Use]:
+    """Uses that give back what lots stood in with."""
+    by = [(account.lots.get(each.by.id, each.by), each) for each in covers if each.by]
+    return [Use(lot, -each.points, each.effect) for lot, each in by]
+
+
+def _put_back(account: Account, entry_id: UUID, act: Act, use: Use) -> tuple[Account, OpenLot]:
+    """The account after a negative use, and the lot that has its points: a new one if its own has no room for them,
+    since it got others instead before."""
+    lot = account.lots.get(use.lot.id, use.lot)
+    account = take(account, entry_id, act, [use])
+    if lot.remaining - use.points <= lot.granted:
+        return account, lot
+    fresh = moved(lot, -use.points)
+    return carry(account, entry_id, act, lot, fresh), fresh
 
 
 def _parts(spent: Sequence[SpentPart], points: int) -> Iterable[tuple[SpentPart, int]]:
@@ -252,38 +355,40 @@ def reinstate(account: Account, lot: OpenLot, points: int, expires_at: datetime 
 
 
 def write_off(account: Account, points: int, act: Act) -> Account:
-    """The account with `points` (at most all) of its debt forgiven."""
-    account, _ = move(account, "write_off", act, debt=-min(points, account.debt))
-    return account
+    """The account with `points` (at most all) of its debt forgiven, the oldest first."""
+    forgiven = list(owed(account, min(points, account.debt)))
+    account, entry_id = move(account, "write_off", act, debt=-min(points, account.debt))
+    return cover(account, entry_id, [_ended(each) for each in forgiven])
 
 
 @dataclass(frozen=True, slots=True)
 class Reversed:
-    """What a return did to an account, read back to be undone. Uses carry the lots as they are.
+    """What a return did to an account, read back to be undone. Lots are as they are now.
 
-    `uses`, `returns`, `debt` and `qualifying` are of what it took back (`reverse`), `heirs` the last lot of each
-    document whose points it took, `stayed` the uses of lots whose points stayed expired when they came back
-    (`restore`). `written_off`: debt of the account forgiven since, points.
+    `uses`, `returns`, `covers` and `qualifying` are of what it took back (`reverse`), `heirs` the last lot of each
+    document whose points it took, `forgiven` the points of each that were covered by debt which was written off.
+    `stayed` are the uses of lots whose points stayed expired when they came back (`restore`), `restored` a lot they
+    came back to.
     """
 
     uses: Sequence[Use] = ()
     returns: Sequence[LotReturn] = ()
-    debt: int = 0
+    covers: Sequence[Cover] = ()
     qualifying: int = 0
-    written_off: int = 0
-    stayed: Sequence[Use] = ()
     heirs: Mapping[UUID, OpenLot] = field(default_factory=dict)
+    forgiven: Mapping[tuple[UUID, Effect], int] = field(default_factory=dict)
+    stayed: Sequence[Use] = ()
+    restored: OpenLot | None = None
 
 
 def undo(account: Account, done: Reversed, act: Act) -> Account:
     """The account as if the return had taken nothing back: its points are where they came from, its debt is gone.
 
-    Debt that later credits have paid comes back as points of a new lot; what was written off stays so.
+    Lots that have paid that debt get their points back. What was written off stays so.
     """
-    paid_since = max(0, done.debt - account.debt - done.written_off)
-    back = [replace(use, lot=account.lots.get(use.lot.id, use.lot), points=-use.points) for use in done.uses]
-    apart = list(_given_back(done, paid_since))
-    fresh = [moved(_heir(account, done, use.lot), -use.points) for use in apart]
+    freed, again, loose = _uncovered(account, done)
+    back = [*_own_uses(account, done), *_freed(account, freed)]
+    fresh = [moved(_heir(account, done, use.lot), -use.points) for use in loose]
     pending = sum(lot.remaining for lot in fresh if lot.pending) - sum(use.points for use in back if use.lot.pending)
     points = sum(lot.remaining for lot in fresh) - sum(use.points for use in back)
     account, entry_id = move(
@@ -292,31 +397,64 @@ def undo(account: Account, done: Reversed, act: Act) -> Account:
         act,
         available=points - pending,
         pending=pending,
-        debt=-min(account.debt, done.debt - paid_since),
+        debt=-sum(each.points for each in freed if each.by is None),
         qualifying=done.qualifying,
         lifetime=sum(each.points for each in done.returns),
     )
-    account = take(account, entry_id, act, [*back, *apart])
-    for use, lot in zip(apart, fresh, strict=True):
-        account = carry(account, entry_id, act, use.lot, lot)
-    account = add_rows(account, returns=tuple((act, _negative(each, entry_id)) for each in done.returns))
-    arrived = {use.lot.id for use in back if not use.lot.pending} | {lot.id for lot in fresh}
+    account = cover(account, entry_id, [*(_ended(each) for each in freed), *again])
+    account = add_rows(account, returns=tuple((act, _undone(each, entry_id)) for each in done.returns))
+    arrived = [lot.id for lot in fresh]
+    for use in back:
+        account, lot = _put_back(account, entry_id, act, use)
+        arrived.append(lot.id)
+    for use, lot in zip(loose, fresh, strict=True):
+        account = carry(take(account, entry_id, act, [use]), entry_id, act, use.lot, lot)
     return settle(pay_debt(account, act, arrived), act.recorded_at, act.zone, since=act.occurred_at)
 
 
-def _given_back(done: Reversed, points: int) -> Iterable[Use]:
-    """Uses that give back `points` of debt paid since: of what had been used, then of what lives on elsewhere."""
-    for each in done.returns:
-        mine = [use for use in done.uses if use.lot.document_id == each.lot.document_id]
-        own = sum(use.points for use in mine if use.effect == "returned")  # else it paid for another lot of the return
-        parts: tuple[tuple[int, Effect], ...] = (
-            (each.of_used, "used"),
-            (each.points - each.of_used - each.of_expired - own, "returned"),
-        )
-        for most, effect in parts:
-            if part := min(most, points):
-                yield Use(each.lot, -part, effect)
-                points -= part
+def _own_uses(account: Account, done: Reversed) -> list[Use]:
+    """Uses that give back what the return took of the very lots it was about, not of those that stand in for them."""
+    stand_ins: Counter[tuple[UUID, Effect]] = Counter()
+    for each in done.covers:
+        if each.by and each.points > 0:
+            stand_ins[each.by.id, each.effect] += each.points
+    uses = []
+    for use in done.uses:
+        key = use.lot.id, use.effect
+        part = min(use.points, stand_ins[key])
+        stand_ins[key] -= part
+        uses.append(replace(use, lot=account.lots.get(use.lot.id, use.lot), points=part - use.points))
+    return [use for use in uses if use.points]
+
+
+def _uncovered(account: Account, done: Reversed) -> tuple[list[Cover], list[Cover], list[Use]]:
+    """What stands in for a return's points no more, when it is undone; what its own points stand in for again; and, as
+    uses, those of them that nobody needs any more, because what they were spent on has come back meanwhile."""
+    freed: list[Cover] = []
+    again: list[Cover] = []
+    loose: list[Use] = []
+    for (document_id, effect), covers in _grouped(done.covers).items():
+        made = sum(each.points for each in covers if each.points > 0)
+        ended = _first(_covers_of(account, document_id, effect), made)
+        freed += ended
+        lost = made - sum(each.points for each in ended) - done.forgiven.get((document_id, effect), 0)
+        for each in covers:
+            if each.points < 0 and each.by:
+                part = min(-each.points, max(0, lost))
+                lost -= part
+                again.append(replace(each, points=-each.points - part))
+                loose.append(Use(each.by, -part, effect))
+        if covers[-1].of and lost > 0:
+            loose.append(Use(covers[-1].of, -lost, effect))
+    return freed, again, [use for use in loose if use.points]
+
+
+def _grouped(covers: Iterable[Cover]) -> dict[tuple[UUID, Effect], list[Cover]]:
+    groups: dict[tuple[UUID, Effect], list[Cover]] = {}
+    for each in covers:
+        if each.of:
+            groups.setdefault((each.of.document_id, each.effect), []).append(each)
+    return groups
 
 
 def _heir(account: Account, done: Reversed, lot: OpenLot) -> OpenLot:
@@ -325,25 +463,17 @@ def _heir(account: Account, done: Reversed, lot: OpenLot) -> OpenLot:
     return max([*here, done.heirs.get(lot.document_id, lot)], key=lambda other: other.id)
 
 
-def _negative(each: LotReturn, entry_id: UUID) -> LotReturn:
-    return LotReturn(
-        each.lot,
-        entry_id,
-        -each.points,
-        -each.allocated,
-        -each.residue,
-        -each.expected,
-        -each.of_used,
-        -each.of_expired,
-    )
+def _undone(each: LotReturn, entry_id: UUID) -> LotReturn:
+    names = ("points", "allocated", "residue", "expected", "of_used", "of_expired")
+    return replace(each, entry_id=entry_id, **{name: -getattr(each, name) for name in names})
 
 
-def spend_again(account: Account, points: int, act: Act, stayed: Sequence[Use] = ()) -> Account:
-    """The account after points that a return gave back are spent again; what is missing becomes debt.
-
-    `stayed`: the uses of lots whose points did not come back (`Reversed.stayed`); they count as before.
-    """
+def spend_again(account: Account, points: int, act: Act, done: Reversed) -> Account:
+    """The account after `points` that a return gave back are spent again; what is missing becomes debt. Those that
+    stayed expired then count as they did before."""
     uses = pick(spendable(account), min(points, account.available), "used")
     taken = sum(use.points for use in uses)
     account, entry_id = move(account, "redemption", act, available=-taken, debt=points - taken)
-    return take(account, entry_id, act, [*uses, *(replace(use, points=-use.points) for use in stayed)])
+    stayed = (replace(use, points=-use.points) for use in done.stayed)
+    account = take(account, entry_id, act, [*uses, *stayed])
+    return cover(account, entry_id, [Cover(done.restored, None, "used", points - taken)])

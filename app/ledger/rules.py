@@ -8,7 +8,7 @@ leaves it as it was. What is due has happened: `settle` writes down activations,
 its own instant, before anything else is decided.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, tzinfo
 from typing import Any, Literal
@@ -113,6 +113,7 @@ class OpenLot:
     funding: Funding
     document_id: UUID
     occurred_at: datetime
+    granted: int
 
     @property
     def free(self) -> int:
@@ -141,6 +142,27 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class Cover:
+    """What stands in for `points` of the lot `of` that a return could not take from it: another lot, or debt (None).
+
+    `effect` says why, and what it means to the cohort of what stands in: the points had been used (it counts as used
+    instead), or they live on elsewhere, held or given away (it leaves its cohort). Debt of a return that names no
+    purchase is of no lot and counts as expired. Negative: no longer.
+    """
+
+    of: OpenLot | None
+    by: OpenLot | None
+    effect: Effect
+    points: int
+
+    @property
+    def key(self) -> tuple[UUID | None, UUID | None, Effect]:
+        """All that was granted together is covered together."""
+        of, by = self.of, self.by
+        return None if of is None else of.document_id, None if by is None else by.id, self.effect
+
+
+@dataclass(frozen=True, slots=True)
 class Rows:
     """What was decided for an account and is not written yet, in the order of the decisions."""
 
@@ -151,6 +173,8 @@ class Rows:
     lots: tuple[dict[str, Any], ...] = ()
     """New lots, without what changes of them."""
     returns: tuple[tuple[Act, "LotReturn"], ...] = ()
+    covers: tuple[tuple[UUID, Cover], ...] = ()
+    """With the entry that made them."""
     holds: tuple[dict[str, Any], ...] = ()
     endings: tuple[dict[str, Any], ...] = ()
 
@@ -180,6 +204,8 @@ class Account:
     """What expires next of the lots that are not here, when `lots` are not complete."""
     others_due_at: datetime | None = None
     """When the next thing happens to those."""
+    covers: tuple[Cover, ...] | None = None
+    """What stands in for points that returns could not take, oldest first; None: not read, because nothing is owed."""
     rows: Rows = Rows()
 
     @property
@@ -313,7 +339,7 @@ def grant(account: Account, entry_id: UUID, act: Act, lot: OpenLot, **facts: Any
         "member_id": account.member_id,
         "id": lot.id,
         "entry_id": entry_id,
-        "granted": lot.remaining,
+        "granted": lot.granted,
         "available_from": lot.available_from,
         "expires_at": lot.expires_at,
         "lapses": lot.lapses,
@@ -360,35 +386,54 @@ def accrue(account: Account, accrual: Accrual) -> Account:
         funding=accrual.cohort.funding,
         document_id=act.document_id,
         occurred_at=act.occurred_at,
+        granted=accrual.points,
     )
     facts = {"allocated": accrual.allocated, "residue": accrual.residue, "expected": accrual.expected}
     account = add_rows(grant(account, entry_id, act, lot, **facts), accruals=(accrual,))
     return settle(pay_debt(account, act, [lot.id]), act.recorded_at, act.zone)
 
 
-def pay_debt(
-    account: Account, act: Act, lot_ids: Collection[UUID], unbacked: Mapping[UUID, int] | None = None
-) -> Account:
-    """The account after what was just credited, the free points of some lots, has paid what is owed.
-
-    `unbacked`: so many points of a lot have nothing deferred for them, because a return took that back when they were
-    spent. If they pay the debt it made instead, that return has them now: they leave their cohort, unused.
-    """
+def pay_debt(account: Account, act: Act, lot_ids: Collection[UUID]) -> Account:
+    """The account after what was just credited, the free points of some lots, has paid what is owed, oldest first."""
     lots = in_turn(account, [lot for id_ in lot_ids if not (lot := account.lots[id_]).pending])
     payment = min(account.debt, sum(lot.free for lot in lots))
     if not payment:
         return account
-    uses = [part for use in pick(lots, payment, "used") for part in _by_backing(use, unbacked or {})]
+    uses: list[Use] = []
+    covers: list[Cover] = []
+    for debt in owed(account, payment):
+        paid = pick(less(lots, uses), debt.points, debt.effect)
+        uses += paid
+        covers += [replace(debt, points=-debt.points), *(replace(debt, by=use.lot, points=use.points) for use in paid)]
     account, entry_id = move(account, "debt_payment", act, available=-payment, debt=-payment)
-    return take(account, entry_id, act, uses)
+    return cover(take(account, entry_id, act, uses), entry_id, covers)
 
 
-def _by_backing(use: Use, unbacked: Mapping[UUID, int]) -> Iterable[Use]:
-    bare = min(use.points, unbacked.get(use.lot.id, 0))
-    if bare:
-        yield replace(use, points=bare, effect="returned")
-    if bare < use.points:
-        yield replace(use, points=use.points - bare)
+def owed(account: Account, points: int) -> Iterable[Cover]:
+    """What `points` (at most all) of the account's debt are owed for, oldest first."""
+    for debt in [each for each in account.covers or () if each.by is None]:
+        if part := min(debt.points, points):
+            yield replace(debt, points=part)
+            points -= part
+    if points:  # an account as it was knows its debt, but not what for
+        yield Cover(None, None, "used", points)
+
+
+def cover(account: Account, entry_id: UUID, covers: Iterable[Cover]) -> Account:
+    """The account with more to stand in for what returns could not take, or less, by the entry `entry_id`."""
+    made = tuple(each for each in covers if each.points)
+    standing = {each.key: each for each in account.covers or ()}
+    for each in made:
+        before = standing.get(each.key)
+        standing[each.key] = each if before is None else replace(before, points=before.points + each.points)
+    account = replace(account, covers=tuple(each for each in standing.values() if each.points))
+    return add_rows(account, covers=tuple((entry_id, each) for each in made))
+
+
+def less(lots: Sequence[OpenLot], uses: Sequence[Use]) -> list[OpenLot]:
+    """`lots` as they are after `uses`."""
+    gone = {lot.id: sum(use.points for use in uses if use.lot.id == lot.id) for lot in lots}
+    return [replace(lot, remaining=lot.remaining - gone[lot.id]) for lot in lots]
 
 
 def in_turn(account: Account, lots: Iterable[OpenLot]) -> list[OpenLot]:

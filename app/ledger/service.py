@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app import accounting, db, outbox
 from app.accounting import CohortChange
 from app.ids import new_id
-from app.ledger.models import Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
+from app.ledger.models import CoverRow, Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
 from app.ledger.queries import accounts_of, load_accounts
 from app.ledger.rules import BALANCES, Account, Accrual, Act, LotReturn, Use
 
@@ -62,6 +62,7 @@ def write(session: Session, accounts: Iterable[Account], now: datetime) -> None:
     db.update_rows(session, Lot, ["member_id", "id"], [row for account in changed for row in _changed_lots(account)])
     db.insert_rows(session, LotUse, [row for account in changed for row in _uses(account)])
     db.insert_rows(session, LotReturnRow, [row for account in changed for row in _returns(account)])
+    db.insert_rows(session, CoverRow, [row for account in changed for row in _covers(account)])
     holds = [row for account in changed for row in account.rows.holds]
     opened = {"status": "open", "captured": 0, "ended_at": None}
     db.insert_rows(session, Hold, [_without(row, "parts") | opened for row in holds])
@@ -114,6 +115,19 @@ def _returns(account: Account) -> Iterator[dict[str, Any]]:
             "id": new_id(),
             "lot_id": each.lot.id,
             **{name: getattr(each, name) for name in names},
+        }
+
+
+def _covers(account: Account) -> Iterator[dict[str, Any]]:
+    for entry_id, each in account.rows.covers:
+        yield {
+            "member_id": account.member_id,
+            "id": new_id(),
+            "entry_id": entry_id,
+            "lot_id": each.of and each.of.id,
+            "by_lot_id": each.by and each.by.id,
+            "points": each.points,
+            "effect": each.effect,
         }
 
 

@@ -203,7 +203,7 @@ def awaiting(account: Account, document_id: UUID) -> Collection[OpenLot]:
 
 def moved(lot: OpenLot, points: int, **changes: object) -> OpenLot:
     """A new lot that carries on `points` of another one."""
-    return replace(lot, id=new_id(), remaining=points, held=0, **changes)  # type: ignore[arg-type]  # fields by name
+    return replace(lot, id=new_id(), granted=points, remaining=points, held=0, **changes)  # type: ignore[arg-type]  # fields by name
 
 
 def carry(account: Account, entry_id: UUID, act: Act, lot: OpenLot, fresh: OpenLot) -> Account:

@@ -338,7 +338,7 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
             account = ledger.undo(account, known.reversal, act)
         if past["given_back"]:
             again = past["given_back"] - past["stay_expired"]
-            account = ledger.spend_again(account, again, act, known.reversal.stayed)
+            account = ledger.spend_again(account, again, act, known.reversal)
     row = _row(item, id_, known, figures, outcome) | {"points": past["taken_back"]}
     row["outcome"] |= {"lines": {}, "amount": 0}
     postings = [

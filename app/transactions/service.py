@@ -196,6 +196,9 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
         accounts |= (ledger.look if dry_run else ledger.claim)(session, to_claim, now, zone, whole)
     to_see = {stored.row["member_id"] for stored in known.values()} - {None} - accounts.keys()
     seen = ledger.look(session, to_see, now, zone) if to_see else {}
+    if returnable:
+        owners = {each.member_id for each in returnable.values()}
+        accounts |= ledger.with_covers(session, {id_: account for id_, account in accounts.items() if id_ in owners})
     returnable = returns.complete(session, returnable)
     statuses = members.statuses(session, to_claim) if to_claim else {}
     chart = accounting.chart(session, program_id)
