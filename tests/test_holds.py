@@ -490,9 +490,10 @@ def _outcome(shop: Shop, race: Callable[[Session], Any]) -> str:
     return done[0].code if done and isinstance(done[0], Problem) else "done"
 
 
-@pytest.mark.parametrize("writers", [1, 0], ids=["gathered", "each alone"])
-def test_many_holds_at_once_never_reserve_more_than_there_is(database_url: str, clock: TestClock, writers: int) -> None:
-    with open_shop(settings_for(database_url, writers=writers), clock) as shop:
+def test_many_holds_at_once_never_reserve_more_than_there_is(
+    database_url: str, clock: TestClock, crowded: dict[str, int]
+) -> None:
+    with open_shop(settings_for(database_url, **crowded), clock) as shop:
         ada = earn(shop, 100)
         with ThreadPoolExecutor(8) as pool:
             statuses = Counter(response.status_code for response in pool.map(lambda _: hold(shop, 30), range(16)))

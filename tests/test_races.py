@@ -14,18 +14,17 @@ from uuid import uuid4
 import pytest
 
 from app.worker import run_jobs
-from tests.conftest import Engines, settings_for
+from tests.conftest import settings_for
 from tests.points import earn, entries
 from tests.shop import TERMS, Shop, TestClock, open_shop, purchase
 
 TENDERED = TERMS | {"points_tender": {"value": {"amount": 1, "points": 1}}}
 
 
-@pytest.fixture(params=[1, 0], ids=["gathered", "each alone"])
-def till(request: pytest.FixtureRequest, engines: Engines, engine: str) -> Iterator[Shop]:
+@pytest.fixture
+def till(database_url: str, clock: TestClock, crowded: dict[str, int]) -> Iterator[Shop]:
     """A shop where a point pays 0.01, and a member with 100 points."""
-    settings = settings_for(engines.fresh(engine), writers=request.param)
-    with open_shop(settings, TestClock(), TENDERED) as shop:
+    with open_shop(settings_for(database_url, **crowded), clock, TENDERED) as shop:
         assert shop.post(purchase("earned", 10_000)).status_code == 201
         yield shop
 

@@ -611,11 +611,9 @@ def test_returns_of_one_purchase_at_once_never_take_more_than_was_bought(shop: S
     shop.prove()
 
 
-@pytest.mark.parametrize("writers", [1, 0], ids=["gathered", "each alone"])
-def test_points_that_paid_come_back_once_whoever_asks(engines: Engines, engine: str, writers: int) -> None:
+def test_points_that_paid_come_back_once_whoever_asks(database_url: str, crowded: dict[str, int]) -> None:
     """Two desks and the till that voids, all at once: one gives the points back, once."""
-    settings = settings_for(engines.fresh(engine), writers=writers)
-    with open_shop(settings, TestClock(), TERMS | FEW) as shop:
+    with open_shop(settings_for(database_url, **crowded), TestClock(), TERMS | FEW) as shop:
         post(shop, purchase("first", 500))
         for round_ in range(5):
             receipt = f"r{round_}"
