@@ -133,6 +133,13 @@ def shop(database_url: str, clock: TestClock) -> Iterator[Shop]:
         yield shop
 
 
+@pytest.fixture(params=[1, 0], ids=["gathered", "each alone"])
+def crowded(request: pytest.FixtureRequest) -> dict[str, int]:
+    """Settings for races: requests commit together, or each alone, so that they meet in the database; and wait for each
+    other for as long as a slow machine takes."""
+    return {"writers": request.param, "lock_timeout_ms": 30_000}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no process is left with them at the end."""
     longest = {"test_real_baskets.py", "test_state_machine.py"}

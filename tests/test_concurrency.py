@@ -1,7 +1,7 @@
-"""Many tills at once: one member, one new card, one guest's purchase. Each database transaction is a thread's own."""
+"""Many tills at once: one member, one new card, one guest's purchase. Gathered, or each in a transaction of its own."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, tzinfo
 from uuid import UUID
@@ -13,9 +13,16 @@ from sqlalchemy.orm import Session
 from app import ledger
 from app.ledger.models import PointAccount
 from app.ledger.queries import load_accounts
-from tests.shop import Shop, purchase
+from tests.conftest import settings_for
+from tests.shop import Shop, TestClock, open_shop, purchase
 
 TILLS = 12
+
+
+@pytest.fixture
+def shop(database_url: str, clock: TestClock, crowded: dict[str, int]) -> Iterator[Shop]:
+    with open_shop(settings_for(database_url, **crowded), clock) as shop:
+        yield shop
 
 
 def test_purchases_of_one_member_at_once_add_up(shop: Shop) -> None:

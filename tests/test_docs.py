@@ -3,6 +3,7 @@
 `python -m tests.test_docs > docs/errors.md` writes the page of errors anew.
 """
 
+import ast
 import json
 import re
 import sys
@@ -288,6 +289,17 @@ def test_names_on_the_map_exist() -> None:
     helpers = re.findall(r"`db\.(\w+)`", text.replace("db.py", ""))
     assert "insert_rows" in helpers
     assert [name for name in helpers if not hasattr(db, name)] == []
+
+
+def test_tests_named_exist() -> None:
+    """And each known failure names one."""
+    named = {found for path in PAGES for found in re.findall(r"`(tests/\w+\.py)::(\w+)`", path.read_text())}
+    assert named
+    for name in sorted({name for name, _ in named}):
+        known = {node.name for node in ast.parse((ROOT / name).read_text()).body if isinstance(node, ast.FunctionDef)}
+        assert sorted(test for file, test in named if file == name and test not in known) == [], name
+    failures = [row for row in page("known-failures").splitlines() if re.match(r"\| (?!elsewhere)", row)]
+    assert [row for row in failures if not re.search(r"`tests/test_\w+\.py::test_\w+`( \||, )", row)] == []
 
 
 @pytest.mark.parametrize("path", sorted(DOCS.glob("decisions/*.md")), ids=lambda path: path.stem)

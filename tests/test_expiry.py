@@ -11,7 +11,7 @@ from app import ledger
 from app.worker import JOBS, run, run_jobs
 from tests.conftest import settings_for
 from tests.points import balance, earn, entries, events, ladder, look, move, publish, reserve, use
-from tests.shop import TERMS, Shop, TestClock, open_shop
+from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned, voided
 
 NEW_YORK = ZoneInfo("America/New_York")
 MONTHLY = TERMS | {"expiry": {"months": 1, "round_up_to": "day", "warn_days": [7]}, "uploads": {"latest_days": None}}
@@ -72,6 +72,76 @@ def test_every_lot_expires_by_its_own_date(shop: Shop) -> None:
         run_jobs(shop.database, shop.clock())
     assert [entry.occurred_at.isoformat() for entry in entries(shop, member, "expiration")] == [at for at, _ in steps]
     shop.prove()
+
+
+def test_points_expire_wherever_they_came_from(database_url: str, clock: TestClock) -> None:
+    """Not only those of purchases: claimed, granted, given by others, taken back and restored, reinstated."""
+    terms = MONTHLY | {
+        "transfers": {},
+        "points_tender": {"value": {"amount": 1, "points": 1}},
+        "returns": {"expired_meanwhile": "new_lot"},
+    }
+    with open_shop(settings_for(database_url), clock, terms) as shop:
+        member = earn(shop, "r1", 100)
+        guest = shop.post(purchase("guest", 5000, member=None)).json()
+        _write(shop, f"transactions/{guest['id']}/claim", member={"card": "900"})
+        goodwill = {"class": "goodwill", "reason": "sorry"}
+        _write(shop, "adjustments", member={"card": "900"}, points=40, **goodwill)
+        earn(shop, "r2", 30, card="901")
+        _write(shop, "transfers", **{"from": {"card": "901"}, "to": {"card": "900"}, "points": 30})
+        earn(shop, "r3", 20)
+        for body in (returned("b3", "r3"), voided("v3", "b3", "return")):
+            assert shop.post(body).status_code == 201
+        shop.post(purchase("paid", 15, tenders=[{"type": "points", "amount": 15}]))
+        assert shop.post(returned("b4", "paid")).json()["returned"]["given_back"] == 15
+        shop.post(purchase("paid-again", 15, tenders=[{"type": "points", "amount": 15}]))
+        first = at("2026-12-23")
+        assert ladder(shop, member) == [(first.isoformat(), 225)]
+        shop.clock.now = first
+        run_jobs(shop.database, shop.clock())
+        assert balance(shop, member)["available"] == 0
+
+        again = {"occurred_at": first.isoformat()}
+        assert shop.post(returned("b5", "paid-again", **again)).json()["returned"]["given_back"] == 15
+        lots = shop.get(f"/v1/members/{member}/lots")["items"]
+        lot = next(lot for lot in lots if lot["granted"] == 100)
+        until = at("2027-01-24")
+        path = f"members/{member}/lots/{lot['id']}/reinstatement"
+        _write(shop, path, reason="kindness", expires_at=until.isoformat(), points=50)
+        assert ladder(shop, member) == [(until.isoformat(), 65)]
+        shop.clock.now = until
+        run_jobs(shop.database, shop.clock())
+        assert balance(shop, member) == {"available": 0, "held": 0, "pending": 0, "debt": 0}
+        assert sum(entry.points for entry in entries(shop, member, "expiration")) == -225 - 65
+        shop.prove()
+
+
+def _write(shop: Shop, path: str, **body: Any) -> None:
+    answer = shop.http.post(f"/v1/{path}", json=body, headers={"Idempotency-Key": path.replace("/", "-")})
+    assert answer.status_code == 201, answer.text
+
+
+def test_debt_and_expiry_live_side_by_side(database_url: str, clock: TestClock) -> None:
+    """Ten points are owed while thirty are held over their last day: freed, they pay the debt, and the rest goes."""
+    with open_shop(settings_for(database_url), clock, MONTHLY) as shop:
+        member = earn(shop, "r1", 10)
+        use(shop, member, 10)
+        earn(shop, "r2", 30)
+        end = at("2026-12-24T12:00")
+        reserve(shop, member, 30, end)
+        assert shop.post(returned(of="r1", occurred_at=shop.clock().isoformat())).json()["returned"]["debt"] == 10
+        shop.clock.now = end - timedelta(seconds=1)
+        run_jobs(shop.database, shop.clock())
+        assert balance(shop, member) == {"available": 0, "held": 30, "pending": 0, "debt": 10}
+        shop.clock.now = end
+        assert balance(shop, member) == {"available": 0, "held": 0, "pending": 0, "debt": 0}
+        run_jobs(shop.database, shop.clock())
+        assert [entry.points for entry in entries(shop, member, "expiration")] == [-20]
+        earn(shop, "r3", 7)
+        assert ladder(shop, member) == [(at("2027-01-25").isoformat(), 7)]
+        shop.clock.now = at("2027-01-25")
+        assert balance(shop, member)["available"] == 0
+        shop.prove()
 
 
 def test_reads_say_how_many_points_expire_and_when(shop: Shop) -> None:

@@ -490,10 +490,13 @@ def _outcome(shop: Shop, race: Callable[[Session], Any]) -> str:
     return done[0].code if done and isinstance(done[0], Problem) else "done"
 
 
-def test_many_holds_at_once_never_reserve_more_than_there_is(shop: Shop) -> None:
-    ada = earn(shop, 100)
-    with ThreadPoolExecutor(8) as pool:
-        statuses = Counter(response.status_code for response in pool.map(lambda _: hold(shop, 30), range(16)))
-    assert statuses == {201: 3, 422: 13}
-    assert balance(shop, ada) == figures(10, held=90)
-    shop.prove()
+def test_many_holds_at_once_never_reserve_more_than_there_is(
+    database_url: str, clock: TestClock, crowded: dict[str, int]
+) -> None:
+    with open_shop(settings_for(database_url, **crowded), clock) as shop:
+        ada = earn(shop, 100)
+        with ThreadPoolExecutor(8) as pool:
+            statuses = Counter(response.status_code for response in pool.map(lambda _: hold(shop, 30), range(16)))
+        assert statuses == {201: 3, 422: 13}
+        assert balance(shop, ada) == figures(10, held=90)
+        shop.prove()

@@ -297,6 +297,19 @@ def test_natural_key_survives_new_terms_and_the_upload_window(shop: Shop) -> Non
     assert (again.status_code, again.json()["points"]) == (200, first["points"])
 
 
+def test_a_retry_under_a_new_key_earns_once(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A till that numbers its attempts: what failed is carried out by the next, what succeeded is not repeated."""
+    with monkeypatch.context() as broken:
+        broken.setattr("app.ledger.write", explode)
+        assert refusal(keyed(shop, purchase(), "attempt-1")) == (500, "internal_error")
+    answers = [keyed(shop, purchase(), f"attempt-{number}") for number in (2, 3, 1)]
+    assert [answer.status_code for answer in answers] == [201, 200, 200]
+    assert [answer.json()["duplicate"] for answer in answers] == [False, True, True]
+    assert answers[-1].json()["balance"]["available"] == 10
+    assert rows(shop, Transaction) == 1
+    shop.prove()
+
+
 LINE = purchase()["lines"][0]
 SAME = {
     "fields in another order": json.dumps(dict(reversed(purchase().items()))),
