@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from app import accounting, ledger
 from tests.conftest import Engines, settings_for
+from tests.points import publish
 from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned, voided
 
 TENDER = {"points_tender": {"value": {"amount": 1, "points": 1}}}
@@ -494,6 +495,119 @@ def test_a_claimed_purchase_comes_back_from_whoever_claimed_it(shop: Shop) -> No
     assert claim.status_code == 201, claim.text
     assert post(shop, returned())["returned"]["taken_back"] == 10
     assert balance(shop, "901") == {"available": 0, "pending": 0, "debt": 0, "qualifying": 0}
+
+
+def claim(shop: Shop, id_: str, **query: Any) -> Any:
+    return shop.http.post(f"/v1/transactions/{id_}/claim", json={"member": {"card": "900"}}, params=query)
+
+
+FIRST = [returned("b1", lines=lines(2)), returned("b2", total=150)]
+LATER: dict[str, list[dict[str, Any]]] = {
+    "nothing more": [],
+    "another line": [returned("b3", lines=lines(1))],
+    "the rest": [returned("b3")],
+    "the rest in parts": [returned("b3", lines=lines(1)), returned("b4", total=1), returned("b5")],
+    "the rest, voided": [voided()],
+    "one was a mistake": [voided("v1", "b1", "return")],
+    "one was a mistake, and comes back": [voided("v1", "b1", "return"), returned("b3", lines=lines(2))],
+    "all was a mistake": [voided("v1", "b1", "return"), voided("v2", "b2", "return")],
+    "all was a mistake, and comes back": [voided("v1", "b1", "return"), voided("v2", "b2", "return"), returned("b3")],
+}
+
+
+@pytest.mark.parametrize(
+    ("owed", "terms"),
+    [
+        pytest.param(True, {"posting_profile": "full"}, id="in debt, full profile"),
+        pytest.param(False, {"pending": {"mode": "days", "days": 2}}, id="pending"),
+    ],
+)
+@pytest.mark.parametrize("later", LATER.values(), ids=LATER)
+def test_a_claim_after_a_return_ends_as_if_both_had_been_the_members(
+    engines: Engines, engine: str, later: list[dict[str, Any]], owed: bool, terms: dict[str, Any]
+) -> None:
+    """Points, every account of the journal and the cohort, whatever comes back after the claim."""
+
+    def end(card: dict[str, str] | None) -> Any:
+        with shop_with(engines, engine, earning={"points": 3, "per": 7}, **TENDER, **terms) as shop:
+            if owed:
+                post(shop, purchase("old", 70))
+                shop.clock.forward(days=3)
+                post(shop, bought("spends", 30, points=30, occurred_at=shop.clock().isoformat()))
+                post(shop, returned("back", "old", occurred_at=shop.clock().isoformat()))
+            day = {"occurred_at": shop.clock().isoformat()}
+            id_ = post(shop, bought("r1", 301, 202, 403, member=card) | day)["id"]
+            for body in FIRST:
+                post(shop, body | day)
+            if card is None:
+                assert claim(shop, id_).status_code == 201
+                shop.prove()
+            between = balance(shop)
+            answers = [post(shop, body | day) for body in later]
+            accounting.fold(shop.database, shop.clock())
+            trial = {row["code"]: row["balance"] for row in shop.get("/v1/accounting/trial-balance")["items"]}
+            cohorts = [figures_of(item) for item in shop.get("/v1/accounting/cohorts")["items"]]
+            taken = [answer["returned"]["taken_back"] for answer in answers]
+            return between, balance(shop), trial, cohorts, taken
+
+    assert end(None) == end({"card": "900"})
+
+
+@pytest.mark.parametrize("policy", ["debt", "withhold", "write_off"])
+def test_what_came_back_before_the_claim_pays_no_debt(engines: Engines, engine: str, policy: str) -> None:
+    """Whatever becomes of points already spent: these were not, and nobody forgives what they have paid."""
+    with shop_with(engines, engine, **FEW, returns={"points_already_spent": "debt"}) as shop:
+        spend_400(shop)
+        post(shop, returned())
+        assert balance(shop)["debt"] == 400
+        publish(shop, TERMS | FEW | {"returns": {"points_already_spent": policy}})
+        shop.clock.forward(hours=1)
+        day = {"occurred_at": shop.clock().isoformat()}
+        id_ = post(shop, bought("g1", 300, 200, member=None) | day)["id"]
+        post(shop, returned("b2", "g1", lines=lines(1)) | day)
+        answer = claim(shop, id_).json()
+        assert (answer["points"]["earned"], answer["taken_back"]) == (500, 300)
+        assert balance(shop)["debt"] == 200
+
+
+def test_a_claim_after_a_return_is_answered_the_same_again_and_in_a_dry_run(shop: Shop) -> None:
+    id_ = post(shop, bought("r1", 600, 400, member=None))["id"]
+    post(shop, returned(lines=lines(1)))
+    dry = claim(shop, id_, dry_run=True).json()
+    assert [(entry["kind"], entry["points"]) for entry in dry["entries"]] == [("accrual", 10), ("reversal", -6)]
+    first = claim(shop, id_).json()
+    post(shop, returned("b2"))
+    again = claim(shop, id_).json()
+    assert (first["taken_back"], first["balance"]["available"], len(first["postings"])) == (6, 4, 2)
+    same = ("points", "taken_back", "postings")
+    assert [[answer[name] for name in same] for answer in (dry, again)] == [[first[name] for name in same]] * 2
+    assert again["balance"]["available"] == 0
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        pytest.param([returned()], id="at once"),
+        pytest.param([returned(lines=lines(1)), returned("b2", lines=lines(2))], id="line by line"),
+        pytest.param([returned(lines=lines(1)), returned("b2", total=400)], id="the rest by amount"),
+        pytest.param([voided()], id="voided"),
+        pytest.param([returned(lines=lines(1)), voided()], id="a line, and the rest voided"),
+    ],
+)
+def test_nothing_is_claimed_of_what_came_back_wholly(shop: Shop, back: list[dict[str, Any]]) -> None:
+    id_ = post(shop, bought("r1", 600, 400, member=None))["id"]
+    for body in back:
+        post(shop, body)
+    answer = claim(shop, id_)
+    assert (answer.status_code, answer.json()["code"]) == (422, "nothing_to_return")
+
+
+def test_what_came_back_by_mistake_is_claimed_whole(shop: Shop) -> None:
+    id_ = post(shop, purchase(member=None))["id"]
+    post(shop, returned())
+    post(shop, voided(of="b1", type_="return"))
+    assert claim(shop, id_).json()["taken_back"] == 0
+    assert balance(shop)["available"] == 10
 
 
 # --- early and late -------------------------------------------------------------------------------------------------

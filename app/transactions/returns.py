@@ -138,6 +138,22 @@ def _conceded(session: Session, purchase_ids: Sequence[UUID]) -> dict[UUID, list
     return found
 
 
+def just_granted(account: Account, document_id: UUID) -> list[GrantedLot]:
+    """The lots that a document has granted to an account which is not written yet, and what came back of them since.
+    What was used of them, or has expired, the account knows."""
+    found = []
+    for row in account.rows.lots:
+        if row["document_id"] == document_id and row["source_lot_id"] is None:
+            back = [each for _, each in account.rows.returns if each.lot.id == row["id"]]
+            returned = [sum(getattr(each, name) for each in back) for name in _RETURNED]
+            granted = (row["granted"], row["allocated"], row["residue"], row["expected"])
+            found.append(GrantedLot(account.lots[row["id"]], *granted, 0, 0, *returned))
+    return found
+
+
+_RETURNED = ("points", "allocated", "residue", "expected")
+
+
 # --- decide ---------------------------------------------------------------------------------------------------------
 
 
@@ -332,6 +348,9 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
     outcome = Outcome(
         **{name: -done for name, done in asdict(return_rules.outcome_of(known.row, known.version.terms)).items()}
     )
+    # a guest's return took nothing back itself: that went with the claim
+    taken_back = 0 if known.reversal is None else sum(each.points for each in known.reversal.returns)
+    outcome = replace(outcome, taken_back=-taken_back)
     act = Act(known.purchase["program_id"], id_, _not_before(known, item), now, known.version.terms.zone)
     if account is not None and known.reversal is not None:
         if known.reversal.returns:
@@ -339,7 +358,7 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
         if past["given_back"]:
             again = past["given_back"] - past["stay_expired"]
             account = ledger.spend_again(account, again, act, known.reversal.stayed)
-    row = _row(item, id_, known, figures, outcome) | {"points": past["taken_back"]}
+    row = _row(item, id_, known, figures, outcome) | {"points": taken_back}
     row["outcome"] |= {"lines": {}, "amount": 0}
     postings = [
         accounting.Posting(

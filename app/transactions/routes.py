@@ -344,6 +344,7 @@ def claim(
                 id=None if dry_run and claimed.enrolled else claimed.account.member_id, enrolled=claimed.enrolled
             ),
             points=_points({**claimed.transaction, "points": claimed.claim["points"], "claimable": 0}, claimed.version),
+            taken_back=claimed.taken_back,
             balance=balance_out(claimed.account),
             balance_at=now,
             expiring_next=expiring_out(claimed.account, claimed.version.terms.zone),
