@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from app import accounting, ledger
 from tests.conftest import Engines, settings_for
-from tests.points import publish
-from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned, voided
+from tests.points import events, publish
+from tests.shop import TERMS, Shop, TestClock, make_key, open_shop, purchase, returned, voided
 
 TENDER = {"points_tender": {"value": {"amount": 1, "points": 1}}}
 """A point pays a cent."""
@@ -654,6 +654,62 @@ def test_what_waited_and_cannot_be_applied_goes_on_waiting(shop: Shop) -> None:
     assert post(shop, returned(lines=lines(3)), 422)["code"] == "return_too_large"
     post(shop, returned(lines=lines(1)))
     assert shop.get("/v1/transactions/waiting")["items"] == []
+
+
+def dismiss(shop: Shop, external_id: str = "b1", key: str = "staff") -> Any:
+    return shop.client(key).delete(f"/v1/transactions/waiting/store-1/{external_id}")
+
+
+def test_what_waits_in_vain_is_dismissed(shop: Shop) -> None:
+    """Its purchase came, and came back wholly by another return; staff end the wait, and the world hears of it."""
+    post(shop, returned(lines=lines(1)), 202)
+    post(shop, returned("b0"), 202)
+    post(shop, bought("r1", 600, 400))
+    assert [item["external_id"] for item in shop.get("/v1/transactions/waiting")["items"]] == ["b1"]
+    assert dismiss(shop, key="terminal").status_code == 403
+    assert dismiss(shop).status_code == 204
+    assert shop.get("/v1/transactions/waiting")["items"] == []
+    (told,) = events(shop, "return.dismissed")
+    assert told.pop("client_id")
+    assert told.pop("recorded_at") == shop.clock().isoformat()
+    assert told == {
+        "source": "store-1",
+        "external_id": "b1",
+        "original_source": "store-1",
+        "original_external_id": "r1",
+        "store": "1",
+        "lines": lines(1),
+        "total": None,
+        "person": "somebody",
+    }
+    assert (dismiss(shop).status_code, len(events(shop, "return.dismissed"))) == (404, 1)
+    assert post(shop, returned(lines=lines(1)), 422)["code"] == "return_too_large", "nothing of it is left"
+
+
+def test_what_was_dismissed_may_come_again(shop: Shop) -> None:
+    """And its purchase alone does not bring it back."""
+    post(shop, returned(lines=lines(1)), 202)
+    assert dismiss(shop).status_code == 204
+    post(shop, bought("r1", 600, 400))
+    assert balance(shop)["available"] == 10
+    assert post(shop, returned(lines=lines(1)))["returned"]["taken_back"] == 6
+    answer = dismiss(shop)
+    assert (answer.status_code, answer.json()["code"]) == (409, "return_not_waiting")
+    assert balance(shop)["available"] == 4
+
+
+def test_a_return_is_dismissed_by_its_own_stores(shop: Shop) -> None:
+    def key(store: str) -> str:
+        options: dict[str, Any] = {"stores": [store], "scopes": {"transactions:dismiss"}}
+        return shop.database.write(lambda session: make_key(session, "staff", shop.clock(), shop.program_id, **options))
+
+    theirs, ours = key("2"), key("1")
+    post(shop, returned(), 202)
+    assert dismiss(shop, key=theirs).status_code == 404
+    assert dismiss(shop, key=ours).status_code == 204
+    post(shop, purchase())
+    post(shop, returned())
+    assert (dismiss(shop, key=theirs).status_code, dismiss(shop, key=ours).status_code) == (404, 409)
 
 
 def test_a_return_and_its_purchase_at_once_never_miss_each_other(shop: Shop) -> None:

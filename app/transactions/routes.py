@@ -15,7 +15,16 @@ from app.accounting import PostingOut
 from app.clients import Caller, keyed, needs
 from app.db import Database
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
-from app.errors import CursorInvalid, InternalError, InvalidRequest, NotFound, Problem, ProblemBody, answers
+from app.errors import (
+    CursorInvalid,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    Problem,
+    ProblemBody,
+    answers,
+)
 from app.idempotency import Attempt, IdempotencyInProgress, Reply
 from app.ledger import (
     Account,
@@ -263,6 +272,26 @@ def list_waiting(
     found = page(rows, limit, lambda row: [row.source, row.external_id])
     link_next(request, response, found.next)
     return WaitingPage(items=[WaitingOut.model_validate(row) for row in found.rows], next=found.next)
+
+
+@router.delete(
+    "/waiting/{source}/{external_id:path}",
+    status_code=204,
+    response_class=Response,
+    responses=answers(*READING, OutcomeUnknown, NotFound, waiting.ReturnNotWaiting),
+    summary="Dismiss a return that waits in vain",
+)
+def dismiss_waiting(
+    source: Source,
+    external_id: ExternalId,
+    caller: Annotated[Caller, needs("transactions:dismiss")],
+    database: Db,
+    now: Now,
+) -> Response:
+    """Its purchase will never come, or nothing is left of it. It was not recorded, so nothing else changes."""
+    by: dict[str, Any] = {"client_id": caller.client_id, "person": caller.person, "stores": caller.stores}
+    database.write(lambda session: waiting.dismiss(session, caller.program, (source, external_id), now, **by))
+    return Response(status_code=204)
 
 
 @router.get(
