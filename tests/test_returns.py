@@ -181,6 +181,17 @@ def test_withheld_points_are_taken_off_the_refund(engines: Engines, engine: str)
         assert balance(shop)["debt"] == 0
 
 
+@pytest.mark.parametrize(("limit", "owed"), [(None, 400), (150, 150)])
+def test_nothing_is_withheld_from_a_void(engines: Engines, engine: str, limit: int | None, owed: int) -> None:
+    """The till undoes the whole payment of a sale that did not happen; what is missing is owed, up to the limit."""
+    with spent(engines, engine, points_already_spent="withhold", debt_limit=limit) as shop:
+        spend_400(shop)
+        answer = post(shop, voided())["returned"]
+        assert (answer["withheld"], answer["withheld_amount"], answer["refund"]) == (0, 0, 500)
+        assert (answer["debt"], answer["written_off"]) == (owed, 400 - owed)
+        assert balance(shop)["debt"] == owed
+
+
 def test_no_more_is_withheld_than_is_refunded(engines: Engines, engine: str) -> None:
     """Points may be worth more than what they were earned with; nobody pays to bring goods back."""
     value = {"amount": 3, "points": 1}

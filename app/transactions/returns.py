@@ -165,6 +165,7 @@ def decide(
         _check_not_voided(known)
         if known.row["type"] == "return":
             return _void_of_return(item, id_, known, account, now)
+        known = _without_withholding(known)
     terms = known.version.terms
     before = return_rules.before(known.past)
     coming = return_rules.coming(item, known.basket, known.version, before)
@@ -187,6 +188,17 @@ def decide(
     lines = {str(number): str(quantity) for number, quantity in coming.lines.items()}
     row["outcome"] |= {"lines": lines, "amount": coming.amount}
     return Done(row, postings, account)
+
+
+def _without_withholding(known: Returnable) -> Returnable:
+    """As a void sees the purchase: a sale that did not happen. The till undoes the payment as it was, so there is no
+    refund to withhold from; points that are missing are owed instead, within the terms' limit."""
+    terms = known.version.terms
+    if terms.returns.points_already_spent != "withhold":
+        return known
+    policy = terms.returns.model_copy(update={"points_already_spent": "debt"})
+    owing = terms.model_copy(update={"returns": policy})
+    return replace(known, version=replace(known.version, terms=owing))
 
 
 def _not_before(known: Returnable, item: Return) -> datetime:
