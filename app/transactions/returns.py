@@ -1,8 +1,9 @@
 """Returns and voids: load what they rest on, and decide them."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 from uuid import UUID
@@ -152,6 +153,35 @@ def just_granted(account: Account, document_id: UUID) -> list[GrantedLot]:
 
 
 _RETURNED = ("points", "allocated", "residue", "expected")
+
+
+def just_bought(purchase: Fields, version: Version, past: Sequence[Fields], account: Account | None) -> Returnable:
+    """A purchase that is not written yet, nor what came back of it (`past`), as `load` and `complete` would find it.
+    `account` is its member's."""
+    return Returnable(
+        row=purchase,
+        purchase=purchase,
+        version=version,
+        basket=basket_of(PurchaseIn.model_validate(purchase["content"])),
+        past=past,
+        document_id=purchase["id"],
+        member_id=purchase["member_id"],
+        granted=() if account is None else just_granted(account, purchase["id"]),
+        spent=() if account is None else _just_spent(account, {purchase["id"], *(row["id"] for row in past)}),
+    )
+
+
+def _just_spent(account: Account, documents: Collection[UUID]) -> list[SpentPart]:
+    """What a purchase has spent of lots, less what its returns gave back, the lot that expires last first. How much of
+    it counts as used the account knows."""
+    kinds = {entry["id"]: entry["kind"] for entry in account.rows.entries}
+    points: Counter[UUID] = Counter()
+    for entry_id, act, use in account.rows.uses:
+        if act.document_id in documents and kinds[entry_id] in ("redemption", "restoration"):
+            points[use.lot.id] += use.points if use.effect in ("used", "returned") else 0
+    lots = sorted((account.lots[id_] for id_ in points), key=lambda lot: lot.id, reverse=True)
+    lots.sort(key=lambda lot: lot.expires_at or datetime.max.replace(tzinfo=UTC), reverse=True)
+    return [SpentPart(lot, points[lot.id], 0) for lot in lots]
 
 
 # --- decide ---------------------------------------------------------------------------------------------------------
