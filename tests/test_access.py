@@ -81,6 +81,9 @@ CALLS: dict[str, Call] = {
         "POST", "/v1/transactions/batch", {"transactions": [purchase("new")]}, elsewhere=200
     ),
     "GET /v1/transactions/waiting": Call("GET", "/v1/transactions/waiting", elsewhere=200),
+    "DELETE /v1/transactions/waiting/{source}/{external_id:path}": Call(
+        "DELETE", "/v1/transactions/waiting/store-1/early"
+    ),
     "GET /v1/transactions/{source}/{external_id:path}": Call("GET", "/v1/transactions/store-1/r1"),
     "POST /v1/transactions/{transaction_id}/claim": Call(
         "POST", "/v1/transactions/{guest}/claim", {"member": {"card": "900"}}
@@ -228,6 +231,7 @@ def _buy_and_enrol(made: Made) -> None:
     member = bought["member"]["id"]
     act(shop.http, f"/v1/members/{member}/identifiers", {"kind": "partner", "value": "p1"})
     (lot,) = shop.get(f"/v1/members/{other}/lots")["items"]
+    assert shop.post(returned("early", "never")).status_code == 202
     made.ids.update(member=member, debtor=debtor, other=other)
     made.ids.update(purchase=bought["id"], guest=guest["id"], lot=lot["id"])
 

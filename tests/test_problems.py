@@ -44,8 +44,9 @@ CONTRACT = {
     408: "body_timeout",
     409: "adjustment_ended already_in_pool already_voided hold_ended idempotency_in_progress identifier_taken"
     " last_identifier member_closed points_activated points_cancelled pool_full program_exists purchase_unclaimed"
-    " redemption_cancelled redemption_fulfilled reward_exists reward_retired supply_too_small terms_published"
-    " too_many_keys transaction_claimed transaction_conflict transaction_has_member voucher_burnt voucher_cancelled",
+    " redemption_cancelled redemption_fulfilled return_not_waiting reward_exists reward_retired supply_too_small"
+    " terms_published too_many_keys transaction_claimed transaction_conflict transaction_has_member voucher_burnt"
+    " voucher_cancelled",
     412: "precondition_failed",
     413: "body_too_large",
     415: "unsupported_media_type",
@@ -570,6 +571,13 @@ def too_many_points(scene: Scene) -> Any:
 def transaction_has_member(scene: Scene) -> Any:
     path = f"/v1/transactions/{scene.shop.post(purchase()).json()['id']}/claim"
     return scene.shop.http.post(path, json={"member": {"card": "900"}})
+
+
+@provokes
+def return_not_waiting(scene: Scene) -> Any:
+    for body in (purchase(), returned()):
+        assert scene.shop.post(body).status_code == 201
+    return scene.shop.http.delete("/v1/transactions/waiting/store-1/b1")
 
 
 @provokes

@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 
 from app import accounting, ledger
 from tests.conftest import Engines, settings_for
-from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned, voided
+from tests.points import events, publish
+from tests.shop import TERMS, Shop, TestClock, make_key, open_shop, purchase, returned, voided
 
 TENDER = {"points_tender": {"value": {"amount": 1, "points": 1}}}
 """A point pays a cent."""
@@ -219,6 +220,17 @@ def test_withheld_points_are_taken_off_the_refund(engines: Engines, engine: str)
         answer = post(shop, returned())["returned"]
         assert (answer["withheld"], answer["withheld_amount"], answer["refund"], answer["debt"]) == (400, 400, 100, 0)
         assert balance(shop)["debt"] == 0
+
+
+@pytest.mark.parametrize(("limit", "owed"), [(None, 400), (150, 150)])
+def test_nothing_is_withheld_from_a_void(engines: Engines, engine: str, limit: int | None, owed: int) -> None:
+    """The till undoes the whole payment of a sale that did not happen; what is missing is owed, up to the limit."""
+    with spent(engines, engine, points_already_spent="withhold", debt_limit=limit) as shop:
+        spend_400(shop)
+        answer = post(shop, voided())["returned"]
+        assert (answer["withheld"], answer["withheld_amount"], answer["refund"]) == (0, 0, 500)
+        assert (answer["debt"], answer["written_off"]) == (owed, 400 - owed)
+        assert balance(shop)["debt"] == owed
 
 
 def test_no_more_is_withheld_than_is_refunded(engines: Engines, engine: str) -> None:
@@ -543,6 +555,119 @@ def test_a_claimed_purchase_comes_back_from_whoever_claimed_it(shop: Shop) -> No
     assert balance(shop, "901") == {"available": 0, "pending": 0, "debt": 0, "qualifying": 0}
 
 
+def claim(shop: Shop, id_: str, **query: Any) -> Any:
+    return shop.http.post(f"/v1/transactions/{id_}/claim", json={"member": {"card": "900"}}, params=query)
+
+
+FIRST = [returned("b1", lines=lines(2)), returned("b2", total=150)]
+LATER: dict[str, list[dict[str, Any]]] = {
+    "nothing more": [],
+    "another line": [returned("b3", lines=lines(1))],
+    "the rest": [returned("b3")],
+    "the rest in parts": [returned("b3", lines=lines(1)), returned("b4", total=1), returned("b5")],
+    "the rest, voided": [voided()],
+    "one was a mistake": [voided("v1", "b1", "return")],
+    "one was a mistake, and comes back": [voided("v1", "b1", "return"), returned("b3", lines=lines(2))],
+    "all was a mistake": [voided("v1", "b1", "return"), voided("v2", "b2", "return")],
+    "all was a mistake, and comes back": [voided("v1", "b1", "return"), voided("v2", "b2", "return"), returned("b3")],
+}
+
+
+@pytest.mark.parametrize(
+    ("owed", "terms"),
+    [
+        pytest.param(True, {"posting_profile": "full"}, id="in debt, full profile"),
+        pytest.param(False, {"pending": {"mode": "days", "days": 2}}, id="pending"),
+    ],
+)
+@pytest.mark.parametrize("later", LATER.values(), ids=LATER)
+def test_a_claim_after_a_return_ends_as_if_both_had_been_the_members(
+    engines: Engines, engine: str, later: list[dict[str, Any]], owed: bool, terms: dict[str, Any]
+) -> None:
+    """Points, every account of the journal and the cohort, whatever comes back after the claim."""
+
+    def end(card: dict[str, str] | None) -> Any:
+        with shop_with(engines, engine, earning={"points": 3, "per": 7}, **TENDER, **terms) as shop:
+            if owed:
+                post(shop, purchase("old", 70))
+                shop.clock.forward(days=3)
+                post(shop, bought("spends", 30, points=30, occurred_at=shop.clock().isoformat()))
+                post(shop, returned("back", "old", occurred_at=shop.clock().isoformat()))
+            day = {"occurred_at": shop.clock().isoformat()}
+            id_ = post(shop, bought("r1", 301, 202, 403, member=card) | day)["id"]
+            for body in FIRST:
+                post(shop, body | day)
+            if card is None:
+                assert claim(shop, id_).status_code == 201
+                shop.prove()
+            between = balance(shop)
+            answers = [post(shop, body | day) for body in later]
+            accounting.fold(shop.database, shop.clock())
+            trial = {row["code"]: row["balance"] for row in shop.get("/v1/accounting/trial-balance")["items"]}
+            cohorts = [figures_of(item) for item in shop.get("/v1/accounting/cohorts")["items"]]
+            taken = [answer["returned"]["taken_back"] for answer in answers]
+            return between, balance(shop), trial, cohorts, taken
+
+    assert end(None) == end({"card": "900"})
+
+
+@pytest.mark.parametrize("policy", ["debt", "withhold", "write_off"])
+def test_what_came_back_before_the_claim_pays_no_debt(engines: Engines, engine: str, policy: str) -> None:
+    """Whatever becomes of points already spent: these were not, and nobody forgives what they have paid."""
+    with shop_with(engines, engine, **FEW, returns={"points_already_spent": "debt"}) as shop:
+        spend_400(shop)
+        post(shop, returned())
+        assert balance(shop)["debt"] == 400
+        publish(shop, TERMS | FEW | {"returns": {"points_already_spent": policy}})
+        shop.clock.forward(hours=1)
+        day = {"occurred_at": shop.clock().isoformat()}
+        id_ = post(shop, bought("g1", 300, 200, member=None) | day)["id"]
+        post(shop, returned("b2", "g1", lines=lines(1)) | day)
+        answer = claim(shop, id_).json()
+        assert (answer["points"]["earned"], answer["taken_back"]) == (500, 300)
+        assert balance(shop)["debt"] == 200
+
+
+def test_a_claim_after_a_return_is_answered_the_same_again_and_in_a_dry_run(shop: Shop) -> None:
+    id_ = post(shop, bought("r1", 600, 400, member=None))["id"]
+    post(shop, returned(lines=lines(1)))
+    dry = claim(shop, id_, dry_run=True).json()
+    assert [(entry["kind"], entry["points"]) for entry in dry["entries"]] == [("accrual", 10), ("reversal", -6)]
+    first = claim(shop, id_).json()
+    post(shop, returned("b2"))
+    again = claim(shop, id_).json()
+    assert (first["taken_back"], first["balance"]["available"], len(first["postings"])) == (6, 4, 2)
+    same = ("points", "taken_back", "postings")
+    assert [[answer[name] for name in same] for answer in (dry, again)] == [[first[name] for name in same]] * 2
+    assert again["balance"]["available"] == 0
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        pytest.param([returned()], id="at once"),
+        pytest.param([returned(lines=lines(1)), returned("b2", lines=lines(2))], id="line by line"),
+        pytest.param([returned(lines=lines(1)), returned("b2", total=400)], id="the rest by amount"),
+        pytest.param([voided()], id="voided"),
+        pytest.param([returned(lines=lines(1)), voided()], id="a line, and the rest voided"),
+    ],
+)
+def test_nothing_is_claimed_of_what_came_back_wholly(shop: Shop, back: list[dict[str, Any]]) -> None:
+    id_ = post(shop, bought("r1", 600, 400, member=None))["id"]
+    for body in back:
+        post(shop, body)
+    answer = claim(shop, id_)
+    assert (answer.status_code, answer.json()["code"]) == (422, "nothing_to_return")
+
+
+def test_what_came_back_by_mistake_is_claimed_whole(shop: Shop) -> None:
+    id_ = post(shop, purchase(member=None))["id"]
+    post(shop, returned())
+    post(shop, voided(of="b1", type_="return"))
+    assert claim(shop, id_).json()["taken_back"] == 0
+    assert balance(shop)["available"] == 10
+
+
 # --- early and late -------------------------------------------------------------------------------------------------
 
 
@@ -587,6 +712,62 @@ def test_what_waited_and_cannot_be_applied_goes_on_waiting(shop: Shop) -> None:
     assert post(shop, returned(lines=lines(3)), 422)["code"] == "return_too_large"
     post(shop, returned(lines=lines(1)))
     assert shop.get("/v1/transactions/waiting")["items"] == []
+
+
+def dismiss(shop: Shop, external_id: str = "b1", key: str = "staff") -> Any:
+    return shop.client(key).delete(f"/v1/transactions/waiting/store-1/{external_id}")
+
+
+def test_what_waits_in_vain_is_dismissed(shop: Shop) -> None:
+    """Its purchase came, and came back wholly by another return; staff end the wait, and the world hears of it."""
+    post(shop, returned(lines=lines(1)), 202)
+    post(shop, returned("b0"), 202)
+    post(shop, bought("r1", 600, 400))
+    assert [item["external_id"] for item in shop.get("/v1/transactions/waiting")["items"]] == ["b1"]
+    assert dismiss(shop, key="terminal").status_code == 403
+    assert dismiss(shop).status_code == 204
+    assert shop.get("/v1/transactions/waiting")["items"] == []
+    (told,) = events(shop, "return.dismissed")
+    assert told.pop("client_id")
+    assert told.pop("recorded_at") == shop.clock().isoformat()
+    assert told == {
+        "source": "store-1",
+        "external_id": "b1",
+        "original_source": "store-1",
+        "original_external_id": "r1",
+        "store": "1",
+        "lines": lines(1),
+        "total": None,
+        "person": "somebody",
+    }
+    assert (dismiss(shop).status_code, len(events(shop, "return.dismissed"))) == (404, 1)
+    assert post(shop, returned(lines=lines(1)), 422)["code"] == "return_too_large", "nothing of it is left"
+
+
+def test_what_was_dismissed_may_come_again(shop: Shop) -> None:
+    """And its purchase alone does not bring it back."""
+    post(shop, returned(lines=lines(1)), 202)
+    assert dismiss(shop).status_code == 204
+    post(shop, bought("r1", 600, 400))
+    assert balance(shop)["available"] == 10
+    assert post(shop, returned(lines=lines(1)))["returned"]["taken_back"] == 6
+    answer = dismiss(shop)
+    assert (answer.status_code, answer.json()["code"]) == (409, "return_not_waiting")
+    assert balance(shop)["available"] == 4
+
+
+def test_a_return_is_dismissed_by_its_own_stores(shop: Shop) -> None:
+    def key(store: str) -> str:
+        options: dict[str, Any] = {"stores": [store], "scopes": {"transactions:dismiss"}}
+        return shop.database.write(lambda session: make_key(session, "staff", shop.clock(), shop.program_id, **options))
+
+    theirs, ours = key("2"), key("1")
+    post(shop, returned(), 202)
+    assert dismiss(shop, key=theirs).status_code == 404
+    assert dismiss(shop, key=ours).status_code == 204
+    post(shop, purchase())
+    post(shop, returned())
+    assert (dismiss(shop, key=theirs).status_code, dismiss(shop, key=ours).status_code) == (404, 409)
 
 
 def test_a_return_and_its_purchase_at_once_never_miss_each_other(shop: Shop) -> None:

@@ -29,6 +29,7 @@ Kind = Literal["terminal", "partner", "staff"]
 SCOPES: dict[str, str] = {
     "transactions:write": "post purchases, returns and voids; claim purchases",
     "transactions:read": "read purchases",
+    "transactions:dismiss": "dismiss returns that wait for their purchase in vain",
     "holds:write": "hold points, capture and release them",
     "holds:read": "read holds",
     "transfers:write": "give points from member to member",

@@ -142,6 +142,13 @@ class Coming:
     amount: int
 
 
+def left(basket: Basket, terms: Terms, before: Before) -> Kept:
+    """What the customer keeps of a purchase after what came back `before`; nothing of one that was voided."""
+    if before.voided:
+        return kept(basket, terms, {line.number: line.quantity for line in basket.lines})
+    return kept(basket, terms, before.lines, before.amount)
+
+
 def whole(basket: Basket, terms: Terms) -> Figures:
     """The figures of a whole purchase."""
     return _figures(kept(basket, terms, {}))
@@ -169,10 +176,11 @@ def coming(item: Return, basket: Basket, version: Version, before: Before) -> Co
 
 def _named(item: Return, basket: Basket, terms: Terms, before: Before) -> tuple[Mapping[int, Decimal], int]:
     """The quantities and the amount that come back now."""
-    left = kept(basket, terms, before.lines, before.amount).total
+    unrefunded = left(basket, terms, before).total
     if item.lines is None and item.total is not None and item.type == "return":
-        if item.total > left:
-            raise ReturnTooLarge(findings=[finding(("total",), "return_too_large", f"{left} is left of the purchase")])
+        if item.total > unrefunded:
+            detail = f"{unrefunded} is left of the purchase"
+            raise ReturnTooLarge(findings=[finding(("total",), "return_too_large", detail)])
         return {}, item.total
     remaining = {line.number: line.quantity - before.lines.get(line.number, Decimal(0)) for line in basket.lines}
     if item.lines is None:
@@ -182,7 +190,7 @@ def _named(item: Return, basket: Basket, terms: Terms, before: Before) -> tuple[
             for line in basket.lines
             if remaining[line.number] or (line.quantity == 0 and line.number not in before.lines)
         }
-        if not lines or (left == 0 and before.amount):
+        if not lines or (unrefunded == 0 and before.amount):
             raise NothingToReturn
         return lines, 0
     wrong = [

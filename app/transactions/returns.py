@@ -1,8 +1,9 @@
 """Returns and voids: load what they rest on, and decide them."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
 from uuid import UUID
@@ -138,6 +139,60 @@ def _conceded(session: Session, purchase_ids: Sequence[UUID]) -> dict[UUID, list
     return found
 
 
+def just_granted(account: Account, document_id: UUID) -> list[GrantedLot]:
+    """The lots that a document has granted to an account which is not written yet, and what came back of them since.
+    What was used of them, or has expired, the account knows."""
+    found = []
+    for row in account.rows.lots:
+        if row["document_id"] == document_id and row["source_lot_id"] is None:
+            back = [each for _, each in account.rows.returns if each.lot.id == row["id"]]
+            returned = [sum(getattr(each, name) for each in back) for name in _RETURNED]
+            granted = (row["granted"], row["allocated"], row["residue"], row["expected"])
+            found.append(GrantedLot(account.lots[row["id"]], *granted, 0, 0, *returned))
+    return found
+
+
+_RETURNED = ("points", "allocated", "residue", "expected")
+
+
+def just_bought(purchase: Fields, version: Version, past: Sequence[Fields], account: Account | None) -> Returnable:
+    """A purchase that is not written yet, nor what came back of it (`past`), as `load` and `complete` would find it.
+    `account` is its member's."""
+    return Returnable(
+        row=purchase,
+        purchase=purchase,
+        version=version,
+        basket=basket_of(PurchaseIn.model_validate(purchase["content"])),
+        past=past,
+        document_id=purchase["id"],
+        member_id=purchase["member_id"],
+        granted=() if account is None else just_granted(account, purchase["id"]),
+        spent=() if account is None else _just_spent(account, {purchase["id"], *(row["id"] for row in past)}),
+    )
+
+
+def _just_spent(account: Account, documents: Collection[UUID]) -> list[SpentPart]:
+    """What a purchase has spent of lots, less what its returns gave back, the lot that expires last first. How much of
+    it counts as used the account knows."""
+    spending = {
+        entry["id"]
+        for entry in account.rows.entries
+        if entry["document_id"] in documents and entry["kind"] in ("redemption", "restoration")
+    }
+    points: Counter[UUID] = Counter()
+    for entry_id, _, use in account.rows.uses:
+        if entry_id in spending and use.effect in ("used", "returned"):
+            points[use.lot.id] += use.points
+    for entry_id, cover in account.rows.covers:
+        if entry_id in spending and cover.of:
+            points[cover.of.id] += cover.points
+            if cover.by:
+                points[cover.by.id] -= cover.points
+    lots = sorted((account.lots[id_] for id_ in points), key=lambda lot: lot.id, reverse=True)
+    lots.sort(key=lambda lot: lot.expires_at or datetime.max.replace(tzinfo=UTC), reverse=True)
+    return [SpentPart(lot, points[lot.id], 0) for lot in lots]
+
+
 # --- decide ---------------------------------------------------------------------------------------------------------
 
 
@@ -149,6 +204,7 @@ def decide(
         _check_not_voided(known)
         if known.row["type"] == "return":
             return _void_of_return(item, id_, known, account, now)
+        known = _without_withholding(known)
     terms = known.version.terms
     before = return_rules.before(known.past)
     coming = return_rules.coming(item, known.basket, known.version, before)
@@ -171,6 +227,17 @@ def decide(
     lines = {str(number): str(quantity) for number, quantity in coming.lines.items()}
     row["outcome"] |= {"lines": lines, "amount": coming.amount}
     return Done(row, postings, account)
+
+
+def _without_withholding(known: Returnable) -> Returnable:
+    """As a void sees the purchase: a sale that did not happen. The till undoes the payment as it was, so there is no
+    refund to withhold from; points that are missing are owed instead, within the terms' limit."""
+    terms = known.version.terms
+    if terms.returns.points_already_spent != "withhold":
+        return known
+    policy = terms.returns.model_copy(update={"points_already_spent": "debt"})
+    owing = terms.model_copy(update={"returns": policy})
+    return replace(known, version=replace(known.version, terms=owing))
 
 
 def _not_before(known: Returnable, item: Return) -> datetime:
@@ -332,6 +399,9 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
     outcome = Outcome(
         **{name: -done for name, done in asdict(return_rules.outcome_of(known.row, known.version.terms)).items()}
     )
+    # a guest's return took nothing back itself: that went with the claim
+    taken_back = 0 if known.reversal is None else sum(each.points for each in known.reversal.returns)
+    outcome = replace(outcome, taken_back=-taken_back)
     act = Act(known.purchase["program_id"], id_, _not_before(known, item), now, known.version.terms.zone)
     if account is not None and known.reversal is not None:
         if known.reversal.returns:
@@ -339,7 +409,7 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
         if past["given_back"]:
             again = past["given_back"] - past["stay_expired"]
             account = ledger.spend_again(account, again, act, known.reversal)
-    row = _row(item, id_, known, figures, outcome) | {"points": past["taken_back"]}
+    row = _row(item, id_, known, figures, outcome) | {"points": taken_back}
     row["outcome"] |= {"lines": {}, "amount": 0}
     postings = [
         accounting.Posting(

@@ -15,7 +15,16 @@ from app.accounting import PostingOut
 from app.clients import Caller, keyed, needs
 from app.db import Database
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
-from app.errors import CursorInvalid, InternalError, InvalidRequest, NotFound, Problem, ProblemBody, answers
+from app.errors import (
+    CursorInvalid,
+    InternalError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    Problem,
+    ProblemBody,
+    answers,
+)
 from app.idempotency import Attempt, IdempotencyInProgress, Reply
 from app.ledger import (
     Account,
@@ -265,6 +274,26 @@ def list_waiting(
     return WaitingPage(items=[WaitingOut.model_validate(row) for row in found.rows], next=found.next)
 
 
+@router.delete(
+    "/waiting/{source}/{external_id:path}",
+    status_code=204,
+    response_class=Response,
+    responses=answers(*READING, OutcomeUnknown, NotFound, waiting.ReturnNotWaiting),
+    summary="Dismiss a return that waits in vain",
+)
+def dismiss_waiting(
+    source: Source,
+    external_id: ExternalId,
+    caller: Annotated[Caller, needs("transactions:dismiss")],
+    database: Db,
+    now: Now,
+) -> Response:
+    """Its purchase will never come, or nothing is left of it. It was not recorded, so nothing else changes."""
+    by: dict[str, Any] = {"client_id": caller.client_id, "person": caller.person, "stores": caller.stores}
+    database.write(lambda session: waiting.dismiss(session, caller.program, (source, external_id), now, **by))
+    return Response(status_code=204)
+
+
 @router.get(
     "/{source}/{external_id:path}",
     responses=answers(*READING, NotFound),
@@ -344,6 +373,7 @@ def claim(
                 id=None if dry_run and claimed.enrolled else claimed.account.member_id, enrolled=claimed.enrolled
             ),
             points=_points({**claimed.transaction, "points": claimed.claim["points"], "claimable": 0}, claimed.version),
+            taken_back=claimed.taken_back,
             balance=balance_out(claimed.account),
             balance_at=now,
             expiring_next=expiring_out(claimed.account, claimed.version.terms.zone),

@@ -324,7 +324,7 @@ class BatchOut(Answer):
 
 
 class ClaimOut(Answer):
-    """What a claim did."""
+    """What a claim did. `taken_back`: points of goods that had come back before, gone again with the claim."""
 
     id: UUID | None
     transaction_id: UUID
@@ -333,6 +333,7 @@ class ClaimOut(Answer):
     recorded_at: Stamp
     member: TransactionMember
     points: PointsOut
+    taken_back: int
     balance: BalanceOut
     balance_at: Stamp
     expiring_next: ExpiringOut | None

@@ -5,7 +5,7 @@ members by identifier, then the lock on their accounts, and only then whatever a
 locked is locked sorted.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -132,7 +132,9 @@ def _record(session: Session, program_id: UUID, items: Sequence[Item], now: date
     loaded = _load(session, program_id, items, now, dry_run)
     writing = _Writing()
     outcomes = [_decide(loaded, position, item, writing, now) for position, item in enumerate(items)]
-    if not dry_run:
+    if dry_run:
+        applied = _foresee_waiting(loaded, writing, now)
+    else:
         _give_back(session, [id_ for key, id_ in loaded.taken.items() if key not in loaded.known])
         db.insert_rows(session, Transaction, writing.transactions)
         changed = {row["member_id"] for row in writing.transactions} - {None}
@@ -141,20 +143,49 @@ def _record(session: Session, program_id: UUID, items: Sequence[Item], now: date
         waiting.keep(session, program_id, writing.waiting)
         outbox.put(session, [_event(row) for row in writing.transactions], now)
         applied = _apply_waiting(session, loaded, writing, now)
-        outcomes = [_after(outcome, applied) for outcome in outcomes]
-    return outcomes
+    return [_after(outcome, applied) for outcome in outcomes]
 
 
 def _apply_waiting(session: Session, loaded: _Loaded, writing: _Writing, now: datetime) -> dict[UUID, ledger.Account]:
     """Records the returns that waited for a purchase just written, in its own transaction; answers the accounts that
     they changed."""
-    fresh = {(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "purchase"}
-    before = [item for item, _ in writing.waiting if item.original is not None and item.original[:2] in fresh]
-    outcomes = record(session, loaded.program_id, [*loaded.waiting.for_purchases(fresh), *before], now)
+    outcomes = record(session, loaded.program_id, _awaiting(loaded, writing, _bought(writing)), now)
     recorded = [(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "return"]
     waiting.forget(session, loaded.program_id, [key for key in recorded if key in loaded.waiting.keys])
     accounts = (outcome.account for outcome in outcomes if isinstance(outcome, Recorded))
     return {account.member_id: account for account in accounts if account is not None}
+
+
+def _foresee_waiting(loaded: _Loaded, writing: _Writing, now: datetime) -> dict[UUID, ledger.Account]:
+    """What `_apply_waiting` would answer, of purchases that a dry run has decided and does not write."""
+    versions = {version.id: version for version in loaded.terms.versions}
+    bought = _bought(writing)
+    applied = {}
+    for item in _awaiting(loaded, writing, bought):
+        assert item.original is not None
+        purchase = bought[item.original[:2]]
+        account = loaded.accounts.get(purchase["member_id"])
+        past = [row for row in writing.transactions if row["purchase_id"] == purchase["id"]]
+        version = versions[purchase["terms_id"]]
+        loaded.returnable[item.original] = returns.just_bought(purchase, version, past, account)
+        try:
+            decided = _return(loaded, item, None, writing, now)
+        except Problem:
+            continue  # it would go on waiting
+        if isinstance(decided, Recorded) and decided.account is not None:
+            applied[decided.account.member_id] = decided.account
+    return applied
+
+
+def _bought(writing: _Writing) -> dict[waiting.Pair, Fields]:
+    """The purchases that a batch has decided to write."""
+    return {(row["source"], row["external_id"]): row for row in writing.transactions if row["type"] == "purchase"}
+
+
+def _awaiting(loaded: _Loaded, writing: _Writing, bought: Collection[waiting.Pair]) -> list[Return]:
+    """The returns that wait for one of `bought`, those that the batch itself brought first among them."""
+    before = [item for item, _ in writing.waiting if item.original is not None and item.original[:2] in bought]
+    return [*loaded.waiting.for_purchases(bought), *before]
 
 
 def _after(outcome: Outcome, applied: Mapping[UUID, ledger.Account]) -> Outcome:
@@ -188,16 +219,19 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     people, newcomers = _identify(session, program_id, items, judged, terms, now, dry_run)
     rows = {key: found[key].row for key in originals if key in found}
     returnable = returns.load(session, rows, terms, lock=not dry_run)
-    earning, whole = _concerned(items, people, judged, returnable)
+    earning, whole = _concerned(items, people, judged)
+    owners = {each.member_id for each in returnable.values() if each.member_id is not None}
+    if dry_run:
+        owners |= _returning(items, people, queue)
+    whole |= owners
     zone = terms.zone_at(now)
-    accounts = {id_: ledger.Account(id_, program_id) for id_ in newcomers} if dry_run else {}
+    accounts = {id_: ledger.Account(id_, program_id, covers=()) for id_ in newcomers} if dry_run else {}
     to_claim = (earning | whole) - set(accounts)
     if to_claim:
         accounts |= (ledger.look if dry_run else ledger.claim)(session, to_claim, now, zone, whole)
     to_see = {stored.row["member_id"] for stored in known.values()} - {None} - accounts.keys()
     seen = ledger.look(session, to_see, now, zone) if to_see else {}
-    if returnable:
-        owners = {each.member_id for each in returnable.values()}
+    if owners:
         accounts |= ledger.with_covers(session, {id_: account for id_, account in accounts.items() if id_ in owners})
     returnable = returns.complete(session, returnable)
     statuses = members.statuses(session, to_claim) if to_claim else {}
@@ -208,20 +242,28 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
 
 
 def _concerned(
-    items: Sequence[Item],
-    people: Sequence[Member],
-    judged: Sequence[Judged | Problem | None],
-    returnable: Mapping[Key, Returnable],
+    items: Sequence[Item], people: Sequence[Member], judged: Sequence[Judged | Problem | None]
 ) -> tuple[set[UUID], set[UUID]]:
-    """The members whose accounts change, and those of them whose lots are needed: they spend or give back."""
+    """The members whose accounts change, and those of them whose lots are needed: they spend, or bring something back
+    without a receipt."""
     earning: set[UUID] = set()
-    whole = {each.member_id for each in returnable.values() if each.member_id is not None}
+    whole: set[UUID] = set()
     for item, member, verdict in zip(items, people, judged, strict=True):
         if isinstance(member, UUID) and isinstance(verdict, Judged):
             (earning if verdict.priced.tender is None else whole).add(member)
         elif isinstance(member, UUID) and isinstance(item, Return):
             whole.add(member)
     return earning, whole
+
+
+def _returning(items: Sequence[Item], people: Sequence[Member], queue: waiting.Queue) -> set[UUID]:
+    """The members with a purchase that a return waits for, or will: a dry run decides that with it."""
+    awaited = queue.originals | {item.original[:2] for item in items if isinstance(item, Return) and item.original}
+    return {
+        member
+        for item, member in zip(items, people, strict=True)
+        if isinstance(member, UUID) and (item.source, item.external_id) in awaited
+    }
 
 
 def _take(session: Session, program_id: UUID, keys: Sequence[Key]) -> dict[Key, UUID]:

@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, Select, delete, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app import db, outbox
+from app.errors import NotFound, Problem
 from app.idempotency import fingerprint
-from app.transactions.models import TransactionKey, WaitingReturn
+from app.transactions.models import Transaction, TransactionKey, WaitingReturn
 from app.transactions.return_rules import Return
 from app.transactions.rules import Purchase, TransactionConflict, differences
 from app.transactions.schemas import ReturnIn, return_of
@@ -19,7 +20,16 @@ from app.transactions.schemas import ReturnIn, return_of
 Pair = tuple[str, str]
 """Source and external id."""
 
+_TOLD = ("source", "external_id", "original_source", "original_external_id", "store", "recorded_at")
+"""What the world is told of a return that waits."""
+
 _OWN_KEY = (WaitingReturn.source.expression, WaitingReturn.external_id.expression)
+
+
+class ReturnNotWaiting(Problem):
+    """The return has been recorded: its purchase came. Void it if it should not have happened."""
+
+    status, code, title, final = 409, "return_not_waiting", "The return does not wait any more", True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,11 @@ class Queue:
         if row["fingerprint"] != fingerprint(item.content):
             raise TransactionConflict(findings=list(differences(row["content"], item.content)))
         return Waiting(item, row["recorded_at"], duplicate=True)
+
+    @property
+    def originals(self) -> set[Pair]:
+        """The purchases that they wait for."""
+        return {(row["original_source"], row["original_external_id"]) for row in self.keys.values()}
 
     def for_purchases(self, purchases: Collection[Pair]) -> list[Return]:
         """The returns that wait for one of `purchases`, in the order they came."""
@@ -100,6 +115,43 @@ def forget(session: Session, program_id: UUID, returns: Sequence[Pair]) -> None:
         session.execute(chosen)
 
 
+def dismiss(
+    session: Session,
+    program_id: UUID,
+    pair: Pair,
+    now: datetime,
+    *,
+    client_id: UUID,
+    person: str | None,
+    stores: Collection[str] | None = None,
+) -> None:
+    """Takes a return off the list that waits in vain; tells the world what it was, and who (`person`, by which client)
+    dismissed it. The till may post it again. ReturnNotWaiting; NotFound, also for a store that is not among `stores`.
+    """
+    columns = WaitingReturn.__table__.c
+    mine = (columns.program_id == program_id) & (columns.source == pair[0]) & (columns.external_id == pair[1])
+    if stores is not None:
+        mine &= columns.store.in_(sorted(stores))
+    row = session.execute(delete(WaitingReturn).where(mine).returning(*columns)).mappings().one_or_none()
+    if row is None:
+        raise ReturnNotWaiting if _recorded(session, program_id, pair, stores) else NotFound
+    told = {name: row[name] for name in _TOLD} | {"recorded_at": row["recorded_at"].isoformat()}
+    told |= {name: row["content"].get(name) for name in ("lines", "total")}
+    payload = told | {"client_id": str(client_id), "person": person}
+    outbox.put(session, [outbox.Event(program_id, "return.dismissed", None, payload)], now)
+
+
+def _recorded(session: Session, program_id: UUID, pair: Pair, stores: Collection[str] | None) -> bool:
+    """Whether a return with this natural key is recorded, by one of `stores`."""
+    rows = select(Transaction.id).join(TransactionKey, TransactionKey.transaction_id == Transaction.id)
+    key = (program_id, *pair, "return")
+    own = (TransactionKey.program_id, TransactionKey.source, TransactionKey.external_id, TransactionKey.type)
+    rows = rows.where(*(column == value for column, value in zip(own, key, strict=True)))
+    if stores is not None:
+        rows = rows.where(Transaction.store.in_(sorted(stores)))
+    return session.execute(rows).first() is not None
+
+
 def _among(session: Session, pairs: Collection[Pair]) -> ColumnElement[bool]:
     """The waiting return is one of `pairs`, by its own natural key."""
     return db.any_row_of(session, _OWN_KEY, sorted(pairs))
@@ -140,12 +192,11 @@ def returns_of(session: Session, program_id: UUID, pairs: Collection[Pair]) -> l
 
 def alarm(session: Session, program_id: UUID, pairs: Sequence[Pair], now: datetime) -> int:
     """Tells the world of returns that wait for too long, each once; answers how many."""
-    told = ("source", "external_id", "original_source", "original_external_id", "store", "recorded_at")
     alarmed = (
         update(WaitingReturn)
         .where(WaitingReturn.program_id == program_id, _among(session, pairs), WaitingReturn.alarmed_at.is_(None))
         .values(alarmed_at=now)
-        .returning(*(getattr(WaitingReturn, name) for name in told))
+        .returning(*(getattr(WaitingReturn, name) for name in _TOLD))
     )
     rows = session.execute(alarmed).mappings().all()
     events = [
