@@ -1,6 +1,6 @@
 """Transfers and pools over HTTP."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from app import idempotency
 from app.clients import Caller, keyed, needs
-from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute
-from app.errors import CursorInvalid, NotFound, OutcomeUnknown, answers
+from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
+from app.errors import CursorInvalid, NotFound, OutcomeUnknown, Problem, answers
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.ledger import (
     Account,
@@ -41,6 +41,7 @@ from app.transfers.schemas import (
     TransferOut,
     TransferPage,
 )
+from app.transfers.service import Asked, Given
 
 router = APIRouter(prefix="/v1", tags=["transfers"], route_class=StrictRoute)
 
@@ -74,29 +75,27 @@ _GIFT = {"from": {"card": "900"}, "to": {"card": "901"}, "points": 100, "note": 
     | _DONE_200,
     summary="Give points to another member",
 )
-def create_transfer(
+async def create_transfer(
     body: Annotated[TransferIn, Body(openapi_examples={"a gift": {"value": _GIFT}})],
     caller: Annotated[Caller, needs("transfers:write")],
     attempt: Annotated[Attempt, keyed("transfers:write", required=True)],
-    database: Db,
-    now: Now,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """Within the limits of the terms. The points keep the day they expire on; they pay the receiver's debt first."""
+    program_id, asked = caller.program, Asked(caller.client_id, body)
 
-    def act(session: Session) -> Reply:
-        given = service.give(session, caller.program, caller.client_id, body, now, dry_run=dry_run)
-        answer = TransferDone(
-            **_transfer(given.transfer, dry_run).model_dump(),
-            dry_run=dry_run,
-            balance=balance_out(given.giver),
-            balance_at=now,
-            expiring_next=expiring_out(given.giver),
-            entries=_planned(caller, given.giver, [given.receiver]) if dry_run else None,
-        )
-        return Reply(200 if dry_run else 201, answer.model_dump_json().encode())
+    def act(session: Session, items: Sequence[Asked], now: datetime) -> list[Reply | Problem]:
+        outcomes = service.give(session, program_id, items, now)
+        return [done if isinstance(done, Problem) else Reply(201, _given(done, now)) for done in outcomes]
 
-    return idempotency.carry_out(database, attempt, now, act, dry_run=dry_run)
+    def try_out(session: Session, items: Sequence[Asked], now: datetime) -> list[Reply | Problem]:
+        outcomes = service.give(session, program_id, items, now, dry_run=True)
+        return [done if isinstance(done, Problem) else Reply(200, _given(done, now, caller)) for done in outcomes]
+
+    if dry_run:
+        return await writes.try_out(try_out, asked)
+    return await writes.carry_out((service.give, program_id), act, attempt, asked)
 
 
 @router.get("/transfers/{transfer_id}", responses=answers(*READING, NotFound), summary="Read a transfer")
@@ -131,6 +130,19 @@ def _planned(caller: Caller, account: Account, others: Iterable[Account]) -> Pla
     """The entries that a dry run would make: of the others, only for those who may read members' entries."""
     shown = [account, *others] if "members:read" in caller.scopes else [account]
     return [entry for each in shown for entry in planned_entries(each)]
+
+
+def _given(given: Given, now: datetime, trying: Caller | None = None) -> bytes:
+    """`trying`: whose dry run it is, who is told the entries that it would make."""
+    answer = TransferDone(
+        **_transfer(given.transfer, trying is not None).model_dump(),
+        dry_run=trying is not None,
+        balance=balance_out(given.giver),
+        balance_at=now,
+        expiring_next=expiring_out(given.giver),
+        entries=None if trying is None else _planned(trying, given.giver, [given.receiver]),
+    )
+    return answer.model_dump_json().encode()
 
 
 def _transfer(made: Transfer, dry_run: bool = False) -> TransferOut:

@@ -1,0 +1,180 @@
+"""Every verb that takes many requests at a time answers and writes what it would if they came one by one."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import event
+
+from app.main import create_app
+from tests.conftest import Engines, settings_for
+from tests.gathered import PATIENT, Call, send, together, told, written
+from tests.shop import TERMS, Shop, TestClock, open_shop
+from tests.test_holds import earn
+from tests.test_purchase import statements
+
+OFFERING = TERMS | {"transfers": {"most_per_day": 100, "minimum": 2}, "pools": {"most_members": 4}}
+"""Terms by which members give each other points, and put them together."""
+
+MANY = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Requests of one kind. `mixed`: some that depend on each other and some that are refused; `alike`: so many that
+    succeed, each of a member of its own; `decide`: where one of them is decided."""
+
+    mixed: Callable[[Shop], list[Call]]
+    alike: Callable[[Shop, int, str], list[Call]]
+    decide: str
+
+
+def opened(engines: Engines, engine: str, **changes: Any) -> Any:
+    return open_shop(settings_for(engines.fresh(engine), **PATIENT | changes), TestClock(), OFFERING)
+
+
+@pytest.fixture
+def gathering(engines: Engines, engine: str) -> Iterator[Shop]:
+    with opened(engines, engine) as shop:
+        yield shop
+
+
+# --- gifts ----------------------------------------------------------------------------------------------------------
+
+
+def gift(points: int, giver: str = "900", receiver: str = "901", **rest: Any) -> Call:
+    return Call("/v1/transfers", {"from": {"card": giver}, "to": {"card": receiver}, "points": points}, **rest)
+
+
+def gifts(shop: Shop) -> list[Call]:
+    """Ada gives on what she got just now; Bob has 100 points, and may not give more than that in a day."""
+    for card, points in (("900", 5), ("901", 300), ("902", 1)):
+        earn(shop, points, card)
+    again = gift(10, "901", "902")
+    return [
+        gift(50, "900", "901"),  # more than she has
+        gift(60, "901", "900"),
+        gift(50, "900", "902"),
+        again,
+        gift(31, "901", "900"),  # more than is left of the day
+        again,
+        gift(11, "901", "902", key=again.key),
+        gift(30, "901", "900"),
+        gift(1, "902", "900"),  # less than can be given
+        gift(5, "900", "900"),
+        gift(5, "900", "nobody"),
+        Call("/v1/transfers", {"from": {"phone": "1"}, "to": {"card": "900"}, "points": 5}),
+        gift(51, "902", "901"),
+    ]
+
+
+def many_gifts(shop: Shop, number: int, name: str) -> list[Call]:
+    cards = [(f"{name}{n}", f"{name}{n}b") for n in range(number)]
+    for giver, receiver in cards:
+        earn(shop, 10, giver)
+        earn(shop, 1, receiver)
+    return [gift(10, *pair) for pair in cards]
+
+
+# --- all of them ----------------------------------------------------------------------------------------------------
+
+KINDS = {
+    "gifts": Kind(gifts, many_gifts, "app.transfers.service._give"),
+}
+each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+
+
+@each_kind
+def test_a_batch_answers_and_writes_what_one_by_one_does(engines: Engines, engine: str, kind: Kind) -> None:
+    with ExitStack() as stack:
+        one, other = (stack.enter_context(opened(engines, engine, **changes)) for changes in ({}, {"writers": 0}))
+        batch = together(one, kind.mixed(one))
+        apart = [send(other, call) for call in kind.mixed(other)]
+        assert told(batch) == told(apart)
+        assert written(one) == written(other)
+        assert len({answer.status_code for answer in batch}) > 1, "some succeed and some do not"
+        one.prove()
+
+
+@each_kind
+def test_a_poisonous_item_fails_alone(gathering: Shop, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something nobody foresaw in the second: the batch runs item by item, and the others are carried out."""
+    calls = kind.alike(gathering, 4, "a")
+    module, name = kind.decide.rsplit(".", 1)
+    decided: list[Any] = []
+
+    def poisoned(loaded: Any, item: Any, *rest: Any, real: Callable[..., Any], **options: Any) -> Any:
+        if item not in decided:
+            decided.append(item)
+        if len(decided) > 1 and item == decided[1]:
+            raise ZeroDivisionError("poison")
+        return real(loaded, item, *rest, **options)
+
+    real = getattr(__import__(module, fromlist=[name]), name)
+    monkeypatch.setattr(kind.decide, partial(poisoned, real=real))
+    statuses = [answer.status_code // 100 for answer in together(gathering, calls)]
+    assert statuses == [2, 5, 2, 2]
+    gathering.prove()
+
+
+@each_kind
+def test_one_and_many_run_the_same_statements(gathering: Shop, kind: Kind) -> None:
+    """The very same texts, but for the savepoint that one alone has."""
+
+    def sent(calls: list[Call]) -> list[str]:
+        texts: list[str] = []
+        answers = together(gathering, calls, _noting(gathering, texts))
+        assert {answer.status_code // 100 for answer in answers} == {2}
+        return [text for text in texts if not re.search("SAVEPOINT", text)]
+
+    one, many = sent(kind.alike(gathering, 1, "a")), sent(kind.alike(gathering, MANY, "b"))
+    assert one == many
+    assert not any(text.startswith("MANY") for text in many)
+    assert 5 < len(one) < 40
+
+
+@contextmanager
+def _noting(shop: Shop, texts: list[str]) -> Iterator[None]:
+    with statements(shop.database) as noted:
+        yield
+    texts += noted
+
+
+# --- two processes --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def another(shop: Shop, url: str) -> Iterator[Shop]:
+    """The same shop, served by an application of its own: what a second process is to the database."""
+    app = create_app(settings_for(url, **PATIENT), shop.clock)
+    headers = {"Authorization": f"Bearer {shop.keys['staff']}"}
+    with TestClient(app, headers=headers, raise_server_exceptions=False) as http:
+        yield replace(shop, app=app, http=http)
+
+
+def test_two_processes_do_not_deadlock(engines: Engines, engine: str) -> None:
+    """Two gatherers on one database, members in all orders: everybody locks them in one order, so the database never
+    has to break a deadlock."""
+    url, deadlocks = engines.fresh(engine), []
+    cards = [str(number) for number in range(6)]
+    with open_shop(settings_for(url, **PATIENT), TestClock(), OFFERING | {"transfers": {}}) as shop:
+        for card in cards:
+            earn(shop, 1000, card)
+        with another(shop, url) as other:
+            for each in (shop, other):
+                event.listen(each.database.engine, "handle_error", lambda found: deadlocks.append(found))
+            calls = [gift(2 + n % 3, cards[n % 6], cards[(n + 1 + n % 5) % 6]) for n in range(120)]
+            with ThreadPoolExecutor(24) as pool:
+                answers = list(pool.map(lambda each: send(*each), zip([shop, other] * 60, calls, strict=True)))
+        assert Counter(answer.status_code for answer in answers) == {201: 120}
+        assert [str(found.original_exception) for found in deadlocks] == []
+        total = sum(shop.get("/v1/members/lookup", card=card)["balance"]["available"] for card in cards)
+        assert total == 6000
+        shop.prove()
