@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from app.coalesce import Gatherer
@@ -27,16 +28,17 @@ _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-Z]{4}(-[0-9A-
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A POST, with a key of its own unless `key` says otherwise."""
+    """A POST, with a key of its own unless `key` says otherwise, by the shop's staff or another caller."""
 
     path: str
     body: Any = None
+    by: TestClient | None = None
     key: str | None = field(default_factory=lambda: new_id().hex)
 
 
 def send(shop: Shop, call: Call) -> Any:
     headers = {} if call.key is None else {"Idempotency-Key": call.key}
-    return shop.http.post(call.path, json=call.body, headers=headers)
+    return (call.by or shop.http).post(call.path, json=call.body, headers=headers)
 
 
 def together(shop: Shop, calls: Sequence[Call], watching: AbstractContextManager[Any] | None = None) -> list[Any]:
@@ -90,13 +92,18 @@ def told(answers: Sequence[Any]) -> list[tuple[int, str]]:
     ]
 
 
-def written(shop: Shop) -> tuple[dict[str, int], list[tuple[Any, ...]]]:
-    """How many rows each table has, and what all entries say, member by member."""
+def written(shop: Shop) -> tuple[dict[str, int], list[tuple[Any, ...]], tuple[int, ...]]:
+    """How many rows each table has, what all entries say, member by member, and what cohorts were told: a batch tells
+    each of them once."""
     facts = (PointEntry.kind, PointEntry.number, PointEntry.points, PointEntry.available, PointEntry.debt)
     entries = select(*facts).order_by(PointEntry.member_id, PointEntry.number)
+    told = Base.metadata.tables["cohort_change"]
+    sums = [func.sum(told.c[name]) for name in ("allocated", "residue", "issued", "expected", "used", "expired")]
     with shop.database.engine.connect() as connection:
         counts = {
             name: connection.execute(select(func.count()).select_from(table)).scalar_one()
             for name, table in Base.metadata.tables.items()
+            if table is not told
         }
-        return counts, [tuple(row) for row in connection.execute(entries)]
+        in_all = tuple(map(int, connection.execute(select(*sums)).one()))
+        return counts, [tuple(row) for row in connection.execute(entries)], in_all
