@@ -2,10 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -17,7 +17,7 @@ from sqlalchemy import event
 from app.main import create_app
 from tests.conftest import Engines, settings_for
 from tests.gathered import PATIENT, Call, send, together, told, written
-from tests.shop import TERMS, Shop, TestClock, open_shop, returned
+from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned
 from tests.test_adjustments import staff
 from tests.test_holds import earn
 from tests.test_purchase import statements
@@ -40,15 +40,17 @@ class Kind:
     mixed: Callable[[Shop], list[Call]]
     alike: Callable[[Shop, int, str], list[Call]]
     decide: str
+    terms: Mapping[str, Any] = field(default_factory=dict)
 
 
-def opened(engines: Engines, engine: str, **changes: Any) -> Any:
-    return open_shop(settings_for(engines.fresh(engine), **PATIENT | changes), TestClock(), OFFERING)
+def opened(engines: Engines, engine: str, kind: Kind, **changes: Any) -> Any:
+    terms = OFFERING | dict(kind.terms)
+    return open_shop(settings_for(engines.fresh(engine), **PATIENT | changes), TestClock(), terms)
 
 
 @pytest.fixture
-def gathering(engines: Engines, engine: str) -> Iterator[Shop]:
-    with opened(engines, engine) as shop:
+def gathering(engines: Engines, engine: str, kind: Kind) -> Iterator[Shop]:
+    with opened(engines, engine, kind) as shop:
         yield shop
 
 
@@ -227,6 +229,65 @@ def many_burnings(shop: Shop, number: int, name: str) -> list[Call]:
     return [burning(codes(shop, 1, f"{name}{n}")[0]) for n in range(number)]
 
 
+# --- guests' purchases, and what happens to purchases ---------------------------------------------------------------
+
+
+def bought(shop: Shop, external_id: str, card: str | None) -> str:
+    """A purchase that earns 10 points, of a member or a guest. Answers its id."""
+    answer = shop.post(purchase(external_id, member=None if card is None else {"card": card}))
+    assert answer.status_code == 201, answer.text
+    id_: str = answer.json()["id"]
+    return id_
+
+
+def claiming(transaction_id: str, card: str, key: str | None = None) -> Call:
+    return Call(f"/v1/transactions/{transaction_id}/claim", {"member": {"card": card}}, key=key)
+
+
+def claimings(shop: Shop) -> list[Call]:
+    """Whoever comes first has it. Cards that nobody has make a member each, unless the purchase is another's."""
+    theirs = bought(shop, "r1", "900")
+    bought(shop, "r2", "901")
+    first, second, third, back, last = (bought(shop, f"g{n}", None) for n in range(5))
+    assert shop.post(returned("b1", "g3", total=100)).status_code == 201
+    calls = [claiming(first, "900"), claiming(first, "900"), claiming(first, "901"), claiming(theirs, "901")]
+    calls += [claiming(second, "new"), claiming(third, "new"), claiming(second, "new"), claiming(back, "900")]
+    calls += [claiming(str(UUID(int=7)), "900"), claiming(last, "901", "k"), claiming(last, "901", "k")]
+    return [*calls, claiming(last, "900", "k")]
+
+
+def claimings_of_strangers(shop: Shop) -> list[Call]:
+    """A card that nobody has is too late: it must not be a member for that."""
+    calls = claimings(shop)
+    return [*calls, claiming(bought(shop, "g5", None), "other"), Call(calls[0].path, {"member": {"card": "late"}})]
+
+
+def many_claimings(shop: Shop, number: int, name: str) -> list[Call]:
+    return [claiming(bought(shop, f"{name}{n}", None), f"{name}{n}") for n in range(number)]
+
+
+PENDING = {"pending": {"mode": "event", "event": "shipped", "cancel_after_days": 30}}
+
+
+def event_of(transaction_id: str, what: str = "shipped", key: str | None = None) -> Call:
+    return Call(f"/v1/transactions/{transaction_id}/events", {"event": what}, key=key)
+
+
+def events(shop: Shop) -> list[Call]:
+    """Shipped or cancelled, whichever comes first; again it is the same answer."""
+    one, two, three, four = (bought(shop, f"r{n}", "900") for n in range(4))
+    guest, claimed = bought(shop, "g1", None), bought(shop, "g2", None)
+    assert send(shop, claiming(claimed, "901")).status_code == 201
+    assert send(shop, event_of(four)).status_code == 200
+    calls = [event_of(one), event_of(two, "cancelled"), event_of(one), event_of(two), event_of(one, "cancelled")]
+    calls += [event_of(two, "cancelled"), event_of(three, "eaten"), event_of(guest), event_of(claimed), event_of(four)]
+    return [*calls, event_of(four, "cancelled"), event_of(three, key="k"), event_of(three, key="k")]
+
+
+def many_events(shop: Shop, number: int, name: str) -> list[Call]:
+    return [event_of(bought(shop, f"{name}{n}", f"{name}{n // 2}")) for n in range(number)]
+
+
 # --- all of them ----------------------------------------------------------------------------------------------------
 
 KINDS = {
@@ -237,6 +298,9 @@ KINDS = {
         how: Kind(partial(endings, how=how), partial(many_endings, how=how), f"app.redemptions.service.{decide}")
         for how, decide in (("fulfilment", "_fulfil"), ("cancellation", "_cancel"))
     },
+    "claims": Kind(claimings, many_claimings, "app.transactions.claims._claim"),
+    "claims of strangers": Kind(claimings_of_strangers, many_claimings, "app.transactions.claims._claim"),
+    "events": Kind(events, many_events, "app.transactions.events._happen", PENDING),
     "burnings": Kind(burnings, many_burnings, "app.redemptions.vouchers._burn"),
 }
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
@@ -245,7 +309,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @each_kind
 def test_a_batch_answers_and_writes_what_one_by_one_does(engines: Engines, engine: str, kind: Kind) -> None:
     with ExitStack() as stack:
-        one, other = (stack.enter_context(opened(engines, engine, **changes)) for changes in ({}, {"writers": 0}))
+        one, other = (stack.enter_context(opened(engines, engine, kind, **changes)) for changes in ({}, {"writers": 0}))
         batch = together(one, kind.mixed(one))
         apart = [send(other, call) for call in kind.mixed(other)]
         assert told(batch) == told(apart)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import structlog
@@ -16,7 +16,7 @@ from app.clients import Caller, keyed, needs
 from app.db import Database
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
 from app.errors import CursorInvalid, InternalError, InvalidRequest, NotFound, Problem, ProblemBody, answers
-from app.idempotency import Attempt, IdempotencyInProgress, Reply
+from app.idempotency import Attempt, IdempotencyInProgress, Reply, Writer
 from app.ledger import (
     Account,
     InsufficientPoints,
@@ -31,6 +31,8 @@ from app.members import IdentifierInvalid, MemberMayNotEarn, MemberMayNotSpend, 
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms, Version, available_from
 from app.transactions import claims, events, return_rules, rules, service, waiting
+from app.transactions.claims import Claimed, Wanted
+from app.transactions.events import Happened, Reported
 from app.transactions.return_rules import Return
 from app.transactions.returns import Fields
 from app.transactions.rules import Purchase
@@ -63,6 +65,9 @@ from app.transactions.schemas import (
 from app.transactions.service import Outcome, Recorded
 from app.transactions.waiting import Waiting
 from app.wire import ExternalId, Source
+
+T = TypeVar("T")
+Done = TypeVar("Done", Claimed, Happened)
 
 router = APIRouter(prefix="/v1/transactions", tags=["transactions"], route_class=StrictRoute)
 
@@ -319,40 +324,17 @@ def read_transaction(
     | {200: {"model": ClaimOut, "description": "Claimed by this member already, or a dry run"}},
     summary="Claim a guest's purchase",
 )
-def claim(
+async def claim(
     transaction_id: UUID,
     body: Annotated[ClaimIn, Body(openapi_examples={"by card": {"value": {"member": {"card": "900"}}}})],
     caller: Annotated[Caller, needs("transactions:write")],
     attempt: Annotated[Attempt, keyed("transactions:write")],
-    database: Db,
-    now: Now,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """Gives its points to a member, under the terms of the purchase's `occurred_at`."""
-
-    def act(session: Session) -> Reply:
-        claimed = claims.claim(
-            session, caller.program, transaction_id, body.member, now, stores=caller.stores, dry_run=dry_run
-        )
-        answer = ClaimOut(
-            id=None if dry_run and not claimed.duplicate else claimed.claim["id"],
-            transaction_id=transaction_id,
-            duplicate=claimed.duplicate,
-            dry_run=dry_run,
-            recorded_at=claimed.claim["recorded_at"],
-            member=TransactionMember(
-                id=None if dry_run and claimed.enrolled else claimed.account.member_id, enrolled=claimed.enrolled
-            ),
-            points=_points({**claimed.transaction, "points": claimed.claim["points"], "claimable": 0}, claimed.version),
-            balance=balance_out(claimed.account),
-            balance_at=now,
-            expiring_next=expiring_out(claimed.account, claimed.version.terms.zone),
-            entries=_made_once(claimed.account, claimed.duplicate, dry_run, enrolled=claimed.enrolled),
-            postings=_postings(claimed.postings),
-        )
-        return Reply(200 if dry_run or claimed.duplicate else 201, answer.model_dump_json().encode())
-
-    return _repeatable(database, attempt, now, act, dry_run=dry_run)
+    wanted = Wanted(transaction_id, body.member, caller.stores)
+    return await _gathered(writes, attempt, caller.program, claims.claim, wanted, _claimed, dry_run)
 
 
 @router.post(
@@ -368,36 +350,41 @@ def claim(
     ),
     summary="Say what has happened to a purchase whose points are pending",
 )
-def report_event(
+async def report_event(
     transaction_id: UUID,
     body: Annotated[EventIn, Body(openapi_examples={"shipped": {"value": {"event": "shipped"}}})],
     caller: Annotated[Caller, needs("transactions:write")],
     attempt: Annotated[Attempt, keyed("transactions:write")],
-    database: Db,
-    now: Now,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """The event that the purchase's terms wait for makes its points available, `cancelled` takes them away. They expire
     when they would have without the wait. Again: the same answer, and nothing happens twice."""
+    reported = Reported(transaction_id, body.event, caller.stores)
+    return await _gathered(writes, attempt, caller.program, events.happen, reported, _happened, dry_run)
 
-    def act(session: Session) -> Reply:
-        happened = events.happen(
-            session, caller.program, transaction_id, body.event, now, stores=caller.stores, dry_run=dry_run
-        )
-        answer = EventOut(
-            transaction_id=transaction_id,
-            event=body.event,
-            duplicate=happened.duplicate,
-            dry_run=dry_run,
-            available=happened.available,
-            cancelled=happened.cancelled,
-            balance=balance_out(happened.account),
-            balance_at=now,
-            entries=_made_once(happened.account, happened.duplicate, dry_run),
-        )
-        return Reply(200, answer.model_dump_json().encode())
 
-    return _repeatable(database, attempt, now, act, dry_run=dry_run)
+async def _gathered(
+    writes: Writer,
+    attempt: Attempt,
+    program_id: UUID,
+    verb: Callable[..., list[Done | Problem]],
+    item: T,
+    reply: Callable[[T, Done, datetime, bool], Reply],
+    dry_run: bool,
+) -> Response:
+    """One of the verbs that take many at a time, and what it answers to each."""
+
+    def act(session: Session, items: Sequence[T], now: datetime) -> list[Reply | Problem]:
+        outcomes = verb(session, program_id, items, now, dry_run=dry_run)
+        return [
+            done if isinstance(done, Problem) else reply(each, done, now, dry_run)
+            for each, done in zip(items, outcomes, strict=True)
+        ]
+
+    if dry_run:
+        return await writes.try_out(act, item)
+    return await writes.carry_out((verb, program_id), act, attempt, item)
 
 
 def _printable(text: str) -> str:
@@ -416,6 +403,41 @@ def _status(outcome: Recorded | Waiting, dry_run: bool) -> int:
     if isinstance(outcome, Waiting):
         return 202
     return 200 if outcome.duplicate else 201
+
+
+def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, dry_run: bool) -> Reply:
+    answer = ClaimOut(
+        id=None if dry_run and not claimed.duplicate else claimed.claim["id"],
+        transaction_id=wanted.transaction_id,
+        duplicate=claimed.duplicate,
+        dry_run=dry_run,
+        recorded_at=claimed.claim["recorded_at"],
+        member=TransactionMember(
+            id=None if dry_run and claimed.enrolled else claimed.account.member_id, enrolled=claimed.enrolled
+        ),
+        points=_points({**claimed.transaction, "points": claimed.claim["points"], "claimable": 0}, claimed.version),
+        balance=balance_out(claimed.account),
+        balance_at=now,
+        expiring_next=expiring_out(claimed.account, claimed.version.terms.zone),
+        entries=_made_once(claimed.account, claimed.duplicate, dry_run, enrolled=claimed.enrolled),
+        postings=_postings(claimed.postings),
+    )
+    return Reply(200 if dry_run or claimed.duplicate else 201, answer.model_dump_json().encode())
+
+
+def _happened(reported: Reported, happened: Happened, now: datetime, dry_run: bool) -> Reply:
+    answer = EventOut(
+        transaction_id=reported.transaction_id,
+        event=reported.event,
+        duplicate=happened.duplicate,
+        dry_run=dry_run,
+        available=happened.available,
+        cancelled=happened.cancelled,
+        balance=balance_out(happened.account),
+        balance_at=now,
+        entries=_made_once(happened.account, happened.duplicate, dry_run),
+    )
+    return Reply(200, answer.model_dump_json().encode())
 
 
 def _made_once(account: Account, duplicate: bool, dry_run: bool, *, enrolled: bool = False) -> PlannedEntries:
