@@ -21,6 +21,7 @@ from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned
 from tests.test_adjustments import staff
 from tests.test_holds import earn
 from tests.test_purchase import statements
+from tests.test_transfers import household
 
 OFFERING = TERMS | {
     "transfers": {"most_per_day": 100, "minimum": 2},
@@ -89,6 +90,33 @@ def many_gifts(shop: Shop, number: int, name: str) -> list[Call]:
         earn(shop, 10, giver)
         earn(shop, 1, receiver)
     return [gift(10, *pair) for pair in cards]
+
+
+# --- draws on pools -------------------------------------------------------------------------------------------------
+
+
+def drawing(pool_id: str, points: int, card: str = "900") -> Call:
+    return Call(f"/v1/pools/{pool_id}/draws", {"member": {"card": card}, "points": points})
+
+
+def drawings(shop: Shop) -> list[Call]:
+    """Two households. What one of them collects, the next one may collect back."""
+    for card in ("900", "901", "902", "903"):
+        earn(shop, 50, card)
+    one, other = household(shop, "900", "901"), household(shop, "902", "903")
+    calls = [drawing(one, 80), drawing(one, 90, "901"), drawing(one, 101), drawing(other, 60, "903"), drawing(one, 1)]
+    again = drawing(one, 100)
+    calls += [drawing(other, 10), drawing(str(UUID(int=7)), 10), drawing(one, 10, "nobody"), again, again]
+    return [*calls, Call(f"/v1/pools/{one}/draws", {"member": {"phone": "1"}, "points": 5}), drawing(other, 99, "902")]
+
+
+def many_drawings(shop: Shop, number: int, name: str) -> list[Call]:
+    pools = []
+    for n in range(number):
+        earn(shop, 10, f"{name}{n}")
+        earn(shop, 10, f"{name}{n}b")
+        pools.append((household(shop, f"{name}{n}", f"{name}{n}b"), f"{name}{n}"))
+    return [drawing(pool_id, 15, card) for pool_id, card in pools]
 
 
 # --- adjustments ----------------------------------------------------------------------------------------------------
@@ -292,6 +320,7 @@ def many_events(shop: Shop, number: int, name: str) -> list[Call]:
 
 KINDS = {
     "gifts": Kind(gifts, many_gifts, "app.transfers.service._give"),
+    "draws": Kind(drawings, many_drawings, "app.transfers.pools._draw"),
     "adjustments": Kind(adjustments, many_adjustments, "app.adjustments.service._request"),
     "write-offs": Kind(write_offs, many_write_offs, "app.adjustments.service._request"),
     **{

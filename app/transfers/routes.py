@@ -1,8 +1,8 @@
 """Transfers and pools over HTTP."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Request, Response
@@ -12,7 +12,7 @@ from app import idempotency
 from app.clients import Caller, keyed, needs
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
 from app.errors import CursorInvalid, NotFound, OutcomeUnknown, Problem, answers
-from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
+from app.idempotency import Attempt, IdempotencyKeyMissing, Reply, Writer
 from app.ledger import (
     Account,
     BalanceOut,
@@ -28,7 +28,7 @@ from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms
 from app.transfers import pools, rules, service
 from app.transfers.models import Transfer
-from app.transfers.pools import Pooled
+from app.transfers.pools import Drawing, Drawn, Pooled
 from app.transfers.schemas import (
     DrawIn,
     DrawOut,
@@ -42,6 +42,9 @@ from app.transfers.schemas import (
     TransferPage,
 )
 from app.transfers.service import Asked, Given
+
+T = TypeVar("T")
+Done = TypeVar("Done", Given, Drawn)
 
 router = APIRouter(prefix="/v1", tags=["transfers"], route_class=StrictRoute)
 
@@ -83,19 +86,8 @@ async def create_transfer(
     dry_run: DryRun = False,
 ) -> Response:
     """Within the limits of the terms. The points keep the day they expire on; they pay the receiver's debt first."""
-    program_id, asked = caller.program, Asked(caller.client_id, body)
-
-    def act(session: Session, items: Sequence[Asked], now: datetime) -> list[Reply | Problem]:
-        outcomes = service.give(session, program_id, items, now)
-        return [done if isinstance(done, Problem) else Reply(201, _given(done, now)) for done in outcomes]
-
-    def try_out(session: Session, items: Sequence[Asked], now: datetime) -> list[Reply | Problem]:
-        outcomes = service.give(session, program_id, items, now, dry_run=True)
-        return [done if isinstance(done, Problem) else Reply(200, _given(done, now, caller)) for done in outcomes]
-
-    if dry_run:
-        return await writes.try_out(try_out, asked)
-    return await writes.carry_out((service.give, program_id), act, attempt, asked)
+    asked = Asked(caller.client_id, body)
+    return await _gathered(writes, attempt, caller, service.give, asked, _given, dry_run)
 
 
 @router.get("/transfers/{transfer_id}", responses=answers(*READING, NotFound), summary="Read a transfer")
@@ -132,7 +124,30 @@ def _planned(caller: Caller, account: Account, others: Iterable[Account]) -> Pla
     return [entry for each in shown for entry in planned_entries(each)]
 
 
-def _given(given: Given, now: datetime, trying: Caller | None = None) -> bytes:
+async def _gathered(
+    writes: Writer,
+    attempt: Attempt,
+    caller: Caller,
+    verb: Callable[..., list[Done | Problem]],
+    item: T,
+    reply: Callable[[Done, datetime, Caller | None], Reply],
+    dry_run: bool,
+) -> Response:
+    """One of the verbs that take many at a time, and what it answers to each. A batch depends on no caller: only the
+    one who tries out is told what they may see."""
+    program_id = caller.program
+
+    def act(session: Session, items: Sequence[T], now: datetime) -> list[Reply | Problem]:
+        outcomes = verb(session, program_id, items, now, dry_run=dry_run)
+        trying = caller if dry_run else None
+        return [done if isinstance(done, Problem) else reply(done, now, trying) for done in outcomes]
+
+    if dry_run:
+        return await writes.try_out(act, item)
+    return await writes.carry_out((verb, program_id), act, attempt, item)
+
+
+def _given(given: Given, now: datetime, trying: Caller | None) -> Reply:
     """`trying`: whose dry run it is, who is told the entries that it would make."""
     answer = TransferDone(
         **_transfer(given.transfer, trying is not None).model_dump(),
@@ -142,7 +157,7 @@ def _given(given: Given, now: datetime, trying: Caller | None = None) -> bytes:
         expiring_next=expiring_out(given.giver),
         entries=None if trying is None else _planned(trying, given.giver, [given.receiver]),
     )
-    return answer.model_dump_json().encode()
+    return Reply(201 if trying is None else 200, answer.model_dump_json().encode())
 
 
 def _transfer(made: Transfer, dry_run: bool = False) -> TransferOut:
@@ -246,36 +261,37 @@ def leave_pool(
     ),
     summary="Draw on a pool",
 )
-def draw_on_pool(
+async def draw_on_pool(
     pool_id: UUID,
     body: Annotated[
         DrawIn, Body(openapi_examples={"for a spend": {"value": {"member": {"card": "900"}, "points": 500}}})
     ],
     caller: Annotated[Caller, needs("pools:draw")],
     attempt: Annotated[Attempt, keyed("pools:draw", required=True)],
-    database: Db,
-    now: Now,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """Collects what the member lacks to have `points` available from the others, all or nothing: the soonest-expiring
     first, whosever they are. Spend them next. What a gift may come to is no limit here."""
+    drawing = Drawing(caller.client_id, pool_id, body)
+    return await _gathered(writes, attempt, caller, pools.draw, drawing, _drawn, dry_run)
 
-    def act(session: Session) -> Reply:
-        drawn = pools.draw(session, caller.program, caller.client_id, pool_id, body, now, dry_run=dry_run)
-        answer = DrawOut(
-            pool_id=pool_id,
-            member_id=drawn.account.member_id,
-            dry_run=dry_run,
-            collected=sum(made.points for made in drawn.transfers),
-            transfers=[_transfer(made, dry_run) for made in drawn.transfers],
-            balance=balance_out(drawn.account),
-            balance_at=now,
-            expiring_next=expiring_out(drawn.account),
-            entries=_planned(caller, drawn.account, drawn.others) if dry_run else None,
-        )
-        return Reply(200, answer.model_dump_json().encode())
 
-    return idempotency.carry_out(database, attempt, now, act, dry_run=dry_run)
+def _drawn(drawn: Drawn, now: datetime, trying: Caller | None) -> Reply:
+    """`trying` as in `_given`."""
+    made, account = drawn.transfers, drawn.account
+    answer = DrawOut(
+        pool_id=drawn.pool_id,
+        member_id=account.member_id,
+        dry_run=trying is not None,
+        collected=sum(each.points for each in made),
+        transfers=[_transfer(each, trying is not None) for each in made],
+        balance=balance_out(account),
+        balance_at=now,
+        expiring_next=expiring_out(account),
+        entries=None if trying is None else _planned(trying, account, drawn.others),
+    )
+    return Reply(200, answer.model_dump_json().encode())
 
 
 def _pool(pooled: Pooled, now: datetime) -> PoolOut:
