@@ -4,10 +4,11 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from fastapi.testclient import TestClient
@@ -42,13 +43,23 @@ def send(shop: Shop, call: Call) -> Any:
 
 
 def together(shop: Shop, calls: Sequence[Call], watching: AbstractContextManager[Any] | None = None) -> list[Any]:
-    """The answers to `calls` that all wait, in their order, when the writer turns to them. `watching` is entered for
-    as long as they are carried out."""
-    with ThreadPoolExecutor(len(calls)) as pool:
-        with _occupied(shop) as gatherer:
+    """The answers to `calls`, carried out as one batch (of each lane), in their order. `watching` is entered for as
+    long as they are carried out."""
+    return at_once(shop, shop.app.state.writer._gatherer, [partial(send, shop, call) for call in calls], watching)
+
+
+def at_once(
+    shop: Shop,
+    gatherer: Gatherer,
+    asks: Sequence[Callable[[], Any]],
+    watching: AbstractContextManager[Any] | None = None,
+) -> list[Any]:
+    """The answers to requests that all wait, in their order, when the gatherer's only worker turns to them."""
+    with ThreadPoolExecutor(len(asks)) as pool:
+        with _occupied(shop, gatherer):
             asked = []
-            for number, call in enumerate(calls, 1):
-                asked.append(pool.submit(send, shop, call))
+            for number, ask in enumerate(asks, 1):
+                asked.append(pool.submit(ask))
                 while gatherer._waiting < number and not asked[-1].done():
                     time.sleep(0.001)
             watched = watching or nullcontext()
@@ -60,9 +71,8 @@ def together(shop: Shop, calls: Sequence[Call], watching: AbstractContextManager
 
 
 @contextmanager
-def _occupied(shop: Shop) -> Iterator[Gatherer]:
-    """The shop's only writer has something else to do while this lasts."""
-    gatherer: Gatherer = shop.app.state.writer._gatherer
+def _occupied(shop: Shop, gatherer: Gatherer) -> Iterator[None]:
+    """The worker has something else to do while this lasts."""
     begun, over = threading.Event(), threading.Event()
 
     def wait(items: Sequence[None]) -> Sequence[None]:
@@ -74,7 +84,7 @@ def _occupied(shop: Shop) -> Iterator[Gatherer]:
     shop.http.portal.start_task_soon(gatherer.ask, "something else", wait, None)
     begun.wait()
     try:
-        yield gatherer
+        yield
     finally:
         over.set()
 
