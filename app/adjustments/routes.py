@@ -1,8 +1,9 @@
 """Adjustments over HTTP: for people of staff."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from functools import partial
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Query, Request, Response
@@ -28,14 +29,12 @@ from app.clients import Caller, keyed, needs
 from app.db import Database
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
 from app.errors import CursorInvalid, NotFound, Problem, answers
-from app.idempotency import Attempt, IdempotencyKeyMissing, Reply, Writer
+from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.ledger import InsufficientPoints, PlannedEntries, TooManyPoints, balance_out, expiring_out, planned_entries
 from app.members import IdentifierInvalid, MemberClosed, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms
 from app.transactions import CurrencyMismatch
-
-T = TypeVar("T")
 
 router = APIRouter(tags=["adjustments"], route_class=StrictRoute)
 
@@ -106,7 +105,8 @@ async def adjust(
     """At once, under the terms of now; above the limit that the terms give the person's role it waits for a second
     person. A concession takes the points' value off the price of its order and goes back with it; all other classes
     are marketing."""
-    return await _gathered(writes, attempt, caller.program, service.adjust, (caller, body), dry_run)
+    reply = partial(_reply, dry_run=dry_run)
+    return await writes.each(service.adjust, caller.program, attempt, (caller, body), reply, dry_run=dry_run)
 
 
 @router.post(
@@ -126,7 +126,8 @@ async def write_off_debt(
 ) -> Response:
     """An adjustment of class `debt_write_off`, with the same limits and approval."""
     asked = Asked("debt_write_off", member_id, body.points, body.reason, body.note)
-    return await _gathered(writes, attempt, caller.program, service.request, Wanted(caller, asked), dry_run)
+    reply = partial(_reply, dry_run=dry_run)
+    return await writes.each(service.request, caller.program, attempt, Wanted(caller, asked), reply, dry_run=dry_run)
 
 
 @router.post(
@@ -262,25 +263,6 @@ def read_adjustment(
 # --- how ------------------------------------------------------------------------------------------------------------
 
 
-async def _gathered(
-    writes: Writer,
-    attempt: Attempt,
-    program_id: UUID,
-    verb: Callable[..., list[Adjusted | Problem]],
-    item: T,
-    dry_run: bool,
-) -> Response:
-    """One of the service's verbs that take many at a time."""
-
-    def act(session: Session, items: Sequence[T], now: datetime) -> list[Reply | Problem]:
-        outcomes = verb(session, program_id, items, now, dry_run=dry_run)
-        return [done if isinstance(done, Problem) else _reply(done, now, dry_run) for done in outcomes]
-
-    if dry_run:
-        return await writes.try_out(act, item)
-    return await writes.carry_out((verb, program_id), act, attempt, item)
-
-
 def _carry_out(
     database: Database, attempt: Attempt, caller: Caller, asked: Asked, now: datetime, *, dry_run: bool
 ) -> Response:
@@ -297,12 +279,12 @@ def _request(
 ) -> Response:
     def reply(session: Session) -> Reply:
         done = act(session)
-        return idempotency.raised(done if isinstance(done, Problem) else _reply(done, now, dry_run))
+        return idempotency.raised(done if isinstance(done, Problem) else _reply(None, done, now, dry_run=dry_run))
 
     return idempotency.carry_out(database, attempt, now, reply, dry_run=dry_run)
 
 
-def _reply(adjusted: Adjusted, now: datetime, dry_run: bool) -> Reply:
+def _reply(_asked: object, adjusted: Adjusted, now: datetime, *, dry_run: bool) -> Reply:
     answer = _out(adjusted, now, dry_run=dry_run)
     return Reply(_status(adjusted.row, dry_run), answer.model_dump_json(by_alias=True).encode())
 

@@ -1,9 +1,9 @@
 """Rewards, redemptions and vouchers over HTTP."""
 
 import json
-from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Literal, TypeVar
+from functools import partial
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
@@ -13,8 +13,8 @@ from app import idempotency
 from app.accounting import PostingOut
 from app.clients import Caller, keyed, needs
 from app.edge import READING, WRITING, Db, DryRun, IfMatch, Now, StrictRoute, Writes, revision_in
-from app.errors import CursorInvalid, NotFound, PreconditionFailed, PreconditionRequired, Problem, answers
-from app.idempotency import Attempt, IdempotencyKeyMissing, Reply, Writer
+from app.errors import CursorInvalid, NotFound, PreconditionFailed, PreconditionRequired, answers
+from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.ledger import InsufficientPoints, balance_out, planned_entries
 from app.members import IdentifierInvalid, MemberMayNotSpend, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
@@ -45,8 +45,6 @@ from app.redemptions.schemas import (
 from app.redemptions.service import Redeemed
 from app.redemptions.vouchers import Burning
 from app.wire import Money
-
-T = TypeVar("T")
 
 router = APIRouter(prefix="/v1", tags=["rewards"], route_class=StrictRoute)
 
@@ -248,7 +246,8 @@ async def redeem(
 
     Points that expire soonest pay first. A refusal says what is missing, and `errors` names every reason.
     """
-    answer = await _carry_out(writes, attempt, caller.program, service.redeem, body, 201, dry_run, pepper=pepper)
+    reply = partial(_reply, status=201, dry_run=dry_run)
+    answer = await writes.each(service.redeem, caller.program, attempt, body, reply, dry_run=dry_run, pepper=pepper)
     return answer if dry_run else _with_codes(answer, pepper)
 
 
@@ -298,8 +297,10 @@ async def fulfil(
     dry_run: DryRun = False,
 ) -> Response:
     """Hands over what was ordered: the points count as used, the cost is posted, vouchers are issued."""
-    program_id = caller.program
-    answer = await _carry_out(writes, attempt, program_id, service.fulfil, redemption_id, 200, dry_run, pepper=pepper)
+    reply = partial(_reply, status=200, dry_run=dry_run)
+    answer = await writes.each(
+        service.fulfil, caller.program, attempt, redemption_id, reply, dry_run=dry_run, pepper=pepper
+    )
     return answer if dry_run else _with_codes(answer, pepper)
 
 
@@ -317,31 +318,12 @@ async def cancel(
     dry_run: DryRun = False,
 ) -> Response:
     """Gives back points, pieces and the member's share. Points that would have expired meanwhile expire now."""
-    return await _carry_out(writes, attempt, caller.program, service.cancel, redemption_id, 200, dry_run)
+    reply = partial(_reply, status=200, dry_run=dry_run)
+    return await writes.each(service.cancel, caller.program, attempt, redemption_id, reply, dry_run=dry_run)
 
 
-async def _carry_out(
-    writes: Writer,
-    attempt: Attempt,
-    program_id: UUID,
-    verb: Callable[..., list[Redeemed | Problem]],
-    item: T,
-    status: int,
-    dry_run: bool,
-    **options: bytes,
-) -> Response:
-    """One of the service's verbs. What is kept for retries has no codes of vouchers: they are added on the way out."""
-
-    def act(session: Session, items: Sequence[T], now: datetime) -> list[Reply | Problem]:
-        outcomes = verb(session, program_id, items, now, dry_run=dry_run, **options)
-        return [done if isinstance(done, Problem) else _reply(done, now, status, dry_run) for done in outcomes]
-
-    if dry_run:
-        return await writes.try_out(act, item)
-    return await writes.carry_out((verb, program_id), act, attempt, item)
-
-
-def _reply(redeemed: Redeemed, now: datetime, status: int, dry_run: bool) -> Reply:
+def _reply(_asked: object, redeemed: Redeemed, now: datetime, *, status: int, dry_run: bool) -> Reply:
+    """What is kept for retries has no codes of vouchers: they are added on the way out."""
     answer = RedemptionDone(
         **dict(_redemption(redeemed, dry_run=dry_run, new=status == 201)),
         dry_run=dry_run,
@@ -389,16 +371,8 @@ async def burn_voucher(
     pepper: Pepper,
 ) -> Response:
     """Uses it on a receipt, once. The same receipt again gets the same answer, for ever."""
-    program_id, burning = caller.program, Burning(code, Receipt(body.source, body.external_id))
-
-    def act(session: Session, items: Sequence[Burning], now: datetime) -> list[Reply | Problem]:
-        outcomes = vouchers.burn(session, program_id, items, now, pepper)
-        return [
-            done if isinstance(done, Problem) else Reply(200, _voucher(done, now).model_dump_json().encode())
-            for done in outcomes
-        ]
-
-    return await writes.carry_out((vouchers.burn, program_id), act, attempt, burning)
+    burning = Burning(code, Receipt(body.source, body.external_id))
+    return await writes.each(vouchers.burn, caller.program, attempt, burning, _burnt, pepper=pepper)
 
 
 @router.post(
@@ -471,6 +445,10 @@ def _issued(row: VoucherRow, *, dry_run: bool) -> VoucherIssued:
         expires_at=row.expires_at,
         status=row.status,
     )
+
+
+def _burnt(_burning: Burning, row: VoucherRow, now: datetime) -> Reply:
+    return Reply(200, _voucher(row, now).model_dump_json().encode())
 
 
 def _voucher(row: VoucherRow, now: datetime) -> VoucherOut:

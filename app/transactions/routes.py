@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 from uuid import UUID
 
 import structlog
@@ -16,7 +16,7 @@ from app.clients import Caller, keyed, needs
 from app.db import Database
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
 from app.errors import CursorInvalid, InternalError, InvalidRequest, NotFound, Problem, ProblemBody, answers
-from app.idempotency import Attempt, IdempotencyInProgress, Reply, Writer
+from app.idempotency import Attempt, IdempotencyInProgress, Reply
 from app.ledger import (
     Account,
     InsufficientPoints,
@@ -65,9 +65,6 @@ from app.transactions.schemas import (
 from app.transactions.service import Outcome, Recorded
 from app.transactions.waiting import Waiting
 from app.wire import ExternalId, Source
-
-T = TypeVar("T")
-Done = TypeVar("Done", Claimed, Happened)
 
 router = APIRouter(prefix="/v1/transactions", tags=["transactions"], route_class=StrictRoute)
 
@@ -334,7 +331,8 @@ async def claim(
 ) -> Response:
     """Gives its points to a member, under the terms of the purchase's `occurred_at`."""
     wanted = Wanted(transaction_id, body.member, caller.stores)
-    return await _gathered(writes, attempt, caller.program, claims.claim, wanted, _claimed, dry_run)
+    reply = partial(_claimed, dry_run=dry_run)
+    return await writes.each(claims.claim, caller.program, attempt, wanted, reply, dry_run=dry_run)
 
 
 @router.post(
@@ -361,30 +359,8 @@ async def report_event(
     """The event that the purchase's terms wait for makes its points available, `cancelled` takes them away. They expire
     when they would have without the wait. Again: the same answer, and nothing happens twice."""
     reported = Reported(transaction_id, body.event, caller.stores)
-    return await _gathered(writes, attempt, caller.program, events.happen, reported, _happened, dry_run)
-
-
-async def _gathered(
-    writes: Writer,
-    attempt: Attempt,
-    program_id: UUID,
-    verb: Callable[..., list[Done | Problem]],
-    item: T,
-    reply: Callable[[T, Done, datetime, bool], Reply],
-    dry_run: bool,
-) -> Response:
-    """One of the verbs that take many at a time, and what it answers to each."""
-
-    def act(session: Session, items: Sequence[T], now: datetime) -> list[Reply | Problem]:
-        outcomes = verb(session, program_id, items, now, dry_run=dry_run)
-        return [
-            done if isinstance(done, Problem) else reply(each, done, now, dry_run)
-            for each, done in zip(items, outcomes, strict=True)
-        ]
-
-    if dry_run:
-        return await writes.try_out(act, item)
-    return await writes.carry_out((verb, program_id), act, attempt, item)
+    reply = partial(_happened, dry_run=dry_run)
+    return await writes.each(events.happen, caller.program, attempt, reported, reply, dry_run=dry_run)
 
 
 def _printable(text: str) -> str:
@@ -405,7 +381,7 @@ def _status(outcome: Recorded | Waiting, dry_run: bool) -> int:
     return 200 if outcome.duplicate else 201
 
 
-def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, dry_run: bool) -> Reply:
+def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, *, dry_run: bool) -> Reply:
     answer = ClaimOut(
         id=None if dry_run and not claimed.duplicate else claimed.claim["id"],
         transaction_id=wanted.transaction_id,
@@ -425,7 +401,7 @@ def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, dry_run: bool) -> 
     return Reply(200 if dry_run or claimed.duplicate else 201, answer.model_dump_json().encode())
 
 
-def _happened(reported: Reported, happened: Happened, now: datetime, dry_run: bool) -> Reply:
+def _happened(reported: Reported, happened: Happened, now: datetime, *, dry_run: bool) -> Reply:
     answer = EventOut(
         transaction_id=reported.transaction_id,
         event=reported.event,

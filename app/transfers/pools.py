@@ -86,7 +86,6 @@ class Drawing:
 class Drawn:
     """The transfers that a draw made, the account that it collected for, and those of the others in the pool."""
 
-    pool_id: UUID
     transfers: Sequence[Transfer]
     account: Account
     others: Sequence[Account]
@@ -166,7 +165,7 @@ def _draw(loaded: _Loaded, drawing: Drawing, found: Sequence[UUID] | Problem) ->
         accounts[from_id], accounts[member_id] = ledger.transfer(accounts[from_id], accounts[member_id], points, act)
         made.append(transfer)
     loaded.accounts.update(accounts)
-    return Drawn(drawing.pool_id, made, accounts[member_id], [accounts[id_] for id_ in theirs if id_ != member_id])
+    return Drawn(made, accounts[member_id], [accounts[id_] for id_ in theirs if id_ != member_id])
 
 
 def read(session: Session, program_id: UUID, pool_id: UUID, now: datetime) -> Pooled:

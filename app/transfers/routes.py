@@ -1,8 +1,9 @@
 """Transfers and pools over HTTP."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from functools import partial
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Request, Response
@@ -11,8 +12,8 @@ from sqlalchemy.orm import Session
 from app import idempotency
 from app.clients import Caller, keyed, needs
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
-from app.errors import CursorInvalid, NotFound, OutcomeUnknown, Problem, answers
-from app.idempotency import Attempt, IdempotencyKeyMissing, Reply, Writer
+from app.errors import CursorInvalid, NotFound, OutcomeUnknown, answers
+from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.ledger import (
     Account,
     BalanceOut,
@@ -42,9 +43,6 @@ from app.transfers.schemas import (
     TransferPage,
 )
 from app.transfers.service import Asked, Given
-
-T = TypeVar("T")
-Done = TypeVar("Done", Given, Drawn)
 
 router = APIRouter(prefix="/v1", tags=["transfers"], route_class=StrictRoute)
 
@@ -86,8 +84,8 @@ async def create_transfer(
     dry_run: DryRun = False,
 ) -> Response:
     """Within the limits of the terms. The points keep the day they expire on; they pay the receiver's debt first."""
-    asked = Asked(caller.client_id, body)
-    return await _gathered(writes, attempt, caller, service.give, asked, _given, dry_run)
+    asked, reply = Asked(caller.client_id, body), partial(_given, trying=caller if dry_run else None)
+    return await writes.each(service.give, caller.program, attempt, asked, reply, dry_run=dry_run)
 
 
 @router.get("/transfers/{transfer_id}", responses=answers(*READING, NotFound), summary="Read a transfer")
@@ -124,30 +122,7 @@ def _planned(caller: Caller, account: Account, others: Iterable[Account]) -> Pla
     return [entry for each in shown for entry in planned_entries(each)]
 
 
-async def _gathered(
-    writes: Writer,
-    attempt: Attempt,
-    caller: Caller,
-    verb: Callable[..., list[Done | Problem]],
-    item: T,
-    reply: Callable[[Done, datetime, Caller | None], Reply],
-    dry_run: bool,
-) -> Response:
-    """One of the verbs that take many at a time, and what it answers to each. A batch depends on no caller: only the
-    one who tries out is told what they may see."""
-    program_id = caller.program
-
-    def act(session: Session, items: Sequence[T], now: datetime) -> list[Reply | Problem]:
-        outcomes = verb(session, program_id, items, now, dry_run=dry_run)
-        trying = caller if dry_run else None
-        return [done if isinstance(done, Problem) else reply(done, now, trying) for done in outcomes]
-
-    if dry_run:
-        return await writes.try_out(act, item)
-    return await writes.carry_out((verb, program_id), act, attempt, item)
-
-
-def _given(given: Given, now: datetime, trying: Caller | None) -> Reply:
+def _given(_asked: Asked, given: Given, now: datetime, *, trying: Caller | None) -> Reply:
     """`trying`: whose dry run it is, who is told the entries that it would make."""
     answer = TransferDone(
         **_transfer(given.transfer, trying is not None).model_dump(),
@@ -273,15 +248,15 @@ async def draw_on_pool(
 ) -> Response:
     """Collects what the member lacks to have `points` available from the others, all or nothing: the soonest-expiring
     first, whosever they are. Spend them next. What a gift may come to is no limit here."""
-    drawing = Drawing(caller.client_id, pool_id, body)
-    return await _gathered(writes, attempt, caller, pools.draw, drawing, _drawn, dry_run)
+    drawing, reply = Drawing(caller.client_id, pool_id, body), partial(_drawn, trying=caller if dry_run else None)
+    return await writes.each(pools.draw, caller.program, attempt, drawing, reply, dry_run=dry_run)
 
 
-def _drawn(drawn: Drawn, now: datetime, trying: Caller | None) -> Reply:
+def _drawn(drawing: Drawing, drawn: Drawn, now: datetime, *, trying: Caller | None) -> Reply:
     """`trying` as in `_given`."""
     made, account = drawn.transfers, drawn.account
     answer = DrawOut(
-        pool_id=drawn.pool_id,
+        pool_id=drawing.pool_id,
         member_id=account.member_id,
         dry_run=trying is not None,
         collected=sum(each.points for each in made),
