@@ -395,12 +395,12 @@ def _noting(shop: Shop, texts: list[str]) -> Iterator[None]:
 # --- reads ----------------------------------------------------------------------------------------------------------
 
 
-def test_members_read_their_balances_many_at_a_time(shop: Shop) -> None:
+def test_members_read_their_balances_many_at_a_time(shop: Shop, database_url: str) -> None:
     """Each sees their own, in as many statements as one alone; who has been closed since sees nothing."""
     cards = [str(card) for card in range(MANY)]
     ids = [earn(shop, 10 + n, card) for n, card in enumerate(cards)]
-    phones = [shop.client(token_of(shop, card=card)) for card in cards]
-    asks = [partial(each.get, "/v1/me/balance") for each in phones]
+    tokens = [token_of(shop, card=card) for card in cards]
+    asks = [partial(shop.client(token).get, "/v1/me/balance") for token in tokens]
     reader = shop.app.state.reader._gatherer
     texts: dict[int, list[str]] = {1: [], MANY: []}
     for number, noted in texts.items():
@@ -411,15 +411,17 @@ def test_members_read_their_balances_many_at_a_time(shop: Shop) -> None:
     answers = at_once(shop, reader, asks[:3])
     assert [answer.status_code for answer in answers] == [200, 401, 200]
     assert [answer.json() for answer in answers[::2]] == [shop.get(f"/v1/members/{id_}/balance") for id_ in ids[:3:2]]
+    with another(shop, database_url, readers=0) as other:
+        assert told(answers) == told([other.client(token).get("/v1/me/balance") for token in tokens[:3]])
 
 
 # --- two processes --------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def another(shop: Shop, url: str) -> Iterator[Shop]:
+def another(shop: Shop, url: str, **changes: Any) -> Iterator[Shop]:
     """The same shop, served by an application of its own: what a second process is to the database."""
-    app = create_app(settings_for(url, **PATIENT), shop.clock)
+    app = create_app(settings_for(url, **PATIENT | changes), shop.clock)
     headers = {"Authorization": f"Bearer {shop.keys['staff']}"}
     with TestClient(app, headers=headers, raise_server_exceptions=False) as http:
         yield replace(shop, app=app, http=http)
@@ -445,7 +447,9 @@ def test_two_processes_do_not_deadlock(engines: Engines, engine: str) -> None:
         Random(9).shuffle(calls)
         with another(shop, url) as other, ThreadPoolExecutor(24) as pool:
             for each in (shop, other):
-                event.listen(each.database.engine, "handle_error", lambda error: refused.append(str(error)))
+                event.listen(
+                    each.database.engine, "handle_error", lambda error: refused.append(error.original_exception)
+                )
             answers = list(pool.map(lambda each: send(*each), zip([shop, other] * 62, calls, strict=True)))
         assert refused == []
         assert {answer.status_code for answer in answers} <= {200, 201, 409}
