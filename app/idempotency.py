@@ -26,6 +26,7 @@ from app.coalesce import Gatherer
 from app.errors import MEDIA_TYPE, Problem
 
 T = TypeVar("T")
+Result = TypeVar("Result")
 
 KEPT = timedelta(days=30)
 
@@ -249,6 +250,31 @@ class Writer:
             return raised(act(session, [item], self._clock())[0])
 
         return (await run_in_threadpool(self._database.read, work)).response()
+
+    async def each(
+        self,
+        verb: Callable[..., Sequence[Result | Problem]],
+        program_id: UUID,
+        attempt: Attempt,
+        item: T,
+        reply: Callable[[T, Result, datetime], Reply],
+        *,
+        dry_run: bool = False,
+        **options: Any,
+    ) -> Response:
+        """What `verb(session, program_id, items, now, **options)`, which has a `dry_run` if this may be one, makes of
+        `item`, as `reply` tells it. All that is asked of a verb for a programme is one lane, so `reply` and `options`
+        depend on nothing else, but for a dry run."""
+
+        def act(session: Session, items: Sequence[T], now: datetime) -> list[Reply | Problem]:
+            outcomes = verb(session, program_id, items, now, **options)
+            told = zip(items, outcomes, strict=True)
+            return [done if isinstance(done, Problem) else reply(each, done, now) for each, done in told]
+
+        if dry_run:
+            options["dry_run"] = True
+            return await self.try_out(act, item)
+        return await self.carry_out((verb, program_id), act, attempt, item)
 
     def _batch(self, act: Act[T], batch: Sequence[tuple[Attempt, T]]) -> Sequence[Reply | Problem]:
         now = self._clock()

@@ -39,7 +39,7 @@ def known(account: Account | None = None, **changes: Any) -> Known:
 
 
 def order(price_left: int = 10_000, **changes: Any) -> Order:
-    return replace(Order(new_id(), MEMBER, "USD", price_left), **changes)
+    return replace(Order(new_id(), ("store-1", "r1"), MEMBER, "USD", price_left), **changes)
 
 
 def refusal(asked: Asked, known: Known) -> type[Problem]:

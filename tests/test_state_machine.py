@@ -37,7 +37,7 @@ from app.ledger import Account, Act
 from app.ledger.models import Lot
 from app.members import Identifier
 from app.programs import Terms
-from app.transactions.events import happen
+from app.transactions.events import Reported, happen
 from app.transactions.models import Transaction
 from app.transactions.rules import act_of
 from app.transactions.schemas import TransactionIn, item_of
@@ -233,7 +233,10 @@ class Lives(RuleBasedStateMachine):
 
         def work(session: Session) -> None:
             mine = (Transaction.program_id == self.program_id) & (Transaction.external_id == bought.document)
-            happen(session, self.program_id, session.scalars(select(Transaction.id).where(mine)).one(), event, self.now)
+            reported = Reported(session.scalars(select(Transaction.id).where(mine)).one(), event)
+            (outcome,) = happen(session, self.program_id, [reported], self.now)
+            if isinstance(outcome, Problem):
+                raise outcome
 
         self.agree(lambda: model.happen(bought, shipped, self.now), lambda: self.database.write(work))
         self.unseen = True

@@ -6,6 +6,6 @@ the terms' limit a second person approves, and nobody adjusts their own account.
 """
 
 from app.adjustments.rules import AdjustmentClass, Asked
-from app.adjustments.service import Adjusted, approve, reject, request
+from app.adjustments.service import Adjusted, Wanted, adjust, approve, reject, request
 
-__all__ = ["Adjusted", "AdjustmentClass", "Asked", "approve", "reject", "request"]
+__all__ = ["Adjusted", "AdjustmentClass", "Asked", "Wanted", "adjust", "approve", "reject", "request"]

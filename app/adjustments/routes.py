@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from app import idempotency, members, transactions
+from app import idempotency
 from app.accounting import PostingOut
 from app.adjustments import rules, service
 from app.adjustments.rules import Asked
@@ -23,11 +24,11 @@ from app.adjustments.schemas import (
     RejectionIn,
     WriteOffIn,
 )
-from app.adjustments.service import Adjusted, Fields
+from app.adjustments.service import Adjusted, Fields, Wanted
 from app.clients import Caller, keyed, needs
 from app.db import Database
-from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute
-from app.errors import CursorInvalid, NotFound, Problem, answers, finding
+from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
+from app.errors import CursorInvalid, NotFound, Problem, answers
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.ledger import InsufficientPoints, PlannedEntries, TooManyPoints, balance_out, expiring_out, planned_entries
 from app.members import IdentifierInvalid, MemberClosed, UnknownMember
@@ -94,30 +95,18 @@ def _responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     responses=_responses(*_GRANT, UnknownMember, IdentifierInvalid),
     summary="Give points without a purchase, or correct them",
 )
-def adjust(
+async def adjust(
     body: Annotated[AdjustmentIn, Body(openapi_examples=_EXAMPLES)],
     caller: Annotated[Caller, needs(_WRITE)],
     attempt: Annotated[Attempt, keyed(_WRITE, required=True)],
-    database: Db,
-    now: Now,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """At once, under the terms of now; above the limit that the terms give the person's role it waits for a second
     person. A concession takes the points' value off the price of its order and goes back with it; all other classes
     are marketing."""
-    order = None if body.order is None else transactions.by_key(body.order.source, body.order.external_id)
-
-    def asked(session: Session) -> Asked:
-        member_id = _member(session, caller.program, body, now)
-        return Asked(body.class_, member_id, body.points, body.reason, body.note, body.consent)
-
-    return _request(
-        database,
-        attempt,
-        now,
-        lambda session: service.request(session, caller, asked(session), now, order=order, dry_run=dry_run),
-        dry_run=dry_run,
-    )
+    reply = partial(_reply, dry_run=dry_run)
+    return await writes.each(service.adjust, caller.program, attempt, (caller, body), reply, dry_run=dry_run)
 
 
 @router.post(
@@ -127,18 +116,18 @@ def adjust(
     responses=_responses(NotFound, NoTerms, rules.NothingToWriteOff),
     summary="Forgive points that a member owes",
 )
-def write_off_debt(
+async def write_off_debt(
     member_id: UUID,
     body: Annotated[WriteOffIn, Body(openapi_examples=_WRITE_OFF)],
     caller: Annotated[Caller, needs(_WRITE)],
     attempt: Annotated[Attempt, keyed(_WRITE, required=True)],
-    database: Db,
-    now: Now,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """An adjustment of class `debt_write_off`, with the same limits and approval."""
     asked = Asked("debt_write_off", member_id, body.points, body.reason, body.note)
-    return _carry_out(database, attempt, caller, asked, now, dry_run=dry_run)
+    reply = partial(_reply, dry_run=dry_run)
+    return await writes.each(service.request, caller.program, attempt, Wanted(caller, asked), reply, dry_run=dry_run)
 
 
 @router.post(
@@ -274,35 +263,30 @@ def read_adjustment(
 # --- how ------------------------------------------------------------------------------------------------------------
 
 
-def _member(session: Session, program_id: UUID, body: AdjustmentIn, now: datetime) -> UUID:
-    identifier = members.identifier_in(body.member, members.phone_region(session, program_id, now))
-    member_id = members.find(session, program_id, [identifier]).get(identifier)
-    if member_id is None:
-        raise UnknownMember(findings=[finding(("member",), "unknown", "nobody has it")])
-    return member_id
-
-
 def _carry_out(
     database: Database, attempt: Attempt, caller: Caller, asked: Asked, now: datetime, *, dry_run: bool
 ) -> Response:
-    return _request(
-        database,
-        attempt,
-        now,
-        lambda session: service.request(session, caller, asked, now, dry_run=dry_run),
-        dry_run=dry_run,
-    )
+    """What is asked of one lot."""
+
+    def act(session: Session) -> Adjusted | Problem:
+        return service.request(session, caller.program, [Wanted(caller, asked)], now, dry_run=dry_run)[0]
+
+    return _request(database, attempt, now, act, dry_run=dry_run)
 
 
 def _request(
-    database: Database, attempt: Attempt, now: datetime, act: Callable[[Session], Adjusted], *, dry_run: bool
+    database: Database, attempt: Attempt, now: datetime, act: Callable[[Session], Adjusted | Problem], *, dry_run: bool
 ) -> Response:
     def reply(session: Session) -> Reply:
-        adjusted = act(session)
-        answer = _out(adjusted, now, dry_run=dry_run)
-        return Reply(_status(adjusted.row, dry_run), answer.model_dump_json(by_alias=True).encode())
+        done = act(session)
+        return idempotency.raised(done if isinstance(done, Problem) else _reply(None, done, now, dry_run=dry_run))
 
     return idempotency.carry_out(database, attempt, now, reply, dry_run=dry_run)
+
+
+def _reply(_asked: object, adjusted: Adjusted, now: datetime, *, dry_run: bool) -> Reply:
+    answer = _out(adjusted, now, dry_run=dry_run)
+    return Reply(_status(adjusted.row, dry_run), answer.model_dump_json(by_alias=True).encode())
 
 
 def _status(row: Fields, dry_run: bool) -> int:

@@ -120,11 +120,13 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What an adjustment comes to: how many points, the account after it, what it posts."""
+    """What an adjustment comes to: how many points, the account after it, what it posts, and how much of the order's
+    price is `conceded`, minor units."""
 
     points: int
     account: Account
     postings: list[Posting]
+    conceded: int = 0
 
 
 def needs_approval(asked: Asked, points: int, role: str | None, terms: Terms) -> bool:
@@ -185,7 +187,8 @@ def _grant(asked: Asked, points: int, known: Known, act: Act) -> Decided:
     )
     event = Event(act.program_id, act.document_id, terms.currency, act.occurred_at, act.period, cohort.id)
     post = accounting.concession_postings if funding == "concession" else accounting.provision_postings
-    return Decided(points, ledger.accrue(known.account, accrual), post(event, put_aside.points, known.chart))
+    conceded = put_aside.points if funding == "concession" else 0
+    return Decided(points, ledger.accrue(known.account, accrual), post(event, put_aside.points, known.chart), conceded)
 
 
 def _provision(points: int, terms: Terms) -> Allocation:

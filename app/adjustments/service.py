@@ -1,9 +1,9 @@
-"""Ask for adjustments, approve and reject them: load, decide, write.
+"""Ask for adjustments, many at a time; approve and reject one: load, decide, write.
 
-Locked in this order: the adjustment, the order it makes up for, the member's account.
+Locked in this order: the adjustment, the orders that are made up for, the members' accounts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,11 +16,14 @@ from app import accounting, clients, db, ledger, members, outbox, programs, tran
 from app.adjustments import rules
 from app.adjustments.models import Adjustment
 from app.adjustments.rules import GRANTS, AdjustmentEnded, Asked, Decided, Known, NoPerson, OwnAccount, SamePerson
+from app.adjustments.schemas import AdjustmentIn
 from app.clients import Caller
-from app.errors import NotFound
+from app.errors import NotFound, Problem, or_problem
 from app.ids import new_id
 from app.ledger import Act
+from app.members import Identifier
 from app.programs import NoTerms, Version
+from app.transactions import Order
 
 Posted = Sequence[accounting.Posting] | Sequence[accounting.JournalPosting]
 Fields = Mapping[str, Any] | RowMapping
@@ -37,50 +40,117 @@ class Adjusted:
     postings: Posted
 
 
-def request(
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a person of staff wants done. `order`: source and external id of the purchase that a concession is for."""
+
+    caller: Caller
+    asked: Asked
+    order: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What the decisions of a batch rest on. `accounts`, and what is `conceded` on each order, follow them.
+
+    `version`: of the terms in force, if there are any; `orders` by id and by natural key.
+    """
+
+    program_id: UUID
+    now: datetime
+    dry_run: bool
+    version: Version | None
+    chart: accounting.Chart
+    orders: dict[UUID | tuple[str, str], Order]
+    accounts: dict[UUID, ledger.Account]
+    statuses: dict[UUID, str]
+    conceded: dict[UUID, int]
+
+    def apply(self, decided: Decided, order: Order | None) -> None:
+        self.accounts[decided.account.member_id] = decided.account
+        if order is not None:
+            self.conceded[order.id] += decided.conceded
+
+
+def adjust(
     session: Session,
-    caller: Caller,
-    asked: Asked,
+    program_id: UUID,
+    wanted: Sequence[tuple[Caller, AdjustmentIn]],
     now: datetime,
     *,
-    order: ColumnElement[bool] | None = None,
     dry_run: bool = False,
-) -> Adjusted:
-    """Does what is `asked`, or lets it wait for a second person. `order` says which purchase a concession is for.
+) -> list[Adjusted | Problem]:
+    """`request` for members that are named. IdentifierInvalid, UnknownMember."""
+    region = members.phone_region(session, program_id, now)
+    people = members.named_each(session, program_id, [{"member": body.member} for _, body in wanted], region)
+    named = [
+        _wanted(caller, body, *found)
+        for (caller, body), found in zip(wanted, people, strict=True)
+        if not isinstance(found, Problem)
+    ]
+    requested = iter(request(session, program_id, named, now, dry_run=dry_run))
+    return [found if isinstance(found, Problem) else next(requested) for found in people]
 
-    What could not be done now is refused now. NoPerson, OwnAccount, NotFound, NoTerms, and the refusals of `decide`.
+
+def _wanted(caller: Caller, body: AdjustmentIn, member_id: UUID) -> Wanted:
+    asked = Asked(body.class_, member_id, body.points, body.reason, body.note, body.consent)
+    return Wanted(caller, asked, None if body.order is None else (body.order.source, body.order.external_id))
+
+
+def request(
+    session: Session, program_id: UUID, wanted: Sequence[Wanted], now: datetime, *, dry_run: bool = False
+) -> list[Adjusted | Problem]:
+    """Does what each asks for, or lets it wait for a second person.
+
+    What could not be done now is refused now: NoPerson, OwnAccount, NotFound, NoTerms, and the refusals of `decide`. A
+    `dry_run` locks and writes nothing.
     """
-    _check_person(session, caller, asked.member_id)
-    version, known = _load(session, caller.program, asked, order, now, lock=not dry_run)
+    keys = {each.order for each in wanted if each.order is not None}
+    orders = transactions.by_keys(session, keys) if keys else None
+    own = clients.memberships(session, program_id, {each.caller.person for each in wanted if each.caller.person})
+    loaded = _load(session, program_id, {each.asked.member_id for each in wanted}, orders, now, dry_run=dry_run)
+    outcomes = [or_problem(_request, loaded, each, own, session) for each in wanted]
+    if not dry_run:
+        done = [outcome for outcome in outcomes if isinstance(outcome, Adjusted)]
+        db.insert_rows(session, Adjustment, [dict(each.row) for each in done])
+        told = [_event("requested" if _waits(each) else "applied", each.row) for each in done]
+        outbox.put(session, told, now)
+        _write(session, loaded, [each for each in done if not _waits(each)])
+    return outcomes
+
+
+def _waits(adjusted: Adjusted) -> bool:
+    return bool(adjusted.row["status"] == "waiting")
+
+
+def _request(loaded: _Loaded, wanted: Wanted, own: Mapping[str, Collection[UUID]], session: Session) -> Adjusted:
+    caller, asked = wanted.caller, wanted.asked
+    _check_person(caller, asked.member_id, own)
+    order = None if wanted.order is None else loaded.orders.get(wanted.order)
+    version, known = _known(session, loaded, asked, order)
     id_ = new_id()
-    decided = rules.decide(asked, known, _act(caller.program, id_, asked, version, now))
+    decided = rules.decide(asked, known, _act(loaded.program_id, id_, asked, version, loaded.now))
     waits = rules.needs_approval(asked, decided.points, caller.role, version.terms)
     row = {
-        "id": id_,
-        "program_id": caller.program,
+        "id": None if loaded.dry_run else id_,
+        "program_id": loaded.program_id,
         "member_id": asked.member_id,
         "class": asked.class_,
         "points": decided.points,
         "reason": asked.reason,
         "note": asked.note,
-        "order_id": None if known.order is None else known.order.id,
+        "order_id": None if order is None else order.id,
         "consented_at": asked.consented_at,
         "lot_id": asked.lot_id,
         "expires_at": asked.expires_at,
         "needs_approval": waits,
         "requested_by": caller.client_id,
         "requested_person": caller.person,
-        "requested_at": now,
-    } | (_WAITING if waits else _ended("applied", caller, now) | {"terms_id": version.id})
-    if not dry_run:
-        db.insert_rows(session, Adjustment, [row])
-        outbox.put(session, [_event("requested" if waits else "applied", row)], now)
-    if dry_run:
-        row["id"] = None
+        "requested_at": loaded.now,
+    } | (_WAITING if waits else _ended("applied", caller, loaded.now) | {"terms_id": version.id})
     if waits:
         return Adjusted(row, known.account, [])
-    if not dry_run:
-        _write(session, id_, known, decided, now)
+    loaded.apply(decided, order)
     return Adjusted(row, decided.account, decided.postings)
 
 
@@ -93,14 +163,18 @@ def approve(session: Session, caller: Caller, id_: UUID, now: datetime, *, dry_r
         **{name: row[name] for name in ("member_id", "points", "reason", "note", "consented_at")},
         **{name: row[name] for name in ("lot_id", "expires_at")},
     )
-    order = None if row["order_id"] is None else transactions.by_id(row["order_id"])
-    version, known = _load(session, caller.program, asked, order, now, lock=not dry_run)
+    orders = None if row["order_id"] is None else transactions.by_ids(session, [row["order_id"]])
+    loaded = _load(session, caller.program, {asked.member_id}, orders, now, dry_run=dry_run)
+    order = None if row["order_id"] is None else loaded.orders.get(row["order_id"])
+    version, known = _known(session, loaded, asked, order)
     decided = rules.decide(asked, known, _act(caller.program, id_, asked, version, now))
+    loaded.apply(decided, order)
     ended = _ended("applied", caller, now) | {"terms_id": version.id}
+    done = Adjusted({**row, **ended}, decided.account, decided.postings)
     if not dry_run:
         _end(session, row, ended, now)
-        _write(session, id_, known, decided, now)
-    return Adjusted({**row, **ended}, decided.account, decided.postings)
+        _write(session, loaded, [done])
+    return done
 
 
 def reject(session: Session, caller: Caller, id_: UUID, reason: str | None, now: datetime) -> Adjusted:
@@ -114,10 +188,10 @@ def reject(session: Session, caller: Caller, id_: UUID, reason: str | None, now:
 # --- load -----------------------------------------------------------------------------------------------------------
 
 
-def _check_person(session: Session, caller: Caller, member_id: UUID) -> None:
+def _check_person(caller: Caller, member_id: UUID, own: Mapping[str, Collection[UUID]]) -> None:
     if caller.person is None:
         raise NoPerson
-    if member_id in clients.memberships(session, caller):
+    if member_id in own[caller.person]:
         raise OwnAccount
 
 
@@ -127,7 +201,8 @@ def _waiting(session: Session, caller: Caller, id_: UUID, *, lock: bool) -> RowM
     found = session.execute(wanted.with_for_update(key_share=True) if lock else wanted).mappings().one_or_none()
     if found is None:
         raise NotFound
-    _check_person(session, caller, found["member_id"])
+    persons = [] if caller.person is None else [caller.person]
+    _check_person(caller, found["member_id"], clients.memberships(session, caller.program, persons))
     if caller.person == found["requested_person"]:
         raise SamePerson
     if found["status"] != "waiting":
@@ -136,30 +211,55 @@ def _waiting(session: Session, caller: Caller, id_: UUID, *, lock: bool) -> RowM
 
 
 def _load(
-    session: Session, program_id: UUID, asked: Asked, order: ColumnElement[bool] | None, now: datetime, *, lock: bool
-) -> tuple[Version, Known]:
-    if members.status_in(session, program_id, asked.member_id) is None:
-        raise NotFound
+    session: Session,
+    program_id: UUID,
+    member_ids: Collection[UUID],
+    orders: ColumnElement[bool] | None,
+    now: datetime,
+    *,
+    dry_run: bool,
+) -> _Loaded:
+    """`member_ids` may be of anybody: only the programme's members have accounts in what is loaded."""
     terms = programs.timeline(session, program_id)
-    version = terms.at(now)
-    if version is None:
+    named = {Identifier("id", str(member_id)) for member_id in member_ids}
+    ours = sorted(members.find(session, program_id, named).values())
+    found = [] if orders is None else transactions.find_orders(session, program_id, orders, lock=not dry_run)
+    accounts = (ledger.look if dry_run else ledger.claim)(session, ours, now, terms.zone_at(now), ours)
+    by_id: dict[UUID | tuple[str, str], Order] = {order.id: order for order in found}
+    return _Loaded(
+        program_id=program_id,
+        now=now,
+        dry_run=dry_run,
+        version=terms.at(now),
+        chart=accounting.chart(session, program_id),
+        orders=by_id | {order.key: order for order in found},
+        accounts=accounts,
+        statuses=members.statuses(session, ours),
+        conceded=transactions.conceded(session, found) if found else {},
+    )
+
+
+def _known(session: Session, loaded: _Loaded, asked: Asked, order: Order | None) -> tuple[Version, Known]:
+    """What the decision on `asked` rests on. NotFound, NoTerms. A lot is read when its turn comes: how much of it has
+    expired depends on what the batch has done to the account before."""
+    account = loaded.accounts.get(asked.member_id)
+    if account is None:
+        raise NotFound
+    if loaded.version is None:
         raise NoTerms
-    failed = None if order is None else transactions.find_order(session, program_id, order, lock=lock)
-    ids = [asked.member_id]
-    account = (ledger.claim if lock else ledger.look)(session, ids, now, terms.zone_at(now), ids)[asked.member_id]
     lot, expired = None, 0
     if asked.lot_id is not None:
         part = ledger.expired_part(session, account, asked.lot_id)
         if part is None:
             raise NotFound
         lot, expired = part
-    return version, Known(
+    return loaded.version, Known(
         account=account,
-        status=members.statuses(session, ids)[asked.member_id],
-        terms=version.terms,
-        chart=accounting.chart(session, program_id),
-        order=failed,
-        conceded=0 if failed is None else transactions.conceded(session, failed),
+        status=loaded.statuses[asked.member_id],
+        terms=loaded.version.terms,
+        chart=loaded.chart,
+        order=order,
+        conceded=0 if order is None else loaded.conceded[order.id],
         lot=lot,
         expired=expired,
     )
@@ -199,11 +299,12 @@ def _end(session: Session, row: Fields, ended: dict[str, Any], now: datetime) ->
     outbox.put(session, [_event(ended["status"], row)], now)
 
 
-def _write(session: Session, id_: UUID, known: Known, decided: Decided, now: datetime) -> None:
-    ledger.write(session, [decided.account], now)
-    accounting.post(session, decided.postings, now)
-    if known.order is not None:
-        transactions.concede(session, known.order, id_, now)
+def _write(session: Session, loaded: _Loaded, applied: Sequence[Adjusted]) -> None:
+    changed = sorted({each.row["member_id"] for each in applied})
+    ledger.write(session, [loaded.accounts[member_id] for member_id in changed], loaded.now)
+    accounting.post(session, [posting for each in applied for posting in each.postings], loaded.now)  # type: ignore[misc]  # what is new is no row of the journal yet
+    made_up = [(each.row["id"], loaded.orders[each.row["order_id"]]) for each in applied if each.row["order_id"]]
+    transactions.concede(session, made_up, loaded.now)
 
 
 def _event(what: str, row: Fields) -> outbox.Event:

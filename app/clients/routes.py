@@ -90,7 +90,8 @@ async def _member_token(
 def member_token() -> Any:
     """Marks a `MemberCaller`: whom the request's token speaks for. Unauthenticated without a good token.
 
-    What became of the member since is not looked up: clients know no members. Routes take `wallet.me()`, which does.
+    What became of the member since is not looked up: clients know no members. Routes take `wallet.me()`, which does, or
+    look it up with what they read.
     """
     return Depends(_member_token)
 

@@ -69,10 +69,17 @@ def create_client(
     return client_id
 
 
-def memberships(session: Session, caller: Caller) -> set[UUID]:
-    """The own memberships of the person who calls, as any of their clients in the programme names them."""
-    theirs = select(Client.member_id).where(Client.program_id == caller.program, Client.person == caller.person)
-    return {member_id for member_id in session.scalars(theirs) if member_id is not None}
+def memberships(session: Session, program_id: UUID, persons: Collection[str]) -> dict[str, set[UUID]]:
+    """By person, their own memberships, as any of their clients in the programme names them."""
+    theirs = select(Client.person, Client.member_id).where(
+        Client.program_id == program_id,
+        db.any_of(session, Client.person.expression, sorted(persons)),
+    )
+    found: dict[str, set[UUID]] = {person: set() for person in persons}
+    for person, member_id in session.execute(theirs):
+        if person is not None and member_id is not None:
+            found[person].add(member_id)
+    return found
 
 
 def find_client(session: Session, text: str) -> UUID | None:

@@ -1,30 +1,27 @@
 """Holds over HTTP."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from functools import partial
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Query, Request, Response
-from sqlalchemy.orm import Session
 
 from app import idempotency
 from app.clients import Caller, keyed, needs
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
-from app.errors import CursorInvalid, NotFound, Problem, answers
+from app.errors import CursorInvalid, NotFound, answers
 from app.holds import queries, service
 from app.holds.queries import Chosen
 from app.holds.rules import HoldTooLong, Status
 from app.holds.schemas import CaptureIn, HeldLotOut, HoldDone, HoldIn, HoldOut, HoldPage, HoldRead
-from app.holds.service import Asked, Ending, Outcome, Standing
-from app.idempotency import Attempt, IdempotencyKeyMissing, Reply, Writer
+from app.holds.service import Asked, Ending, Standing
+from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.ledger import CaptureAboveHold, HoldEnded, InsufficientPoints, balance_out, expiring_out, planned_entries
 from app.members import IdentifierInvalid, MemberMayNotSpend, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms
-
-T = TypeVar("T")
 
 router = APIRouter(prefix="/v1/holds", tags=["holds"], route_class=StrictRoute)
 
@@ -53,7 +50,8 @@ async def create_hold(
     dry_run: DryRun = False,
 ) -> Response:
     """Reserves them for one spend: until then nobody else can spend them, and they do not expire."""
-    return await _carry_out(writes, caller, attempt, service.hold, Asked(caller.client_id, body), dry_run, new=True)
+    item, reply = Asked(caller.client_id, body), partial(_reply, dry_run=dry_run, new=True)
+    return await writes.each(service.hold, caller.program, attempt, item, reply, dry_run=dry_run)
 
 
 @router.post(
@@ -73,7 +71,8 @@ async def capture_hold(
     dry_run: DryRun = False,
 ) -> Response:
     """Spends all or a part of what is held; the rest is free again. A hold ends once."""
-    return await _carry_out(writes, caller, attempt, service.capture, Ending(hold_id, body.points), dry_run)
+    item, reply = Ending(hold_id, body.points), partial(_reply, dry_run=dry_run)
+    return await writes.each(service.capture, caller.program, attempt, item, reply, dry_run=dry_run)
 
 
 @router.post(
@@ -90,33 +89,8 @@ async def release_hold(
     dry_run: DryRun = False,
 ) -> Response:
     """Frees what is held. Points whose time has passed meanwhile expire now."""
-    return await _carry_out(writes, caller, attempt, service.release, hold_id, dry_run)
-
-
-async def _carry_out(
-    writes: Writer,
-    caller: Caller,
-    attempt: Attempt,
-    verb: Callable[..., list[Outcome]],
-    item: T,
-    dry_run: bool,
-    *,
-    new: bool = False,
-) -> Response:
-    """One of the service's verbs. `new`: it makes a hold."""
-    program_id = caller.program
-
-    def act(session: Session, items: Sequence[T], now: datetime) -> list[Reply | Problem]:
-        outcomes = verb(session, program_id, items, now, dry_run=dry_run)
-        status = 201 if new and not dry_run else 200
-        return [
-            done if isinstance(done, Problem) else Reply(status, _done(done, now, dry_run, new=new))
-            for done in outcomes
-        ]
-
-    if dry_run:
-        return await writes.try_out(act, item)
-    return await writes.carry_out((verb, program_id), act, attempt, item)
+    reply = partial(_reply, dry_run=dry_run)
+    return await writes.each(service.release, caller.program, attempt, hold_id, reply, dry_run=dry_run)
 
 
 @router.get("", responses=answers(*READING, CursorInvalid), summary="List holds")
@@ -153,8 +127,8 @@ def read_hold(hold_id: UUID, caller: Annotated[Caller, needs("holds:read")], dat
     )
 
 
-def _done(done: Standing, now: datetime, dry_run: bool, *, new: bool = False) -> bytes:
-    """`new`: a hold that a dry run would make has no id."""
+def _reply(_asked: object, done: Standing, now: datetime, *, dry_run: bool, new: bool = False) -> Reply:
+    """`new`: the hold was made just now; one that a dry run would make has no id."""
     facts = asdict(done.hold) | ({"id": None} if dry_run and new else {})
     answer = HoldDone(
         **facts,
@@ -164,4 +138,4 @@ def _done(done: Standing, now: datetime, dry_run: bool, *, new: bool = False) ->
         expiring_next=expiring_out(done.account),
         entries=planned_entries(done.account) if dry_run else None,
     )
-    return answer.model_dump_json().encode()
+    return Reply(201 if new and not dry_run else 200, answer.model_dump_json().encode())

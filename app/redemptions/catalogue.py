@@ -1,7 +1,7 @@
 """The catalogue: add, change and retire rewards; which of them a member can have."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -92,6 +92,12 @@ def find(session: Session, program_id: UUID, reward_id: UUID) -> RewardRow:
     if found is None or found.program_id != program_id:
         raise NotFound
     return found
+
+
+def find_each(session: Session, reward_ids: Collection[UUID]) -> dict[UUID, RewardRow]:
+    """Some rewards that there are."""
+    chosen = db.any_of(session, RewardRow.id.expression, sorted(reward_ids))
+    return {row.id: row for row in session.scalars(select(RewardRow).where(chosen))}
 
 
 def named_each(session: Session, program_id: UUID, references: Sequence[RewardRef]) -> list[RewardRow | Problem]:

@@ -1,8 +1,8 @@
 """Rewards, redemptions and vouchers over HTTP."""
 
 import json
-from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -12,9 +12,8 @@ from sqlalchemy.orm import Session
 from app import idempotency
 from app.accounting import PostingOut
 from app.clients import Caller, keyed, needs
-from app.db import Database
 from app.edge import READING, WRITING, Db, DryRun, IfMatch, Now, StrictRoute, Writes, revision_in
-from app.errors import CursorInvalid, NotFound, PreconditionFailed, PreconditionRequired, Problem, answers
+from app.errors import CursorInvalid, NotFound, PreconditionFailed, PreconditionRequired, answers
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.ledger import InsufficientPoints, balance_out, planned_entries
 from app.members import IdentifierInvalid, MemberMayNotSpend, UnknownMember
@@ -44,6 +43,7 @@ from app.redemptions.schemas import (
     VoucherOut,
 )
 from app.redemptions.service import Redeemed
+from app.redemptions.vouchers import Burning
 from app.wire import Money
 
 router = APIRouter(prefix="/v1", tags=["rewards"], route_class=StrictRoute)
@@ -246,15 +246,9 @@ async def redeem(
 
     Points that expire soonest pay first. A refusal says what is missing, and `errors` names every reason.
     """
-    program_id = caller.program
-
-    def act(session: Session, items: Sequence[RedemptionIn], now: datetime) -> list[Reply | Problem]:
-        outcomes = service.redeem(session, program_id, items, now, pepper, dry_run=dry_run)
-        return [done if isinstance(done, Problem) else _reply(done, now, 201, dry_run) for done in outcomes]
-
-    if dry_run:
-        return await writes.try_out(act, body)
-    return _with_codes(await writes.carry_out((service.redeem, program_id), act, attempt, body), pepper)
+    reply = partial(_reply, status=201, dry_run=dry_run)
+    answer = await writes.each(service.redeem, caller.program, attempt, body, reply, dry_run=dry_run, pepper=pepper)
+    return answer if dry_run else _with_codes(answer, pepper)
 
 
 @router.get("/redemptions", responses=answers(*READING, CursorInvalid), summary="List redemptions")
@@ -294,21 +288,20 @@ def read_redemption(
     responses=answers(*_KEYED, IdempotencyKeyMissing, *_ENDING),
     summary="Fulfil a redemption",
 )
-def fulfil(
+async def fulfil(
     redemption_id: UUID,
     caller: Annotated[Caller, needs("redemptions:write")],
     attempt: Annotated[Attempt, keyed("redemptions:write", required=True)],
-    database: Db,
-    now: Now,
+    writes: Writes,
     pepper: Pepper,
     dry_run: DryRun = False,
 ) -> Response:
     """Hands over what was ordered: the points count as used, the cost is posted, vouchers are issued."""
-
-    def act(session: Session) -> Redeemed:
-        return service.fulfil(session, caller.program, redemption_id, now, pepper, dry_run=dry_run)
-
-    return _carry_out(database, attempt, now, pepper, act, 200, dry_run)
+    reply = partial(_reply, status=200, dry_run=dry_run)
+    answer = await writes.each(
+        service.fulfil, caller.program, attempt, redemption_id, reply, dry_run=dry_run, pepper=pepper
+    )
+    return answer if dry_run else _with_codes(answer, pepper)
 
 
 @router.post(
@@ -317,43 +310,20 @@ def fulfil(
     responses=answers(*_KEYED, IdempotencyKeyMissing, *_ENDING),
     summary="Cancel a redemption",
 )
-def cancel(
+async def cancel(
     redemption_id: UUID,
     caller: Annotated[Caller, needs("redemptions:write")],
     attempt: Annotated[Attempt, keyed("redemptions:write", required=True)],
-    database: Db,
-    now: Now,
-    pepper: Pepper,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """Gives back points, pieces and the member's share. Points that would have expired meanwhile expire now."""
-
-    def act(session: Session) -> Redeemed:
-        return service.cancel(session, caller.program, redemption_id, now, dry_run=dry_run)
-
-    return _carry_out(database, attempt, now, pepper, act, 200, dry_run)
+    reply = partial(_reply, status=200, dry_run=dry_run)
+    return await writes.each(service.cancel, caller.program, attempt, redemption_id, reply, dry_run=dry_run)
 
 
-def _carry_out(
-    database: Database,
-    attempt: Attempt,
-    now: datetime,
-    pepper: bytes,
-    act: Callable[[Session], Redeemed],
-    status: int,
-    dry_run: bool,
-) -> Response:
-    """Runs `act` once and answers what it did. What is kept for retries has no codes; they are added on the way out."""
-
-    def reply(session: Session) -> Reply:
-        return _reply(act(session), now, status, dry_run)
-
-    if dry_run:
-        return database.read(reply).response()
-    return _with_codes(idempotency.carry_out(database, attempt, now, reply), pepper)
-
-
-def _reply(redeemed: Redeemed, now: datetime, status: int, dry_run: bool) -> Reply:
+def _reply(_asked: object, redeemed: Redeemed, now: datetime, *, status: int, dry_run: bool) -> Reply:
+    """What is kept for retries has no codes of vouchers: they are added on the way out."""
     answer = RedemptionDone(
         **dict(_redemption(redeemed, dry_run=dry_run, new=status == 201)),
         dry_run=dry_run,
@@ -392,23 +362,17 @@ def read_voucher(
     responses=answers(*_KEYED, NotFound, rules.VoucherBurnt, rules.VoucherCancelled, rules.VoucherExpired),
     summary="Burn a voucher",
 )
-def burn_voucher(
+async def burn_voucher(
     code: str,
     body: Annotated[BurnIn, Body(openapi_examples={"receipt": {"value": _RECEIPT}})],
     caller: Annotated[Caller, needs("redemptions:write")],
     attempt: Annotated[Attempt, keyed("redemptions:write")],
-    database: Db,
-    now: Now,
+    writes: Writes,
     pepper: Pepper,
 ) -> Response:
     """Uses it on a receipt, once. The same receipt again gets the same answer, for ever."""
-    receipt = Receipt(body.source, body.external_id)
-
-    def act(session: Session) -> Reply:
-        voucher = vouchers.burn(session, caller.program, code, pepper, receipt, now)
-        return Reply(200, _voucher(voucher, now).model_dump_json().encode())
-
-    return idempotency.carry_out(database, attempt, now, act)
+    burning = Burning(code, Receipt(body.source, body.external_id))
+    return await writes.each(vouchers.burn, caller.program, attempt, burning, _burnt, pepper=pepper)
 
 
 @router.post(
@@ -428,7 +392,7 @@ def cancel_voucher(
     """One that was stolen or sent astray. Its points stay spent; cancelling it again changes nothing."""
 
     def act(session: Session) -> Reply:
-        voucher = vouchers.cancel(session, caller.program, code, pepper, now)
+        voucher = vouchers.cancel(session, caller.program, code, now, pepper)
         return Reply(200, _voucher(voucher, now).model_dump_json().encode())
 
     return idempotency.carry_out(database, attempt, now, act)
@@ -481,6 +445,10 @@ def _issued(row: VoucherRow, *, dry_run: bool) -> VoucherIssued:
         expires_at=row.expires_at,
         status=row.status,
     )
+
+
+def _burnt(_burning: Burning, row: VoucherRow, now: datetime) -> Reply:
+    return Reply(200, _voucher(row, now).model_dump_json().encode())
 
 
 def _voucher(row: VoucherRow, now: datetime) -> VoucherOut:

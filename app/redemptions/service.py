@@ -1,13 +1,14 @@
-"""Redeem points for rewards: load, decide, write. And fulfil or cancel what was ordered.
+"""Redeem points for rewards, fulfil or cancel what was ordered, many at a time: load, decide, write.
 
-The account is claimed first: whatever a decision rests on is read after it, and who ends an order at the same moment
+The accounts are claimed first: whatever a decision rests on is read after it, and who ends an order at the same moment
 waits here. An order reserves its points by a hold with its id that no clock ends; to fulfil it is to capture that hold.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -129,55 +130,124 @@ def _redeem(
 
 
 def _write_new(session: Session, made: Sequence[Redeemed], accounts: Mapping[UUID, Account], now: datetime) -> None:
-    columns = [column.name for column in Redemption.__table__.columns]
     orders = [done.redemption for done in made]
-    db.insert_rows(session, Redemption, [{name: getattr(order, name) for name in columns} for order in orders])
+    db.insert_rows(session, Redemption, [_fields(order) for order in orders])
     _write(session, made, [accounts[id_] for id_ in sorted({order.member_id for order in orders})], now, new=True)
-    counted = Counter[UUID]()
-    for order in orders:
-        if order.counted:
-            counted[order.reward_id] += order.quantity
+    counted = _counted(orders)
     for reward_id in sorted(counted):
         if not catalogue.take(session, reward_id, counted[reward_id]):
             raise out_of_stock(catalogue.left(session, reward_id))
 
 
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """What the decisions on orders rest on. `accounts` and `orders` follow them as they fall."""
+
+    now: datetime
+    terms: Terms
+    orders: dict[UUID, Redemption]
+    rewards: dict[UUID, RewardRow]
+    accounts: dict[UUID, Account]
+
+
 def fulfil(
-    session: Session, program_id: UUID, redemption_id: UUID, now: datetime, pepper: bytes, *, dry_run: bool = False
-) -> Redeemed:
+    session: Session,
+    program_id: UUID,
+    redemption_ids: Sequence[UUID],
+    now: datetime,
+    pepper: bytes,
+    *,
+    dry_run: bool = False,
+) -> list[Redeemed | Problem]:
     """Hands over what was ordered: the points are spent now, the cost is posted, vouchers are issued.
 
-    NotFound, RedemptionFulfilled, RedemptionCancelled.
+    Each may be refused: NotFound, RedemptionFulfilled, RedemptionCancelled. Raises NoTerms.
     """
-    redemption, account, terms = _open(session, program_id, redemption_id, now, dry_run)
-    act = _act(redemption, now, terms)
-    account = ledger.capture(account, redemption.id, redemption.points, act, as_agent=redemption.supplier == "agent")
-    redemption.status, redemption.ended_at = "fulfilled", now
-    handover = _hand_over(redemption, act, accounting.chart(session, program_id), pepper)
-    done = _redeemed(redemption, catalogue.find(session, program_id, redemption.reward_id), handover, account)
-    if not dry_run:
-        session.flush()
-        _write(session, [done], [account], now)
-    return done
+    chart = accounting.chart(session, program_id)
+    decide = partial(_fulfil, chart=chart, pepper=pepper)
+    return _end(session, program_id, redemption_ids, now, dry_run, decide)
+
+
+def _fulfil(ending: _Ending, redemption_id: UUID, *, chart: accounting.Chart, pepper: bytes) -> Redeemed:
+    order, account, act = _open(ending, redemption_id)
+    account = ledger.capture(account, order.id, order.points, act, as_agent=order.supplier == "agent")
+    return _ended(ending, order, "fulfilled", account, _hand_over(order, act, chart, pepper))
 
 
 def cancel(
-    session: Session, program_id: UUID, redemption_id: UUID, now: datetime, *, dry_run: bool = False
-) -> Redeemed:
-    """Calls an order off: its points are free again, its pieces go back, and it counts towards no limit.
+    session: Session, program_id: UUID, redemption_ids: Sequence[UUID], now: datetime, *, dry_run: bool = False
+) -> list[Redeemed | Problem]:
+    """Calls orders off: their points are free again, their pieces go back, and they count towards no limit.
 
-    Points whose time has passed meanwhile expire now. NotFound, RedemptionFulfilled, RedemptionCancelled.
+    Points whose time has passed meanwhile expire now. Each may be refused: NotFound, RedemptionFulfilled,
+    RedemptionCancelled. Raises NoTerms.
     """
-    redemption, account, terms = _open(session, program_id, redemption_id, now, dry_run)
-    account = ledger.release(account, redemption.id, _act(redemption, now, terms))
-    redemption.status, redemption.ended_at = "cancelled", now
-    done = _redeemed(redemption, catalogue.find(session, program_id, redemption.reward_id), _NOTHING, account)
+    outcomes = _end(session, program_id, redemption_ids, now, dry_run, _cancel)
     if not dry_run:
-        session.flush()
-        _write(session, [done], [account], now)
-        if redemption.counted:
-            catalogue.give_back(session, redemption.reward_id, redemption.quantity)
-    return done
+        back = _counted(done.redemption for done in outcomes if isinstance(done, Redeemed))
+        for reward_id in sorted(back):
+            catalogue.give_back(session, reward_id, back[reward_id])
+    return outcomes
+
+
+def _cancel(ending: _Ending, redemption_id: UUID) -> Redeemed:
+    order, account, act = _open(ending, redemption_id)
+    return _ended(ending, order, "cancelled", ledger.release(account, order.id, act), _NOTHING)
+
+
+def _counted(orders: Iterable[Redemption]) -> Counter[UUID]:
+    """By reward, the pieces that were taken from a limited supply."""
+    pieces = Counter[UUID]()
+    for order in orders:
+        if order.counted:
+            pieces[order.reward_id] += order.quantity
+    return pieces
+
+
+def _end(
+    session: Session,
+    program_id: UUID,
+    redemption_ids: Sequence[UUID],
+    now: datetime,
+    dry_run: bool,
+    decide: Callable[[_Ending, UUID], Redeemed],
+) -> list[Redeemed | Problem]:
+    known = _orders(session, program_id, redemption_ids)
+    if not known:
+        return [NotFound() for _ in redemption_ids]
+    terms = programs.terms_at(session, program_id, now)
+    accounts = _accounts(session, {order.member_id for order in known.values()}, now, terms, dry_run)
+    orders = _orders(session, program_id, list(known), lock=not dry_run)
+    rewards = catalogue.find_each(session, {order.reward_id for order in orders.values()})
+    ending = _Ending(now, terms, orders, rewards, accounts)
+    outcomes = [or_problem(decide, ending, id_) for id_ in redemption_ids]
+    if not dry_run:
+        done = [outcome for outcome in outcomes if isinstance(outcome, Redeemed)]
+        ends = [{name: getattr(each.redemption, name) for name in ("id", "status", "ended_at")} for each in done]
+        db.update_rows(session, Redemption, ["id"], ends)
+        _write(session, done, [accounts[id_] for id_ in sorted({each.redemption.member_id for each in done})], now)
+    return outcomes
+
+
+def _open(ending: _Ending, redemption_id: UUID) -> tuple[Redemption, Account, Act]:
+    """An order that has not ended, its member's account, and what ends it. NotFound, RedemptionFulfilled,
+    RedemptionCancelled."""
+    order = ending.orders.get(redemption_id)
+    if order is None:
+        raise NotFound
+    if order.status in ENDED:
+        raise ENDED[order.status]
+    return order, ending.accounts[order.member_id], _act(order, ending.now, ending.terms)
+
+
+def _ended(ending: _Ending, order: Redemption, status: str, account: Account, handover: _Handover) -> Redeemed:
+    ended = Redemption(**_fields(order) | {"status": status, "ended_at": ending.now})
+    ending.orders[order.id], ending.accounts[account.member_id] = ended, account
+    return _redeemed(ended, ending.rewards[order.reward_id], handover, account)
+
+
+def _fields(redemption: Redemption) -> dict[str, Any]:
+    return {column.name: getattr(redemption, column.name) for column in Redemption.__table__.columns}
 
 
 # --- load -----------------------------------------------------------------------------------------------------------
@@ -190,18 +260,14 @@ def _accounts(
     return get(session, member_ids, now, terms.zone, lots=member_ids)
 
 
-def _open(
-    session: Session, program_id: UUID, redemption_id: UUID, now: datetime, dry_run: bool
-) -> tuple[Redemption, Account, Terms]:
-    """An order that has not ended, locked after its member's account. RedemptionFulfilled or RedemptionCancelled."""
-    member_id = find(session, program_id, redemption_id).member_id
-    terms = programs.terms_at(session, program_id, now)
-    account = _accounts(session, [member_id], now, terms, dry_run)[member_id]
-    rows = select(Redemption).where(Redemption.id == redemption_id).execution_options(populate_existing=True)
-    redemption = session.scalars(rows if dry_run else rows.with_for_update(key_share=True)).one()
-    if redemption.status in ENDED:
-        raise ENDED[redemption.status]
-    return redemption, account, terms
+def _orders(
+    session: Session, program_id: UUID, redemption_ids: Sequence[UUID], *, lock: bool = False
+) -> dict[UUID, Redemption]:
+    """Those of some redemptions that the programme has, as they are now; with `lock` they stay so."""
+    chosen = db.any_of(session, Redemption.id.expression, sorted(set(redemption_ids)))
+    rows = select(*Redemption.__table__.c).where(Redemption.program_id == program_id, chosen).order_by(Redemption.id)
+    found = session.execute(rows.with_for_update(key_share=True) if lock else rows).mappings()
+    return {row["id"]: Redemption(**row) for row in found}
 
 
 # --- decide ---------------------------------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
-"""Vouchers: issue, look up, burn, cancel."""
+"""Vouchers: issue and burn many at a time, look one up, cancel one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import db, outbox
-from app.errors import NotFound
+from app.errors import NotFound, Problem, or_problem
 from app.ids import new_id
 from app.redemptions.codes import code_of, hash_code, read_code
 from app.redemptions.models import Redemption, VoucherRow
@@ -51,56 +52,116 @@ def of_redemption(session: Session, redemption_id: UUID) -> Sequence[VoucherRow]
     return session.scalars(rows).all()
 
 
-def find(session: Session, program_id: UUID, text: str, pepper: bytes, *, lock: bool = False) -> VoucherRow:
-    """The voucher with the code somebody typed. NotFound if the programme has none such.
+def find(session: Session, program_id: UUID, text: str, pepper: bytes) -> VoucherRow:
+    """The voucher with the code somebody typed. NotFound if the programme has none such."""
+    hashed = _hashed(text, pepper)
+    return _known(_vouchers(session, program_id, [hashed], lock=False), hashed)
 
-    `lock`: until the transaction ends, so that whatever a decision rests on stays.
+
+@dataclass(frozen=True, slots=True)
+class Burning:
+    """The code of a voucher, as somebody typed it, and the receipt to use it on."""
+
+    code: str
+    receipt: Receipt
+
+
+def burn(
+    session: Session, program_id: UUID, burnings: Sequence[Burning], now: datetime, pepper: bytes
+) -> list[VoucherRow | Problem]:
+    """Uses vouchers on receipts, each once; the same receipt again gets the same answer.
+
+    Each may be refused: VoucherBurnt, VoucherCancelled, VoucherExpired, NotFound.
     """
-    code = read_code(text)
-    if code is None:
-        raise NotFound
-    rows = select(VoucherRow).where(VoucherRow.code_hash == hash_code(code, pepper))
-    if lock:
-        rows = rows.with_for_update(key_share=True)
-    found = session.scalars(rows).one_or_none()
-    if found is None or found.program_id != program_id:
-        raise NotFound
-    return found
+    hashes = [_hashed(burning.code, pepper) for burning in burnings]
+    loaded = _Loaded(now, _vouchers(session, program_id, hashes, lock=True))
+    outcomes = [or_problem(_burn, loaded, *each) for each in zip(burnings, hashes, strict=True)]
+    _write_ends(session, loaded)
+    return outcomes
 
 
-def burn(session: Session, program_id: UUID, text: str, pepper: bytes, receipt: Receipt, now: datetime) -> VoucherRow:
-    """Uses a voucher on a receipt, once; the same receipt again gets the same answer.
-
-    VoucherBurnt, VoucherCancelled, VoucherExpired, NotFound.
-    """
-    voucher = find(session, program_id, text, pepper, lock=True)
-    burnt_on = None
-    if voucher.source is not None and voucher.external_id is not None:
-        burnt_on = Receipt(voucher.source, voucher.external_id)
-    if check_burn(voucher.status, burnt_on, voucher.expires_at, receipt, now):
-        changes = {"source": receipt.source, "external_id": receipt.external_id}
-        return _end(session, voucher, now, "burnt", **changes)
-    return voucher
-
-
-def cancel(session: Session, program_id: UUID, text: str, pepper: bytes, now: datetime) -> VoucherRow:
+def cancel(session: Session, program_id: UUID, text: str, now: datetime, pepper: bytes) -> VoucherRow:
     """Makes a voucher worthless; its points stay spent. Cancelling it again changes nothing. VoucherBurnt, NotFound."""
-    voucher = find(session, program_id, text, pepper, lock=True)
+    hashed = _hashed(text, pepper)
+    loaded = _Loaded(now, _vouchers(session, program_id, [hashed], lock=True))
+    voucher = _known(loaded.vouchers, hashed)
     if voucher.status == "cancelled":
         return voucher
     check_open(voucher.status)
-    return _end(session, voucher, now, "cancelled")
+    cancelled = loaded.end(voucher, "cancelled")
+    _write_ends(session, loaded)
+    return cancelled
 
 
-def _end(session: Session, voucher: VoucherRow, now: datetime, status: str, **changes: str) -> VoucherRow:
-    this = update(VoucherRow).where(VoucherRow.id == voucher.id)
-    session.execute(this.values(status=status, ended_at=now, **changes))
-    redemption = select(Redemption.member_id).where(Redemption.id == voucher.redemption_id)
-    payload = {"voucher_id": str(voucher.id), "redemption_id": str(voucher.redemption_id), **changes}
-    member_id = session.execute(redemption).scalar_one()
-    outbox.put(session, [outbox.Event(voucher.program_id, f"voucher.{status}", member_id, payload)], now)
-    session.refresh(voucher)
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """Vouchers by the hash of their code, which follow the decisions on them, and those that ended."""
+
+    now: datetime
+    vouchers: dict[str, VoucherRow]
+    ended: list[VoucherRow] = field(default_factory=list)
+
+    def end(self, voucher: VoucherRow, status: str, receipt: Receipt | None = None) -> VoucherRow:
+        used = {} if receipt is None else {"source": receipt.source, "external_id": receipt.external_id}
+        ended = VoucherRow(**_fields(voucher) | {"status": status, "ended_at": self.now} | used)
+        self.vouchers[voucher.code_hash] = ended
+        self.ended.append(ended)
+        return ended
+
+
+def _burn(loaded: _Loaded, burning: Burning, hashed: str | None) -> VoucherRow:
+    voucher = _known(loaded.vouchers, hashed)
+    burnt_on = None
+    if voucher.source is not None and voucher.external_id is not None:
+        burnt_on = Receipt(voucher.source, voucher.external_id)
+    if check_burn(voucher.status, burnt_on, voucher.expires_at, burning.receipt, loaded.now):
+        return loaded.end(voucher, "burnt", burning.receipt)
     return voucher
+
+
+def _hashed(text: str, pepper: bytes) -> str | None:
+    """What the voucher with a typed code is found by; None for what is no code."""
+    code = read_code(text)
+    return None if code is None else hash_code(code, pepper)
+
+
+def _vouchers(session: Session, program_id: UUID, hashes: Sequence[str | None], *, lock: bool) -> dict[str, VoucherRow]:
+    """The programme's vouchers by the hash of their code. `lock`: until the transaction ends, so that whatever a
+    decision rests on stays."""
+    chosen = db.any_of(session, VoucherRow.code_hash.expression, sorted({each for each in hashes if each is not None}))
+    rows = select(*VoucherRow.__table__.c).where(VoucherRow.program_id == program_id, chosen).order_by(VoucherRow.id)
+    found = session.execute(rows.with_for_update(key_share=True) if lock else rows).mappings()
+    return {row["code_hash"]: VoucherRow(**row) for row in found}
+
+
+def _known(vouchers: Mapping[str, VoucherRow], hashed: str | None) -> VoucherRow:
+    if hashed is None or hashed not in vouchers:
+        raise NotFound
+    return vouchers[hashed]
+
+
+def _fields(voucher: VoucherRow) -> dict[str, Any]:
+    return {column.name: getattr(voucher, column.name) for column in VoucherRow.__table__.columns}
+
+
+def _write_ends(session: Session, loaded: _Loaded) -> None:
+    ended = loaded.ended
+    if not ended:
+        return
+    names = ("id", "status", "ended_at", "source", "external_id")
+    db.update_rows(session, VoucherRow, ["id"], [{name: getattr(each, name) for name in names} for each in ended])
+    bought = db.any_of(session, Redemption.id.expression, sorted({each.redemption_id for each in ended}))
+    owners = dict(session.execute(select(Redemption.id, Redemption.member_id).where(bought)).all())
+    events = [
+        outbox.Event(each.program_id, f"voucher.{each.status}", owners[each.redemption_id], _told(each))
+        for each in ended
+    ]
+    outbox.put(session, events, loaded.now)
+
+
+def _told(ended: VoucherRow) -> dict[str, Any]:
+    payload = {"voucher_id": str(ended.id), "redemption_id": str(ended.redemption_id)}
+    return payload if ended.source is None else payload | {"source": ended.source, "external_id": ended.external_id}
 
 
 def issue(session: Session, issued: Sequence[tuple[Redemption, dict[str, Any]]], now: datetime) -> None:

@@ -8,7 +8,7 @@ crossed with it, `overdue_returns` and `alarm_waiting` tell of those that wait f
 """
 
 from app.transactions.claims import claim
-from app.transactions.concessions import Order, by_id, by_key, concede, conceded, find_order
+from app.transactions.concessions import Order, by_ids, by_keys, concede, conceded, find_orders
 from app.transactions.return_rules import cost_of
 from app.transactions.rules import CurrencyMismatch, Purchase, act_of
 from app.transactions.schemas import PurchaseIn, TransactionOut
@@ -28,13 +28,13 @@ __all__ = [
     "alarm_waiting",
     "apply_waiting",
     "arrived_returns",
-    "by_id",
-    "by_key",
+    "by_ids",
+    "by_keys",
     "claim",
     "concede",
     "conceded",
     "cost_of",
-    "find_order",
+    "find_orders",
     "overdue_returns",
     "record",
 ]

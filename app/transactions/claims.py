@@ -1,24 +1,38 @@
-"""Claim a guest's purchase: give its points to a member, under the terms of the purchase's `occurred_at`."""
+"""Claim guests' purchases, many at a time: give their points to members, under the terms of the purchases'
+`occurred_at`.
 
-from collections.abc import Collection, Sequence
+Members are enrolled first, then the purchases are locked, then the accounts: the order of `service`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, tzinfo
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import accounting, db, ledger, members, outbox, programs
-from app.errors import NotFound, Problem
+from app.errors import Problem, or_problem
 from app.ids import new_id
-from app.members import GATES, MemberMayNotEarn, MemberRef, UnknownMember
-from app.programs import Basket, Version
+from app.members import GATES, Identifier, MemberMayNotEarn, MemberRef, UnknownMember
+from app.programs import Basket, Timeline, Version
 from app.transactions import return_rules, returns, rules
 from app.transactions.models import Transaction, TransactionClaim
 from app.transactions.returns import Fields, Posted
 from app.transactions.rules import Judged
 from app.transactions.schemas import PurchaseIn, basket_of
-from app.transactions.service import identifier_of, may_enrol
+from app.transactions.service import identifier_of, may_enrol, purchases, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A guest's purchase and the member who claims it, by somebody who sees these `stores` (None: all)."""
+
+    transaction_id: UUID
+    member: MemberRef
+    stores: Collection[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,66 +52,175 @@ class Claimed:
     taken_back: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """The purchase that is claimed, what it comes to, and by whom."""
+
+    row: Fields
+    basket: Basket
+    verdict: Judged
+    identifier: Identifier
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What the decisions of a batch rest on. `accounts`, `newcomers`, `claims` (by purchase) and their `postings` (by
+    claim) follow them; `past`: what came back of a purchase before anybody claimed it."""
+
+    program_id: UUID
+    now: datetime
+    chart: accounting.Chart
+    members: Mapping[Identifier, UUID]
+    newcomers: set[UUID]
+    accounts: dict[UUID, ledger.Account]
+    statuses: dict[UUID, str]
+    claims: dict[UUID, Fields]
+    postings: dict[UUID, list[Any]]
+    past: Mapping[UUID, Sequence[Fields]]
+
+
 def claim(
-    session: Session,
-    program_id: UUID,
-    transaction_id: UUID,
-    reference: MemberRef,
-    now: datetime,
-    *,
-    stores: Collection[str] | None = None,
-    dry_run: bool = False,
-) -> Claimed:
-    """Gives the points of a guest's purchase to a member, under the terms of its `occurred_at`.
+    session: Session, program_id: UUID, wanted: Sequence[Wanted], now: datetime, *, dry_run: bool = False
+) -> list[Claimed | Problem]:
+    """Gives the points of guests' purchases to members, under the terms of their `occurred_at`.
 
     What came back before goes as if it had come back from the member: its points are taken back at once. The same
-    member claiming it again gets the same answer. TransactionHasMember, TransactionClaimed, NothingToReturn if all of
-    it has come back, or NotFound, also for a store that is not among `stores`.
+    member claiming one again gets the same answer. Each may be refused: NotFound, TransactionHasMember,
+    IdentifierInvalid, UnknownMember, TransactionClaimed, NothingToReturn, MemberMayNotEarn, TooManyPoints. Raises the
+    refusal of somebody who became a member only to be refused. A `dry_run` locks and writes nothing.
     """
-    row = _guest_purchase(session, program_id, transaction_id, stores, lock=not dry_run)
     terms = programs.timeline(session, program_id)
+    rows = purchases(session, program_id, [each.transaction_id for each in wanted])
+    meant = [or_problem(_meant, program_id, rows, terms, each) for each in wanted]
+    good = [each for each in meant if not isinstance(each, Problem)]
+    found, newcomers = _claimants(session, program_id, good, now, dry_run)
+    loaded = _load(session, program_id, good, found, newcomers, terms, now, dry_run)
+    outcomes = [each if isinstance(each, Problem) else or_problem(_claim, loaded, each) for each in meant]
+    for each, outcome in zip(meant, outcomes, strict=True):
+        if isinstance(outcome, Problem) and isinstance(each, _Meant) and found.get(each.identifier) in loaded.newcomers:
+            raise outcome
+    if not dry_run:
+        _write(session, loaded, [done for done in outcomes if isinstance(done, Claimed) and not done.duplicate])
+    return outcomes
+
+
+def _meant(program_id: UUID, rows: Mapping[UUID, Fields], terms: Timeline, wanted: Wanted) -> _Meant:
+    row = shown(rows, wanted.transaction_id, wanted.stores)
+    if row["member_id"] is not None:
+        raise rules.TransactionHasMember
     version = next(version for version in terms.versions if version.id == row["terms_id"])
     basket = basket_of(PurchaseIn.model_validate(row["content"]))
-    verdict = Judged(version, rules.price(program_id, basket, row["occurred_at"], version, granted=True))
-    member, enrolled = _claimant(session, program_id, reference, verdict, now, dry_run)
-    zone = terms.zone_at(now)
-    past = _past(session, transaction_id)
-    points = verdict.priced.earning.points
-    left = return_rules.left(basket, version.terms, return_rules.before(past))
+    priced = rules.price(program_id, basket, row["occurred_at"], version, granted=True)
+    identifier = identifier_of(wanted.member, version)
+    if isinstance(identifier, Problem):
+        raise identifier
+    assert identifier is not None
+    return _Meant(row, basket, Judged(version, priced), identifier)
+
+
+def _claimants(
+    session: Session, program_id: UUID, meant: Sequence[_Meant], now: datetime, dry_run: bool
+) -> tuple[dict[Identifier, UUID], set[UUID]]:
+    """Who claims, and who became a member by that."""
+    found = members.find(session, program_id, {each.identifier for each in meant})
+    unknown = {
+        each.identifier
+        for each in meant
+        if each.identifier not in found and may_enrol(each.verdict.version, each.identifier)
+    }
+    if dry_run:
+        enrolled = {identifier: new_id() for identifier in unknown}
+        return found | enrolled, set(enrolled.values())
+    enrolled, newcomers = members.enrol_unknown(session, program_id, unknown, now)
+    return found | enrolled, newcomers
+
+
+def _load(
+    session: Session,
+    program_id: UUID,
+    meant: Sequence[_Meant],
+    found: Mapping[Identifier, UUID],
+    newcomers: set[UUID],
+    terms: Timeline,
+    now: datetime,
+    dry_run: bool,
+) -> _Loaded:
+    ids, member_ids = sorted({each.row["id"] for each in meant}), set(found.values())
+    if not dry_run:  # two claims of one purchase take turns
+        locked = select(Transaction.id).where(db.any_of(session, Transaction.id.expression, ids))
+        session.execute(locked.order_by(Transaction.id).with_for_update(key_share=True))
+    past = _past(session, ids)
+    owners = {found[each.identifier] for each in meant if each.row["id"] in past and each.identifier in found}
+    imagined = {id_: ledger.Account(id_, program_id, covers=()) for id_ in newcomers} if dry_run else {}
+    get = ledger.look if dry_run else ledger.claim
+    accounts = get(session, member_ids - imagined.keys(), now, terms.zone_at(now), owners)
+    if owners:
+        accounts = ledger.with_covers(session, accounts)
+    made = db.any_of(session, TransactionClaim.transaction_id.expression, ids)
+    claims = session.execute(select(*TransactionClaim.__table__.c).where(made)).mappings().all()
+    postings: dict[UUID, list[Any]] = {row["id"]: [] for row in claims}
+    claimed = {row["id"]: row["id"] for row in claims}
+    claimed |= {each["id"]: row["id"] for row in claims for each in past.get(row["transaction_id"], ())}
+    for posting in accounting.postings_of(session, list(claimed)) if claimed else ():
+        if posting.cohort_id is not None:  # what came back from a guest was not about points
+            postings[claimed[posting.document_id]].append(posting)
+    return _Loaded(
+        program_id=program_id,
+        now=now,
+        chart=accounting.chart(session, program_id),
+        members=found,
+        newcomers=newcomers,
+        accounts=accounts | imagined,
+        statuses=members.statuses(session, member_ids),
+        claims={row["transaction_id"]: row for row in claims},
+        postings=postings,
+        past=past,
+    )
+
+
+def _past(session: Session, purchase_ids: Sequence[UUID]) -> dict[UUID, list[Fields]]:
+    """What came back of guests' purchases before anybody claimed them: those returns and voids have no member."""
+    theirs = db.any_of(session, Transaction.purchase_id.expression, purchase_ids) & Transaction.member_id.is_(None)
+    found: dict[UUID, list[Fields]] = {}
+    for row in session.execute(select(*Transaction.__table__.c).where(theirs).order_by(Transaction.id)).mappings():
+        found.setdefault(row["purchase_id"], []).append(row)
+    return found
+
+
+def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
+    row, version, now = meant.row, meant.verdict.version, loaded.now
+    member_id = loaded.members.get(meant.identifier)
+    if member_id is None:
+        raise UnknownMember
+    before, account, past = loaded.claims.get(row["id"]), loaded.accounts[member_id], loaded.past.get(row["id"], [])
+    claim_id, priced = new_id(), meant.verdict.priced
+    points = priced.earning.points
+    left = return_rules.left(meant.basket, version.terms, return_rules.before(past))
     taken_back = points - left.earning.points
-    if (before := _again(session, row, past, taken_back, version, member, now, zone)) is not None:
-        return before
+    if before is not None:
+        if before["member_id"] != member_id:
+            raise rules.TransactionClaimed
+        return Claimed(before, row, loaded.postings[before["id"]], version, True, False, account, taken_back)
     if past and not any(left.lines):
         raise return_rules.NothingToReturn("nothing is left of the purchase to claim")
-    if dry_run and enrolled:
-        account = ledger.Account(member, program_id)
-    else:
-        whole = [member] if taken_back else []
-        account = (ledger.look if dry_run else ledger.claim)(session, [member], now, zone, whole)[member]
-        account = ledger.with_covers(session, {member: account})[member]
-    if not GATES[members.statuses(session, [member]).get(member, "active")].earn:
+    if not GATES[loaded.statuses.get(member_id, "active")].earn:
         raise MemberMayNotEarn
-    claim_id = new_id()
     if points:
-        act = rules.act_of(program_id, claim_id, row["occurred_at"], now, version.terms, "purchase")
-        account = ledger.accrue(account, rules.accrual_of(verdict.priced, version.terms, act))
-    sale = rules.sale_of(verdict.priced, claim_id, row["occurred_at"])
-    chart = accounting.chart(session, program_id)
-    account, contra = _take_back(account, sale, past, basket, version, chart, now)
-    posted = [*accounting.grant_postings(sale, chart), *contra]
+        act = rules.act_of(loaded.program_id, claim_id, row["occurred_at"], now, version.terms, "purchase")
+        account = ledger.accrue(account, rules.accrual_of(priced, version.terms, act))
+    sale = rules.sale_of(priced, claim_id, row["occurred_at"])
+    account, contra = _take_back(account, sale, past, meant.basket, version, loaded.chart, now)
+    posted = [*accounting.grant_postings(sale, loaded.chart), *contra]
     new = {
         "id": claim_id,
-        "transaction_id": transaction_id,
-        "member_id": member,
+        "transaction_id": row["id"],
+        "member_id": member_id,
         "points": points,
         "recorded_at": now,
     }
-    if not dry_run:
-        db.insert_rows(session, TransactionClaim, [new])
-        ledger.write(session, [account], now)
-        accounting.post(session, posted, now)
-        payload = {"transaction_id": str(transaction_id), "points": points, "taken_back": taken_back}
-        outbox.put(session, [outbox.Event(program_id, "transaction.claimed", member, payload)], now)
+    loaded.claims[row["id"]], loaded.postings[claim_id], loaded.accounts[member_id] = new, posted, account
+    enrolled = member_id in loaded.newcomers
+    loaded.newcomers.discard(member_id)
     return Claimed(new, row, posted, version, False, enrolled, account, taken_back)
 
 
@@ -133,68 +256,18 @@ def _take_back(
     return account, postings
 
 
-def _again(
-    session: Session,
-    row: Fields,
-    past: Sequence[Fields],
-    taken_back: int,
-    version: Version,
-    member: UUID,
-    now: datetime,
-    zone: tzinfo,
-) -> Claimed | None:
-    """The answer to the claim of a purchase that has been claimed by this member; None if nobody has claimed it.
-    TransactionClaimed if somebody else has."""
-    made = select(*TransactionClaim.__table__.c).where(TransactionClaim.transaction_id == row["id"])
-    existing = session.execute(made).mappings().one_or_none()
-    if existing is None:
-        return None
-    if existing["member_id"] != member:
-        raise rules.TransactionClaimed
-    posted = accounting.postings_of(session, [existing["id"], *(each["id"] for each in past)])
-    postings = [posting for posting in posted if posting.cohort_id is not None]  # no guest's return is about points
-    account = ledger.look(session, [member], now, zone)[member]
-    return Claimed(existing, row, postings, version, True, False, account, taken_back)
+def _write(session: Session, loaded: _Loaded, made: Sequence[Claimed]) -> None:
+    db.insert_rows(session, TransactionClaim, [dict(each.claim) for each in made])
+    changed = sorted({each.account.member_id for each in made})
+    ledger.write(session, [loaded.accounts[member_id] for member_id in changed], loaded.now)
+    accounting.post(session, [posting for each in made for posting in loaded.postings[each.claim["id"]]], loaded.now)
+    outbox.put(session, [_event(loaded.program_id, each) for each in made], loaded.now)
 
 
-def _claimant(
-    session: Session, program_id: UUID, reference: MemberRef, verdict: Judged, now: datetime, dry_run: bool
-) -> tuple[UUID, bool]:
-    """Who claims, and whether that makes them a member."""
-    identifier = identifier_of(reference, verdict.version)
-    if isinstance(identifier, Problem):
-        raise identifier
-    assert identifier is not None
-    found = members.find(session, program_id, [identifier])
-    if identifier in found:
-        return found[identifier], False
-    if not may_enrol(verdict.version, identifier):
-        raise UnknownMember
-    if dry_run:
-        return new_id(), True
-    enrolled, newcomers = members.enrol_unknown(session, program_id, [identifier], now)
-    return enrolled[identifier], bool(newcomers)
-
-
-def _past(session: Session, transaction_id: UUID) -> Sequence[Fields]:
-    """What came back of a guest's purchase before anybody claimed it: those returns and voids have no member."""
-    guests = (Transaction.purchase_id == transaction_id) & Transaction.member_id.is_(None)
-    rows = select(*Transaction.__table__.c).where(guests).order_by(Transaction.id)
-    return session.execute(rows).mappings().all()
-
-
-def _guest_purchase(
-    session: Session, program_id: UUID, transaction_id: UUID, stores: Collection[str] | None, *, lock: bool
-) -> Fields:
-    """The purchase to claim. NotFound, TransactionHasMember."""
-    locked = select(*Transaction.__table__.c).where(Transaction.id == transaction_id)
-    if lock:
-        locked = locked.with_for_update(key_share=True)  # two claims of one purchase take turns
-    row = session.execute(locked).mappings().one_or_none()
-    if row is None or (row["program_id"], row["type"]) != (program_id, "purchase"):
-        raise NotFound
-    if stores is not None and row["store"] not in stores:
-        raise NotFound
-    if row["member_id"] is not None:
-        raise rules.TransactionHasMember
-    return row
+def _event(program_id: UUID, made: Claimed) -> outbox.Event:
+    payload = {
+        "transaction_id": str(made.transaction["id"]),
+        "points": made.claim["points"],
+        "taken_back": made.taken_back,
+    }
+    return outbox.Event(program_id, "transaction.claimed", made.account.member_id, payload)

@@ -1,8 +1,9 @@
-"""Concessions: points given for a purchase that went wrong, as a part of its price (IFRS 15.51).
+"""Concessions: points given for purchases that went wrong, as a part of their price (IFRS 15.51).
 
-Whoever gives them finds the order here and notes them down; its returns take them back with it, in proportion.
+Whoever gives them finds the orders here and notes them down; returns take them back with it, in proportion.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -19,53 +20,67 @@ from app.transactions.models import Transaction, TransactionConcession, Transact
 class Order:
     """A purchase that something may be conceded on.
 
-    `price_left` is what was paid for the goods that the customer still has, in money and net of VAT: minor units of
-    `currency`. `member_id` is whose purchase it is; None for a guest's that nobody has claimed.
+    `key`: its source and external id. `price_left` is what was paid for the goods that the customer still has, in money
+    and net of VAT: minor units of `currency`. `member_id` is whose purchase it is; None for a guest's that nobody has
+    claimed.
     """
 
     id: UUID
+    key: tuple[str, str]
     member_id: UUID | None
     currency: str
     price_left: int
 
 
-def by_key(source: str, external_id: str) -> ColumnElement[bool]:
-    """The purchase with this natural key, for `find_order`."""
-    return (TransactionKey.source == source) & (TransactionKey.external_id == external_id)
+def by_keys(session: Session, keys: Collection[tuple[str, str]]) -> ColumnElement[bool]:
+    """The purchases with these natural keys, for `find_orders`."""
+    columns = [TransactionKey.source.expression, TransactionKey.external_id.expression]
+    return db.any_row_of(session, columns, sorted(keys))
 
 
-def by_id(transaction_id: UUID) -> ColumnElement[bool]:
-    """The purchase with this id, for `find_order`."""
-    return TransactionKey.transaction_id == transaction_id
+def by_ids(session: Session, transaction_ids: Collection[UUID]) -> ColumnElement[bool]:
+    """The purchases with these ids, for `find_orders`."""
+    return db.any_of(session, TransactionKey.transaction_id.expression, sorted(transaction_ids))
 
 
-def find_order(session: Session, program_id: UUID, wanted: ColumnElement[bool], *, lock: bool) -> Order | None:
-    """A purchase of the programme, if there is one. With `lock` its returns wait until the transaction ends."""
+def find_orders(session: Session, program_id: UUID, wanted: ColumnElement[bool], *, lock: bool) -> list[Order]:
+    """Those purchases of the programme that there are. With `lock` their returns wait until the transaction ends."""
     purchases = (
         select(*Transaction.__table__.c)
         .join(TransactionKey, TransactionKey.transaction_id == Transaction.id)
         .where(TransactionKey.program_id == program_id, TransactionKey.type == "purchase", wanted)
     )
-    row = session.execute(purchases).mappings().one_or_none()
-    if row is None:
-        return None
-    key = (row["source"], row["external_id"], row["type"])
-    known = returns.load(session, {key: row}, programs.timeline(session, program_id), lock=lock)[key]
+    rows = {
+        (row["source"], row["external_id"], row["type"]): row for row in session.execute(purchases).mappings().all()
+    }
+    found = returns.load(session, rows, programs.timeline(session, program_id), lock=lock)
+    return [_order(known) for known in found.values()]
+
+
+def _order(known: returns.Returnable) -> Order:
+    row = known.row
     left = return_rules.whole(known.basket, known.version.terms).less(return_rules.before(known.past).figures)
-    return Order(row["id"], known.member_id, row["currency"], left.consideration)
+    return Order(row["id"], (row["source"], row["external_id"]), known.member_id, row["currency"], left.consideration)
 
 
-def conceded(session: Session, order: Order) -> int:
-    """What has been put aside for concessions on an order and not been taken back, minor units.
+def conceded(session: Session, orders: Collection[Order]) -> dict[UUID, int]:
+    """By order, what has been put aside for concessions on it and not been taken back, minor units.
 
-    To be called when the member's account is claimed.
+    To be called when the members' accounts are claimed.
     """
-    given = select(TransactionConcession.document_id).where(TransactionConcession.purchase_id == order.id)
-    lots = ledger.granted_lots(session, session.scalars(given).all())
-    return sum(lot.allocated - lot.returned_allocated for granted in lots.values() for lot in granted)
+    chosen = db.any_of(session, TransactionConcession.purchase_id.expression, sorted(order.id for order in orders))
+    given = select(TransactionConcession.document_id, TransactionConcession.purchase_id).where(chosen)
+    order_of: dict[UUID, UUID] = dict(session.execute(given).all())
+    found = {order.id: 0 for order in orders}
+    for document_id, lots in ledger.granted_lots(session, sorted(order_of)).items():
+        found[order_of[document_id]] += sum(lot.allocated - lot.returned_allocated for lot in lots)
+    return found
 
 
-def concede(session: Session, order: Order, document_id: UUID, now: datetime) -> None:
-    """Notes down that `document_id` gave points for `order`, so that its returns take them back."""
-    row = {"document_id": document_id, "purchase_id": order.id, "price_left": order.price_left, "recorded_at": now}
-    db.insert_rows(session, TransactionConcession, [row])
+def concede(session: Session, given: Sequence[tuple[UUID, Order]], now: datetime) -> None:
+    """Notes down which documents gave points for which orders, so that returns take them back."""
+    rows = [
+        {"document_id": document_id, "purchase_id": order.id, "price_left": order.price_left, "recorded_at": now}
+        for document_id, order in given
+    ]
+    db.insert_rows(session, TransactionConcession, rows)

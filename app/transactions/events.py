@@ -1,6 +1,6 @@
 """Events that pending points wait for: `shipped`, a stay completed; or that nothing came of it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -8,12 +8,13 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import ledger, outbox, programs
-from app.errors import NotFound, Problem, finding
+from app import db, ledger, outbox, programs
+from app.errors import Problem, finding, or_problem
 from app.ledger import Account, Act
-from app.programs import PendingEvent, Terms
-from app.transactions.models import Transaction, TransactionClaim
+from app.programs import PendingEvent, Terms, Timeline
+from app.transactions.models import TransactionClaim
 from app.transactions.returns import Fields
+from app.transactions.service import purchases, shown
 
 CANCELLED = "cancelled"
 """The event that takes pending points away. Terms may not mean anything else by it."""
@@ -44,86 +45,129 @@ class PurchaseUnclaimed(Problem):
 
 
 @dataclass(frozen=True, slots=True)
+class Reported:
+    """What has happened to a purchase, by somebody who sees these `stores` (None: all)."""
+
+    transaction_id: UUID
+    event: str
+    stores: Collection[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Happened:
-    """Points that an event made available or cancelled, when it first came, and the account now."""
+    """Points that an event made available or cancelled, when it first came, and the account now. `new`: what happened
+    just now, for the outbox."""
 
     available: int
     cancelled: int
-    duplicate: bool
     account: Account
+    new: outbox.Event | None = None
+
+    @property
+    def duplicate(self) -> bool:
+        return self.new is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """The purchase that something has happened to, what granted its points (the purchase or its claim), and to whom."""
+
+    row: Fields
+    terms: Terms
+    event: str
+    document_id: UUID
+    member_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What the decisions of a batch rest on; `accounts` follow them as they fall."""
+
+    now: datetime
+    accounts: dict[UUID, Account]
 
 
 def happen(
-    session: Session,
-    program_id: UUID,
-    transaction_id: UUID,
-    event: str,
-    now: datetime,
-    *,
-    stores: Collection[str] | None = None,
-    dry_run: bool = False,
-) -> Happened:
-    """Activates the points of a purchase that wait for `event`, or cancels them if it is `CANCELLED`.
+    session: Session, program_id: UUID, reported: Sequence[Reported], now: datetime, *, dry_run: bool = False
+) -> list[Happened | Problem]:
+    """Activates the points of purchases that wait for an event, or cancels them if that is `CANCELLED`.
 
-    They expire when they would have if they had been available from the purchase on: waiting gives no longer life.
-    The same event again changes nothing. NotFound (also for a store that is not among `stores`), EventUnknown,
-    PointsCancelled, PointsActivated, PurchaseUnclaimed.
+    They expire when they would have if they had been available from the purchase on: waiting gives no longer life. The
+    same event again changes nothing. Each may be refused: NotFound, EventUnknown, PurchaseUnclaimed, PointsCancelled,
+    PointsActivated. A `dry_run` locks and writes nothing.
     """
-    row = _purchase(session, program_id, transaction_id, stores)
+    rows = purchases(session, program_id, [each.transaction_id for each in reported])
     timeline = programs.timeline(session, program_id)
+    claims = _claims(session, rows)
+    meant = [or_problem(_meant, rows, timeline, claims, each) for each in reported]
+    member_ids = {each.member_id for each in meant if not isinstance(each, Problem)}
+    get = ledger.look if dry_run else ledger.claim
+    loaded = _Loaded(now, get(session, member_ids, now, timeline.zone_at(now), member_ids))
+    outcomes = [each if isinstance(each, Problem) else or_problem(_happen, loaded, each, session) for each in meant]
+    if not dry_run:
+        done = [each for each in outcomes if isinstance(each, Happened) and not each.duplicate]
+        changed = sorted({each.account.member_id for each in done})
+        ledger.write(session, [loaded.accounts[member_id] for member_id in changed], now)
+        outbox.put(session, [each.new for each in done if each.new is not None], now)
+    return outcomes
+
+
+def _meant(
+    rows: Mapping[UUID, Fields], timeline: Timeline, claims: Mapping[UUID, tuple[UUID, UUID]], reported: Reported
+) -> _Meant:
+    row = shown(rows, reported.transaction_id, reported.stores)
     terms = next(version.terms for version in timeline.versions if version.id == row["terms_id"])
-    if not isinstance(terms.pending, PendingEvent) or event not in (terms.pending.event, CANCELLED):
+    if not isinstance(terms.pending, PendingEvent) or reported.event not in (terms.pending.event, CANCELLED):
         raise EventUnknown(findings=[finding(("event",), "event_unknown", "not what the purchase's terms wait for")])
-    document_id, member_id = _owner(session, row)
-    zone = timeline.zone_at(now)
-    claimed = (ledger.look if dry_run else ledger.claim)(session, [member_id], now, zone, [member_id])
-    account = claimed[member_id]
-    act = Act(program_id, document_id, now, now, terms.zone)
-    waiting = sum(lot.free for lot in ledger.awaiting(account, document_id))
-    if not waiting:
-        happened = _again(session, account, document_id, event)
-    elif event == CANCELLED:
-        happened = Happened(0, waiting, False, ledger.cancel(account, document_id, act))
-    else:
-        happened = Happened(waiting, 0, False, _activated(account, row, terms, act))
-    if waiting and not dry_run:
-        ledger.write(session, [happened.account], now)
-        payload = {"transaction_id": str(transaction_id), "points": waiting}
-        topic = "points.cancelled" if event == CANCELLED else "points.activated"
-        outbox.put(session, [outbox.Event(program_id, topic, member_id, payload)], now)
-    return happened
-
-
-def _activated(account: Account, row: Fields, terms: Terms, act: Act) -> Account:
-    until = programs.expires_at(row["occurred_at"], terms)
-    return ledger.activate(account, act.document_id, act, until, lapses=programs.lapses(terms))
-
-
-def _again(session: Session, account: Account, document_id: UUID, event: str) -> Happened:
-    """What has become of points that wait no more: the answer of the first time, or why it is too late."""
-    past = ledger.ended_waiting(session, account, document_id)
-    if event == CANCELLED and past.activated:
-        raise PointsActivated
-    if event != CANCELLED and past.cancelled and not past.activated:
-        raise PointsCancelled
-    return Happened(past.activated, past.cancelled if event == CANCELLED else 0, True, account)
-
-
-def _purchase(session: Session, program_id: UUID, transaction_id: UUID, stores: Collection[str] | None) -> Fields:
-    row = session.execute(select(*Transaction.__table__.c).where(Transaction.id == transaction_id)).mappings().first()
-    if row is None or row["program_id"] != program_id or row["type"] != "purchase":
-        raise NotFound
-    if stores is not None and row["store"] not in stores:
-        raise NotFound
-    return row
-
-
-def _owner(session: Session, row: Fields) -> tuple[UUID, UUID]:
-    """What granted the points, the purchase or its claim, and to whom. PurchaseUnclaimed."""
     if row["member_id"] is not None:
-        return row["id"], row["member_id"]
-    claims = select(TransactionClaim).where(TransactionClaim.transaction_id == row["id"])
-    claim = session.scalars(claims).one_or_none()
-    if claim is None:
+        return _Meant(row, terms, reported.event, row["id"], row["member_id"])
+    if row["id"] not in claims:
         raise PurchaseUnclaimed
-    return claim.id, claim.member_id
+    return _Meant(row, terms, reported.event, *claims[row["id"]])
+
+
+def _claims(session: Session, rows: Mapping[UUID, Fields]) -> dict[UUID, tuple[UUID, UUID]]:
+    """By purchase of a guest, its claim and who claimed it."""
+    guests = sorted(id_ for id_, row in rows.items() if row["member_id"] is None)
+    if not guests:
+        return {}
+    chosen = db.any_of(session, TransactionClaim.transaction_id.expression, guests)
+    made = select(TransactionClaim.transaction_id, TransactionClaim.id, TransactionClaim.member_id).where(chosen)
+    return {purchase_id: (claim_id, member_id) for purchase_id, claim_id, member_id in session.execute(made)}
+
+
+def _happen(loaded: _Loaded, meant: _Meant, session: Session) -> Happened:
+    account, now = loaded.accounts[meant.member_id], loaded.now
+    waiting = sum(lot.free for lot in ledger.awaiting(account, meant.document_id))
+    if not waiting:
+        return _again(session, account, meant)
+    program_id, cancels = meant.row["program_id"], meant.event == CANCELLED
+    act = Act(program_id, meant.document_id, now, now, meant.terms.zone)
+    account = ledger.cancel(account, meant.document_id, act) if cancels else _activated(account, meant, act)
+    loaded.accounts[meant.member_id] = account
+    payload = {"transaction_id": str(meant.row["id"]), "points": waiting}
+    topic = "points.cancelled" if cancels else "points.activated"
+    new = outbox.Event(program_id, topic, meant.member_id, payload)
+    return Happened(0 if cancels else waiting, waiting if cancels else 0, account, new)
+
+
+def _activated(account: Account, meant: _Meant, act: Act) -> Account:
+    until = programs.expires_at(meant.row["occurred_at"], meant.terms)
+    return ledger.activate(account, act.document_id, act, until, lapses=programs.lapses(meant.terms))
+
+
+def _again(session: Session, account: Account, meant: _Meant) -> Happened:
+    """What has become of points that wait no more: the answer of the first time, or why it is too late. That is read
+    for each by itself: few come twice."""
+    past = ledger.ended_waiting(session, account, meant.document_id)
+    just_now = [
+        entry["available"]
+        for entry in account.rows.entries
+        if (entry["kind"], entry["document_id"]) == ("activation", meant.document_id)
+    ]
+    activated = past.activated + sum(just_now)
+    if meant.event == CANCELLED and activated:
+        raise PointsActivated
+    if meant.event != CANCELLED and past.cancelled and not activated:
+        raise PointsCancelled
+    return Happened(activated, past.cancelled if meant.event == CANCELLED else 0, account)

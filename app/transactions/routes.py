@@ -40,6 +40,8 @@ from app.members import IdentifierInvalid, MemberMayNotEarn, MemberMayNotSpend, 
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms, Version, available_from
 from app.transactions import claims, events, return_rules, rules, service, waiting
+from app.transactions.claims import Claimed, Wanted
+from app.transactions.events import Happened, Reported
 from app.transactions.return_rules import Return
 from app.transactions.returns import Fields
 from app.transactions.rules import Purchase
@@ -348,41 +350,18 @@ def read_transaction(
     | {200: {"model": ClaimOut, "description": "Claimed by this member already, or a dry run"}},
     summary="Claim a guest's purchase",
 )
-def claim(
+async def claim(
     transaction_id: UUID,
     body: Annotated[ClaimIn, Body(openapi_examples={"by card": {"value": {"member": {"card": "900"}}}})],
     caller: Annotated[Caller, needs("transactions:write")],
     attempt: Annotated[Attempt, keyed("transactions:write")],
-    database: Db,
-    now: Now,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """Gives its points to a member, under the terms of the purchase's `occurred_at`."""
-
-    def act(session: Session) -> Reply:
-        claimed = claims.claim(
-            session, caller.program, transaction_id, body.member, now, stores=caller.stores, dry_run=dry_run
-        )
-        answer = ClaimOut(
-            id=None if dry_run and not claimed.duplicate else claimed.claim["id"],
-            transaction_id=transaction_id,
-            duplicate=claimed.duplicate,
-            dry_run=dry_run,
-            recorded_at=claimed.claim["recorded_at"],
-            member=TransactionMember(
-                id=None if dry_run and claimed.enrolled else claimed.account.member_id, enrolled=claimed.enrolled
-            ),
-            points=_points({**claimed.transaction, "points": claimed.claim["points"], "claimable": 0}, claimed.version),
-            taken_back=claimed.taken_back,
-            balance=balance_out(claimed.account),
-            balance_at=now,
-            expiring_next=expiring_out(claimed.account, claimed.version.terms.zone),
-            entries=_made_once(claimed.account, claimed.duplicate, dry_run, enrolled=claimed.enrolled),
-            postings=_postings(claimed.postings),
-        )
-        return Reply(200 if dry_run or claimed.duplicate else 201, answer.model_dump_json().encode())
-
-    return _repeatable(database, attempt, now, act, dry_run=dry_run)
+    wanted = Wanted(transaction_id, body.member, caller.stores)
+    reply = partial(_claimed, dry_run=dry_run)
+    return await writes.each(claims.claim, caller.program, attempt, wanted, reply, dry_run=dry_run)
 
 
 @router.post(
@@ -398,36 +377,19 @@ def claim(
     ),
     summary="Say what has happened to a purchase whose points are pending",
 )
-def report_event(
+async def report_event(
     transaction_id: UUID,
     body: Annotated[EventIn, Body(openapi_examples={"shipped": {"value": {"event": "shipped"}}})],
     caller: Annotated[Caller, needs("transactions:write")],
     attempt: Annotated[Attempt, keyed("transactions:write")],
-    database: Db,
-    now: Now,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """The event that the purchase's terms wait for makes its points available, `cancelled` takes them away. They expire
     when they would have without the wait. Again: the same answer, and nothing happens twice."""
-
-    def act(session: Session) -> Reply:
-        happened = events.happen(
-            session, caller.program, transaction_id, body.event, now, stores=caller.stores, dry_run=dry_run
-        )
-        answer = EventOut(
-            transaction_id=transaction_id,
-            event=body.event,
-            duplicate=happened.duplicate,
-            dry_run=dry_run,
-            available=happened.available,
-            cancelled=happened.cancelled,
-            balance=balance_out(happened.account),
-            balance_at=now,
-            entries=_made_once(happened.account, happened.duplicate, dry_run),
-        )
-        return Reply(200, answer.model_dump_json().encode())
-
-    return _repeatable(database, attempt, now, act, dry_run=dry_run)
+    reported = Reported(transaction_id, body.event, caller.stores)
+    reply = partial(_happened, dry_run=dry_run)
+    return await writes.each(events.happen, caller.program, attempt, reported, reply, dry_run=dry_run)
 
 
 def _printable(text: str) -> str:
@@ -446,6 +408,42 @@ def _status(outcome: Recorded | Waiting, dry_run: bool) -> int:
     if isinstance(outcome, Waiting):
         return 202
     return 200 if outcome.duplicate else 201
+
+
+def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, *, dry_run: bool) -> Reply:
+    answer = ClaimOut(
+        id=None if dry_run and not claimed.duplicate else claimed.claim["id"],
+        transaction_id=wanted.transaction_id,
+        duplicate=claimed.duplicate,
+        dry_run=dry_run,
+        recorded_at=claimed.claim["recorded_at"],
+        member=TransactionMember(
+            id=None if dry_run and claimed.enrolled else claimed.account.member_id, enrolled=claimed.enrolled
+        ),
+        points=_points({**claimed.transaction, "points": claimed.claim["points"], "claimable": 0}, claimed.version),
+        taken_back=claimed.taken_back,
+        balance=balance_out(claimed.account),
+        balance_at=now,
+        expiring_next=expiring_out(claimed.account, claimed.version.terms.zone),
+        entries=_made_once(claimed.account, claimed.duplicate, dry_run, enrolled=claimed.enrolled),
+        postings=_postings(claimed.postings),
+    )
+    return Reply(200 if dry_run or claimed.duplicate else 201, answer.model_dump_json().encode())
+
+
+def _happened(reported: Reported, happened: Happened, now: datetime, *, dry_run: bool) -> Reply:
+    answer = EventOut(
+        transaction_id=reported.transaction_id,
+        event=reported.event,
+        duplicate=happened.duplicate,
+        dry_run=dry_run,
+        available=happened.available,
+        cancelled=happened.cancelled,
+        balance=balance_out(happened.account),
+        balance_at=now,
+        entries=_made_once(happened.account, happened.duplicate, dry_run),
+    )
+    return Reply(200, answer.model_dump_json().encode())
 
 
 def _made_once(account: Account, duplicate: bool, dry_run: bool, *, enrolled: bool = False) -> PlannedEntries:

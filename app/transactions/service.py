@@ -368,6 +368,22 @@ def _member(identifier: Identifier | Problem | None, found: Mapping[Identifier, 
     return found.get(identifier) or UnknownMember(findings=[finding(("member",), "unknown", "nobody has it")])
 
 
+def purchases(session: Session, program_id: UUID, transaction_ids: Iterable[UUID]) -> dict[UUID, Fields]:
+    """Those of some ids that are purchases of the programme."""
+    chosen = db.any_of(session, Transaction.id.expression, sorted(set(transaction_ids)))
+    ours = (Transaction.program_id == program_id) & (Transaction.type == "purchase")
+    rows = session.execute(select(*Transaction.__table__.c).where(chosen, ours)).mappings()
+    return {row["id"]: row for row in rows}
+
+
+def shown(rows: Mapping[UUID, Fields], transaction_id: UUID, stores: Collection[str] | None) -> Fields:
+    """One of `purchases`, for somebody who sees some stores (None: all). NotFound."""
+    row = rows.get(transaction_id)
+    if row is None or (stores is not None and row["store"] not in stores):
+        raise NotFound
+    return row
+
+
 # --- decide ---------------------------------------------------------------------------------------------------------
 
 

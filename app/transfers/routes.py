@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app import idempotency
 from app.clients import Caller, keyed, needs
-from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute
+from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
 from app.errors import CursorInvalid, NotFound, OutcomeUnknown, answers
 from app.idempotency import Attempt, IdempotencyKeyMissing, Reply
 from app.ledger import (
@@ -28,7 +29,7 @@ from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms
 from app.transfers import pools, rules, service
 from app.transfers.models import Transfer
-from app.transfers.pools import Pooled
+from app.transfers.pools import Drawing, Drawn, Pooled
 from app.transfers.schemas import (
     DrawIn,
     DrawOut,
@@ -41,6 +42,7 @@ from app.transfers.schemas import (
     TransferOut,
     TransferPage,
 )
+from app.transfers.service import Asked, Given
 
 router = APIRouter(prefix="/v1", tags=["transfers"], route_class=StrictRoute)
 
@@ -74,29 +76,16 @@ _GIFT = {"from": {"card": "900"}, "to": {"card": "901"}, "points": 100, "note": 
     | _DONE_200,
     summary="Give points to another member",
 )
-def create_transfer(
+async def create_transfer(
     body: Annotated[TransferIn, Body(openapi_examples={"a gift": {"value": _GIFT}})],
     caller: Annotated[Caller, needs("transfers:write")],
     attempt: Annotated[Attempt, keyed("transfers:write", required=True)],
-    database: Db,
-    now: Now,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """Within the limits of the terms. The points keep the day they expire on; they pay the receiver's debt first."""
-
-    def act(session: Session) -> Reply:
-        given = service.give(session, caller.program, caller.client_id, body, now, dry_run=dry_run)
-        answer = TransferDone(
-            **_transfer(given.transfer, dry_run).model_dump(),
-            dry_run=dry_run,
-            balance=balance_out(given.giver),
-            balance_at=now,
-            expiring_next=expiring_out(given.giver),
-            entries=_planned(caller, given.giver, [given.receiver]) if dry_run else None,
-        )
-        return Reply(200 if dry_run else 201, answer.model_dump_json().encode())
-
-    return idempotency.carry_out(database, attempt, now, act, dry_run=dry_run)
+    asked, reply = Asked(caller.client_id, body), partial(_given, trying=caller if dry_run else None)
+    return await writes.each(service.give, caller.program, attempt, asked, reply, dry_run=dry_run)
 
 
 @router.get("/transfers/{transfer_id}", responses=answers(*READING, NotFound), summary="Read a transfer")
@@ -131,6 +120,19 @@ def _planned(caller: Caller, account: Account, others: Iterable[Account]) -> Pla
     """The entries that a dry run would make: of the others, only for those who may read members' entries."""
     shown = [account, *others] if "members:read" in caller.scopes else [account]
     return [entry for each in shown for entry in planned_entries(each)]
+
+
+def _given(_asked: Asked, given: Given, now: datetime, *, trying: Caller | None) -> Reply:
+    """`trying`: whose dry run it is, who is told the entries that it would make."""
+    answer = TransferDone(
+        **_transfer(given.transfer, trying is not None).model_dump(),
+        dry_run=trying is not None,
+        balance=balance_out(given.giver),
+        balance_at=now,
+        expiring_next=expiring_out(given.giver),
+        entries=None if trying is None else _planned(trying, given.giver, [given.receiver]),
+    )
+    return Reply(201 if trying is None else 200, answer.model_dump_json().encode())
 
 
 def _transfer(made: Transfer, dry_run: bool = False) -> TransferOut:
@@ -234,36 +236,37 @@ def leave_pool(
     ),
     summary="Draw on a pool",
 )
-def draw_on_pool(
+async def draw_on_pool(
     pool_id: UUID,
     body: Annotated[
         DrawIn, Body(openapi_examples={"for a spend": {"value": {"member": {"card": "900"}, "points": 500}}})
     ],
     caller: Annotated[Caller, needs("pools:draw")],
     attempt: Annotated[Attempt, keyed("pools:draw", required=True)],
-    database: Db,
-    now: Now,
+    writes: Writes,
     dry_run: DryRun = False,
 ) -> Response:
     """Collects what the member lacks to have `points` available from the others, all or nothing: the soonest-expiring
     first, whosever they are. Spend them next. What a gift may come to is no limit here."""
+    drawing, reply = Drawing(caller.client_id, pool_id, body), partial(_drawn, trying=caller if dry_run else None)
+    return await writes.each(pools.draw, caller.program, attempt, drawing, reply, dry_run=dry_run)
 
-    def act(session: Session) -> Reply:
-        drawn = pools.draw(session, caller.program, caller.client_id, pool_id, body, now, dry_run=dry_run)
-        answer = DrawOut(
-            pool_id=pool_id,
-            member_id=drawn.account.member_id,
-            dry_run=dry_run,
-            collected=sum(made.points for made in drawn.transfers),
-            transfers=[_transfer(made, dry_run) for made in drawn.transfers],
-            balance=balance_out(drawn.account),
-            balance_at=now,
-            expiring_next=expiring_out(drawn.account),
-            entries=_planned(caller, drawn.account, drawn.others) if dry_run else None,
-        )
-        return Reply(200, answer.model_dump_json().encode())
 
-    return idempotency.carry_out(database, attempt, now, act, dry_run=dry_run)
+def _drawn(drawing: Drawing, drawn: Drawn, now: datetime, *, trying: Caller | None) -> Reply:
+    """`trying` as in `_given`."""
+    made, account = drawn.transfers, drawn.account
+    answer = DrawOut(
+        pool_id=drawing.pool_id,
+        member_id=account.member_id,
+        dry_run=trying is not None,
+        collected=sum(each.points for each in made),
+        transfers=[_transfer(each, trying is not None) for each in made],
+        balance=balance_out(account),
+        balance_at=now,
+        expiring_next=expiring_out(account),
+        entries=None if trying is None else _planned(trying, account, drawn.others),
+    )
+    return Reply(200, answer.model_dump_json().encode())
 
 
 def _pool(pooled: Pooled, now: datetime) -> PoolOut:

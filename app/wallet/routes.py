@@ -1,18 +1,22 @@
 """What members read, and the tokens they read it with."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Request, Response
 from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
+from starlette.concurrency import run_in_threadpool
 
 from app import ledger, members, redemptions
 from app.clients import TOKEN_LIFE, Caller, MemberCaller, member_token, needs, public, sign_token, signing_key
+from app.coalesce import Read
 from app.db import Database
-from app.edge import ASKING, READING, Db, IfNoneMatch, Now, StrictRoute, has_tag, weak_tag
-from app.errors import Busy, CursorInvalid, InvalidRequest, NotFound, Unauthenticated, answers
+from app.edge import ASKING, READING, Db, IfNoneMatch, Now, Reads, StrictRoute, has_tag, weak_tag
+from app.errors import Busy, CursorInvalid, InvalidRequest, NotFound, Problem, Unauthenticated, answers
 from app.members import GATES, IdentifierInvalid, MemberClosed, UnknownMember
 from app.paging import Cursor, Limit, link_next
 from app.programs import NoTerms, zone_at
@@ -109,9 +113,10 @@ def read_me(member: Annotated[MemberCaller, me()], database: Db) -> MeOut:
     responses=answers(*_REFUSALS) | {304: {"description": "What you have is current"}},
     summary="Read your balance",
 )
-def read_my_balance(
-    member: Annotated[MemberCaller, me()],
+async def read_my_balance(
+    member: Annotated[MemberCaller, member_token()],
     database: Db,
+    reads: Reads,
     now: Now,
     past: ledger.AskedPast,
     response: Response,
@@ -120,13 +125,32 @@ def read_my_balance(
     """As of now, unless another instant is asked for: what has expired is gone from it. The `ETag` is of all the answer
     says but `at`, so it changes with a movement and with the clock alike; send it as `If-None-Match`, and 304 means
     that nothing did."""
-    account = database.read(lambda session: _account(session, member, now, past))
-    answer = ledger.standing_out(account, now if past is None else past.as_of)
+    if past is None:
+        answer = await reads.ask((service.balances, member.program_id), _standings(member.program_id), member.member_id)
+    else:
+        answer = await run_in_threadpool(database.read, partial(_past_standing, member, past, now))
     tag = weak_tag(answer.model_dump_json(exclude={"at"}).encode())
     if has_tag(if_none_match, tag):
         return Response(status_code=304, headers={"ETag": tag, "Cache-Control": _PRIVATE})
-    response.headers["ETag"] = tag
+    response.headers.update({"ETag": tag, "Cache-Control": _PRIVATE})
     return answer
+
+
+def _standings(program_id: UUID) -> Read[UUID, ledger.StandingOut]:
+    """What members of a programme are answered who ask for their balance now."""
+
+    def read(session: Session, ids: Sequence[UUID], at: datetime) -> list[ledger.StandingOut | Problem]:
+        found = service.balances(session, program_id, ids, at)
+        return [each if isinstance(each, Problem) else ledger.standing_out(each, at) for each in found]
+
+    return read
+
+
+def _past_standing(member: MemberCaller, past: ledger.Past, now: datetime, session: Session) -> ledger.StandingOut:
+    service.check_member(session, member)
+    zone = zone_at(session, member.program_id, now)
+    account = ledger.as_of(session, member.member_id, past.as_of, past.known_at, zone)
+    return ledger.standing_out(account, past.as_of)
 
 
 @router.get("/ledger", responses=answers(*_REFUSALS, CursorInvalid), summary="List your entries")
@@ -187,7 +211,7 @@ def list_my_lots(
 
     def read(session: Session) -> ledger.LotPage:
         rows = ledger.lots(session, member.member_id, after, limit + 1)
-        return ledger.lot_page(ledger.LotPage, rows, _account(session, member, now, lots=True), limit)
+        return ledger.lot_page(ledger.LotPage, rows, _account(session, member, now), limit)
 
     answer = database.read(read)
     link_next(request, response, answer.next)
@@ -254,11 +278,7 @@ def read_statement(
     return _statement(database, caller.program, member_id, month, now, accept)
 
 
-def _account(
-    session: Session, member: MemberCaller, now: datetime, past: ledger.Past | None = None, *, lots: bool = False
-) -> ledger.Account:
-    zone = zone_at(session, member.program_id, now)
-    if past is not None:
-        return ledger.as_of(session, member.member_id, past.as_of, past.known_at, zone)
+def _account(session: Session, member: MemberCaller, now: datetime) -> ledger.Account:
+    """The member's account with its lots."""
     ids = [member.member_id]
-    return ledger.look(session, ids, now, zone, ids if lots else ())[member.member_id]
+    return ledger.look(session, ids, now, zone_at(session, member.program_id, now), ids)[member.member_id]

@@ -1,13 +1,14 @@
-"""Get tokens for members, and look after who holds one."""
+"""Get tokens for members, look after who holds one, and read many balances at a time."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app import members
+from app import ledger, members, programs
 from app.clients import MemberCaller
-from app.errors import Unauthenticated
+from app.errors import Problem, Unauthenticated
 from app.members import MemberClosed, MemberRef, UnknownMember
 
 
@@ -26,3 +27,15 @@ def check_member(session: Session, member: MemberCaller) -> None:
     """Unauthenticated unless the programme still has the member: a token outlives a closing by minutes otherwise."""
     if members.status_in(session, member.program_id, member.member_id) in (None, "closed"):
         raise Unauthenticated
+
+
+def balances(
+    session: Session, program_id: UUID, member_ids: Sequence[UUID], now: datetime
+) -> list[ledger.Account | Problem]:
+    """The account of each member at `now`; Unauthenticated where `check_member` says so."""
+    ids = {members.Identifier("id", str(member_id)) for member_id in member_ids}
+    ours = set(members.find(session, program_id, ids).values())
+    statuses = members.statuses(session, ours)
+    accounts = ledger.look(session, ours, now, programs.zone_at(session, program_id, now))
+    open_ = {member_id: account for member_id, account in accounts.items() if statuses[member_id] != "closed"}
+    return [open_.get(member_id) or Unauthenticated() for member_id in member_ids]
