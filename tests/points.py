@@ -47,7 +47,7 @@ def move(shop: Shop, member_id: UUID, verb: Any) -> None:
     def write(session: Session) -> None:
         now = shop.clock()
         zone = programs.zone_at(session, shop.program_id, now)
-        account = ledger.claim(session, [member_id], now, zone, [member_id])[member_id]
+        account = programs.claim(session, shop.program_id, [member_id], now, [member_id])[member_id]
         ledger.write(session, [verb(account, Act(shop.program_id, new_id(), now, now, zone))], now)
 
     shop.database.write(write)
@@ -69,8 +69,7 @@ def look(shop: Shop, member_id: UUID) -> Account:
     """The account as it is now, with its lots."""
 
     def read(session: Session) -> Account:
-        zone = programs.zone_at(session, shop.program_id, shop.clock())
-        return ledger.look(session, [member_id], shop.clock(), zone, [member_id])[member_id]
+        return programs.look(session, shop.program_id, [member_id], shop.clock(), [member_id])[member_id]
 
     return shop.database.read(read)
 

@@ -4,16 +4,19 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from app import ledger
 from app.ids import new_id
 from app.ledger import Account, OpenLot, settle
 from app.worker import JOBS, run
-from tests.points import balance, earn, entries, events, ladder, look, publish, reserve, use
+from tests.points import balance, earn, entries, events, ladder, look, move, publish, reserve, use
 from tests.shop import TERMS, Shop, purchase, returned
 
 PAYING = TERMS | {"points_tender": {"value": {"amount": 1, "points": 1}}}
+NEW_YORK = ZoneInfo("America/New_York")
 END = datetime(2027, 12, 1, 5, tzinfo=UTC)
 """When points of the test clock's first month are gone: the end of November a year later, in New York."""
 
@@ -46,6 +49,35 @@ def test_expired_points_cannot_be_spent(shop: Shop) -> None:
     shop.clock.now = END
     refused = pay(shop, "p2", 1)
     assert (refused.status_code, refused.json()["code"], refused.json()["missing"]) == (422, "insufficient_points", 1)
+    shop.prove()
+
+
+@pytest.mark.parametrize("mode", ["period", "inactivity"])
+def test_points_cannot_be_spent_that_an_expiry_takes_which_was_switched_on_later(shop: Shop, mode: str) -> None:
+    """Nobody has given them their end; those that a hold protected go when it ends."""
+    publish(shop, PAYING | {"expiry": None})
+    shop.clock.forward(seconds=1)
+    member, other = earn(shop, "r1", 100), earn(shop, "r2", 30, card="901")
+    held = reserve(shop, member, 40, None)
+    shop.clock.forward(days=1)
+    publish(shop, PAYING | {"expiry": {"mode": mode, "days": 3, "round_up_to": "day"}, "transfers": {}})
+    switched_on = shop.clock()
+    gone = (switched_on + timedelta(days=4)).astimezone(NEW_YORK).replace(hour=0, minute=0, second=0)
+    shop.clock.now = gone - timedelta(seconds=1)
+    assert balance(shop, member) == {"available": 60, "held": 40, "pending": 0, "debt": 0}
+    shop.clock.now = gone
+    assert pay(shop, "p1", 1).json()["code"] == "insufficient_points"
+    gift = {"from": {"card": "901"}, "to": {"card": "900"}, "points": 1}
+    given = shop.http.post("/v1/transfers", json=gift, headers={"Idempotency-Key": "gift"})
+    assert given.json()["code"] == "insufficient_points"
+    assert balance(shop, member) == {"available": 0, "held": 40, "pending": 0, "debt": 0}
+    assert balance(shop, other)["available"] == 0
+    assert ladder(shop, other) == []
+    move(shop, member, lambda account, act: ledger.release(account, held, act))
+    assert balance(shop, member)["available"] == 0
+    assert earn(shop, "r3", 7) == member
+    assert balance(shop, member)["available"] == 7
+    assert [entry.points for entry in entries(shop, member, "expiration")] == [-60, -40]
     shop.prove()
 
 

@@ -1005,7 +1005,8 @@ def test_points_that_live_on_elsewhere_are_paid_by_points_that_leave(
             post(shop, purchase("other", member={"card": "901"}))
             post(shop, purchase("earns", 10_000))
             gift = {"from": {"card": "900"}, "to": {"card": "901"}, "points": 100}
-            assert shop.http.post("/v1/transfers", json=gift).status_code == 201
+            answer = shop.http.post("/v1/transfers", json=gift, headers={"Idempotency-Key": "gift"})
+            assert answer.status_code == 201, answer.text
             for name in names:
                 post(shop, returned("of-earns", "earns") if name == "earns" else purchase("more", 15_000))
             if undone:

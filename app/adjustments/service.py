@@ -224,7 +224,7 @@ def _load(
     named = {Identifier("id", str(member_id)) for member_id in member_ids}
     ours = sorted(members.find(session, program_id, named).values())
     found = [] if orders is None else transactions.find_orders(session, program_id, orders, lock=not dry_run)
-    accounts = (ledger.look if dry_run else ledger.claim)(session, ours, now, terms.zone_at(now), ours)
+    accounts = (programs.look if dry_run else programs.claim)(session, program_id, ours, now, ours)
     by_id: dict[UUID | tuple[str, str], Order] = {order.id: order for order in found}
     return _Loaded(
         program_id=program_id,
@@ -273,8 +273,7 @@ def _act(program_id: UUID, id_: UUID, asked: Asked, version: Version, now: datet
 
 
 def _account(session: Session, program_id: UUID, member_id: UUID, now: datetime) -> ledger.Account:
-    zone = programs.zone_at(session, program_id, now)
-    return ledger.look(session, [member_id], now, zone)[member_id]
+    return programs.look(session, program_id, [member_id], now)[member_id]
 
 
 # --- write ----------------------------------------------------------------------------------------------------------

@@ -171,8 +171,8 @@ def _end(
 def _load(
     session: Session, program_id: UUID, member_ids: set[UUID], now: datetime, terms: Terms, dry_run: bool
 ) -> _Loaded:
-    get = ledger.look if dry_run else ledger.claim
-    accounts = get(session, member_ids, now, terms.zone, member_ids) if member_ids else {}
+    get = programs.look if dry_run else programs.claim
+    accounts = get(session, program_id, member_ids, now, member_ids) if member_ids else {}
     statuses = members.statuses(session, member_ids) if member_ids else {}
     return _Loaded(program_id, now, terms, accounts, statuses)
 
@@ -203,6 +203,5 @@ class Found:
 def read(session: Session, program_id: UUID, hold_id: UUID, now: datetime) -> Found:
     """One hold at `now`, its lots, and the member's balance then. NotFound."""
     found = queries.find(session, program_id, hold_id, now)
-    zone = programs.zone_at(session, program_id, now)
-    account = ledger.look(session, [found.member_id], now, zone)[found.member_id]
+    account = programs.look(session, program_id, [found.member_id], now)[found.member_id]
     return Found(Standing(found, account), ledger.held_lots(session, found.member_id, hold_id))

@@ -4,7 +4,7 @@ Each verb deals with one slice; the walks answer the next slice after the last o
 change under them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from typing import Any
@@ -56,16 +56,14 @@ def settle_due(session: Session, member_ids: Sequence[UUID], until: datetime, no
 # --- expiry switched on ---------------------------------------------------------------------------------------------
 
 
-def _staying(program_id: UUID, granted: Sequence[Span]) -> ColumnElement[bool]:
-    """Free points of a programme that never expire, granted in one of the spans; extended ones are left as they are.
+def _staying(granted: Sequence[Span]) -> ColumnElement[bool]:
+    """Points that never expire, granted in one of the spans; extended ones are left as they are.
 
     A till's clock may be ahead: what was recorded before a span ended belongs to it, whatever the till says.
     """
     return and_(
-        PointAccount.program_id == program_id,
         Lot.expires_at.is_(None),
         Lot.lapses.is_(False),
-        Lot.remaining > Lot.held,
         PointEntry.kind != "extension",
         or_(
             *(
@@ -83,22 +81,20 @@ _ACCOUNT = PointAccount.member_id == Lot.member_id
 def staying_members(
     session: Session, program_id: UUID, granted: Sequence[Span], after: UUID | None, limit: int
 ) -> Sequence[UUID]:
-    """The members with points that never expire, granted in one of the spans."""
+    """The members of a programme with free points that never expire, granted in one of the spans."""
     rows = select(Lot.member_id).distinct().join(PointEntry, _ENTRY).join(PointAccount, _ACCOUNT)
-    rows = rows.where(_staying(program_id, granted))
+    rows = rows.where(PointAccount.program_id == program_id, Lot.remaining > Lot.held, _staying(granted))
     if after is not None:
         rows = rows.where(Lot.member_id > after)
     return session.scalars(rows.order_by(Lot.member_id).limit(limit)).all()
 
 
-def staying_lots(
-    session: Session, program_id: UUID, granted: Span, member_ids: Sequence[UUID]
-) -> Mapping[UUID, list[UUID]]:
-    """The lots in which these members have such points. Read it after claiming the accounts."""
-    mine = db.any_of(session, Lot.member_id.expression, member_ids)
-    rows = select(Lot.member_id, Lot.id).join(PointEntry, _ENTRY).join(PointAccount, _ACCOUNT)
+def staying_lots(session: Session, granted: Span, member_ids: Collection[UUID]) -> Mapping[UUID, list[UUID]]:
+    """The open lots in which these members have such points, held ones too."""
+    mine = db.any_of(session, Lot.member_id.expression, sorted(member_ids)) & (Lot.remaining > 0)
+    rows = select(Lot.member_id, Lot.id).join(PointEntry, _ENTRY).where(mine, _staying([granted]))
     found: dict[UUID, list[UUID]] = {member_id: [] for member_id in member_ids}
-    for member_id, lot_id in session.execute(rows.where(mine, _staying(program_id, [granted])).order_by(Lot.id)):
+    for member_id, lot_id in session.execute(rows.order_by(Lot.id)):
         found[member_id].append(lot_id)
     return found
 

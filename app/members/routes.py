@@ -46,7 +46,7 @@ from app.members.schemas import (
 )
 from app.members.service import LookedUp
 from app.paging import Cursor, Limit, link_next
-from app.programs import zone_at
+from app.programs import look, zone_at
 
 router = APIRouter(prefix="/v1/members", tags=["members"], route_class=StrictRoute)
 
@@ -259,8 +259,7 @@ def list_lots(
 
     def read(session: Session) -> ledger.BookedLotPage:
         service.read(session, caller.program, member_id)
-        zone = zone_at(session, caller.program, now)
-        account = ledger.look(session, [member_id], now, zone, [member_id])[member_id]
+        account = look(session, caller.program, [member_id], now, [member_id])[member_id]
         rows = ledger.lots(session, member_id, after, limit + 1)
         return ledger.lot_page(ledger.BookedLotPage, rows, account, limit)
 

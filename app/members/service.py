@@ -14,7 +14,7 @@ from app.ids import new_id
 from app.members.models import Member, MemberIdentifier, MemberProfile
 from app.members.rules import Identifier, IdentifierTaken, LastIdentifier, MemberClosed, UnknownMember
 from app.members.schemas import MemberRef, identifier_in
-from app.programs import timeline
+from app.programs import look, timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def standings(
     session: Session, program_id: UUID, member_ids: Sequence[UUID], now: datetime
 ) -> list[ledger.Account | Problem]:
     """The account of each member at `now`; NotFound where the programme has no such member."""
-    accounts = ledger.look(session, set(member_ids), now, timeline(session, program_id).zone_at(now))
+    accounts = look(session, program_id, member_ids, now)
     ours = {id_: account for id_, account in accounts.items() if account.program_id == program_id}
     return [ours.get(member_id) or NotFound() for member_id in member_ids]
 
@@ -109,7 +109,7 @@ def look_up(
     meant = [or_problem(identifier_in, reference, region) for reference in references]
     found = find(session, program_id, {each for each in meant if not isinstance(each, Problem)})
     status = statuses(session, found.values())
-    accounts = ledger.look(session, found.values(), now, terms.zone_at(now))
+    accounts = look(session, program_id, found.values(), now)
 
     def answer(identifier: Identifier | Problem) -> LookedUp | Problem:
         if isinstance(identifier, Problem):

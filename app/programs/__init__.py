@@ -5,7 +5,7 @@ published one never changes. `timeline` answers the published versions; `Timelin
 The rules are pure. Of a basket: `earn` says what it earns and why, `tender_of` what it pays with points, `kept` what is
 left of it all after returns. Of the calendar: `available_from` says from when points are good, `expires_at` (or
 `lapses_at`, where inactivity decides) until when, `switched_on` what becomes of those from before there was any expiry.
-`adopt_expiry` and `warn_of_expiry` do that to accounts.
+`adopt_expiry` and `warn_of_expiry` do that to accounts; `claim` and `look` answer accounts to which it has happened.
 """
 
 from app.programs.calendar import (
@@ -25,7 +25,7 @@ from app.programs.calendar import (
     switched_on,
     warnings_before,
 )
-from app.programs.expiry import adopt_expiry, members_to_adopt, points_to_warn_of, warn_of_expiry
+from app.programs.expiry import adopt_expiry, claim, look, members_to_adopt, points_to_warn_of, warn_of_expiry
 from app.programs.models import Program
 from app.programs.rules import (
     Basket,
@@ -81,6 +81,7 @@ __all__ = [
     "cash_part",
     "check_basket",
     "check_points_tender",
+    "claim",
     "consideration",
     "create_program",
     "day_begins",
@@ -96,6 +97,7 @@ __all__ = [
     "lapses_after",
     "lapses_at",
     "local_month",
+    "look",
     "members_to_adopt",
     "month_begins",
     "net_paid_with_points",

@@ -152,6 +152,12 @@ class Adoption:
         start = self.version.effective_from
         return expires_at(start if available_from is None else max(start, available_from), self.version.terms)
 
+    def begins_to_take(self) -> datetime:
+        """The first instant at which any such points can be gone."""
+        gone = self.expires_at(None) or lapses_at(self.version.effective_from, self.version.terms)
+        assert gone is not None, "an adoption has an end"
+        return gone
+
 
 def adoptions(timeline: Timeline, as_of: datetime) -> list[Adoption]:
     """Which points from before there was any expiry have one by `as_of` (`switched_on`)."""

@@ -1,7 +1,10 @@
-"""Expiry over time: points from before there was any get one, and members are warned ahead. A slice at a time."""
+"""Expiry over time: points from before there was any get one, and members are warned ahead. A slice at a time.
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+Whoever moves points claims accounts here: what is due has happened to them, whatever jobs have run.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, tzinfo
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -18,6 +21,46 @@ from app.programs.calendar import (
     lapses_at,
     warnings_before,
 )
+from app.programs.service import timeline
+
+# --- accounts with all that is due ----------------------------------------------------------------------------------
+
+
+def claim(
+    session: Session, program_id: UUID, member_ids: Iterable[UUID], now: datetime, lots: Collection[UUID] = ()
+) -> dict[UUID, Account]:
+    """`ledger.claim` for members of a programme. Points are gone, too, that expiry takes which was switched on after
+    they were granted, whether or not a job has given them their end."""
+    return _whole(session, program_id, set(member_ids), now, lots, ledger.claim)
+
+
+def look(
+    session: Session, program_id: UUID, member_ids: Iterable[UUID], now: datetime, lots: Collection[UUID] = ()
+) -> dict[UUID, Account]:
+    """What `claim` answers, without the lock: for reads and dry runs."""
+    return _whole(session, program_id, set(member_ids), now, lots, ledger.look)
+
+
+def _whole(
+    session: Session,
+    program_id: UUID,
+    member_ids: Collection[UUID],
+    now: datetime,
+    lots: Collection[UUID],
+    get: Callable[..., dict[UUID, Account]],
+) -> dict[UUID, Account]:
+    terms = timeline(session, program_id)
+    gone = [adoption for adoption in adoptions(terms, now) if adoption.begins_to_take() <= now]
+    late = {
+        member_id
+        for adoption in gone
+        for member_id, theirs in ledger.staying_lots(session, (adoption.since, adoption.until), member_ids).items()
+        if theirs
+    }
+    accounts = get(session, member_ids, now, terms.zone_at(now), {*lots, *late})
+    adopted, _ = _adopt(session, gone, {id_: accounts[id_] for id_ in late}, now, terms.zone_at(now))
+    return accounts | adopted
+
 
 # --- expiry switched on ---------------------------------------------------------------------------------------------
 
@@ -30,26 +73,33 @@ def members_to_adopt(
     return ledger.staying_members(session, program_id, spans, after, limit) if spans else []
 
 
-def adopt_expiry(
-    session: Session, program_id: UUID, terms: Timeline, as_of: datetime, member_ids: Sequence[UUID], now: datetime
-) -> int:
+def adopt_expiry(session: Session, terms: Timeline, as_of: datetime, member_ids: Sequence[UUID], now: datetime) -> int:
     """Gives such points of some members their expiry; answers how many lots that were.
 
     Points that are held keep none until their hold ends. It is written down as of the instant the terms took effect.
     """
-    zone, count = terms.zone_at(now), 0
+    zone = terms.zone_at(now)
     accounts = ledger.claim(session, member_ids, now, zone, member_ids)
-    for adoption in adoptions(terms, as_of):
-        at, by = adoption.version.effective_from, adoption.version.terms
-        lots = ledger.staying_lots(session, program_id, (adoption.since, adoption.until), member_ids)
-        for member_id, account in accounts.items():
-            chosen = _adopted(account, lots[member_id], adoption)
-            if chosen:
-                act = Act(program_id, new_id(), at, now, zone, lapses_at(at, by))
-                accounts[member_id] = ledger.settle(ledger.adopt(account, chosen, act), now, zone)
-                count += len(chosen)
+    accounts, count = _adopt(session, adoptions(terms, as_of), accounts, now, zone)
     ledger.write(session, accounts.values(), now)
     return count
+
+
+def _adopt(
+    session: Session, adoptions: Iterable[Adoption], accounts: Mapping[UUID, Account], now: datetime, zone: tzinfo
+) -> tuple[dict[UUID, Account], int]:
+    """The accounts, which came with their lots, after `adoptions`; and how many lots those gave an end."""
+    after, count = dict(accounts), 0
+    for adoption in adoptions:
+        at, by = adoption.version.effective_from, adoption.version.terms
+        lots = ledger.staying_lots(session, (adoption.since, adoption.until), list(after))
+        for member_id, account in after.items():
+            chosen = _adopted(account, lots[member_id], adoption)
+            if chosen:
+                act = Act(account.program_id, new_id(), at, now, zone, lapses_at(at, by))
+                after[member_id] = ledger.settle(ledger.adopt(account, chosen, act), now, zone)
+                count += len(chosen)
+    return after, count
 
 
 def _adopted(account: Account, lot_ids: Sequence[UUID], adoption: Adoption) -> dict[UUID, datetime | None]:

@@ -61,7 +61,14 @@ def every_program(session: Session) -> Sequence[UUID]:
 
 
 def timeline(session: Session, program_id: UUID) -> Timeline:
-    """The published terms of a programme."""
+    """The published terms of a programme, read once per transaction."""
+    read: dict[UUID, Timeline] = session.info.setdefault("timelines", {})
+    if program_id not in read:
+        read[program_id] = _timeline(session, program_id)
+    return read[program_id]
+
+
+def _timeline(session: Session, program_id: UUID) -> Timeline:
     rows = session.execute(
         select(ProgramTerms.id, ProgramTerms.version, ProgramTerms.effective_from, ProgramTerms.terms)
         .where(ProgramTerms.program_id == program_id, ProgramTerms.published_at.is_not(None))
@@ -128,11 +135,12 @@ def publish_terms(
     _lock(session, program_id)
     draft = _draft(session, program_id, version)
     start = (effective_from or now).astimezone(UTC)
-    latest = timeline(session, program_id).versions[-1:]
+    latest = _timeline(session, program_id).versions[-1:]
     if latest and (start <= latest[0].effective_from or start < now):
         raise EffectiveFromInvalid
     draft.published_at, draft.effective_from = now, start
     session.flush()
+    session.info.pop("timelines", None)
     event = {"version": version, "effective_from": start.isoformat()}
     outbox.put(session, [outbox.Event(program_id, "terms.published", None, event)], now)
     return draft

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
-from app import db, ledger, members, programs
+from app import db, members, programs
 from app.errors import InvalidRequest, NotFound, PreconditionFailed, Problem, finding
 from app.ids import new_id
 from app.members import GATES
@@ -209,7 +209,7 @@ def options(
         raise NotFound
     found = [reward_of(row) for row in rewards(session, program_id, after, limit)]
     zone = programs.terms_at(session, program_id, now).zone
-    available = ledger.look(session, [member_id], now, zone)[member_id].available
+    available = programs.look(session, program_id, [member_id], now)[member_id].available
     may_spend = GATES[members.statuses(session, [member_id])[member_id]].spend
     pieces = had(session, [member_id], [reward.id for reward in found], months_of(now, zone)[0])
     return eligible(found, Facts(may_spend, available, pieces[member_id]), now, zone)

@@ -89,7 +89,7 @@ def redeem(
         session, program_id, [{"member": each.member} for each in wanted], terms.enrolment.phone_region
     )
     member_ids = {found[0] for found in people if not isinstance(found, Problem)}
-    accounts = _accounts(session, member_ids, now, terms, dry_run)
+    accounts = _accounts(session, program_id, member_ids, now, dry_run)
     rewards = catalogue.named_each(session, program_id, [each.reward for each in wanted])
     by_id = {row.id: catalogue.reward_of(row) for row in rewards if not isinstance(row, Problem)}
     pieces = catalogue.had(session, member_ids, by_id, months_of(now, terms.zone)[0])
@@ -216,7 +216,7 @@ def _end(
     if not known:
         return [NotFound() for _ in redemption_ids]
     terms = programs.terms_at(session, program_id, now)
-    accounts = _accounts(session, {order.member_id for order in known.values()}, now, terms, dry_run)
+    accounts = _accounts(session, program_id, {order.member_id for order in known.values()}, now, dry_run)
     orders = _orders(session, program_id, list(known), lock=not dry_run)
     rewards = catalogue.find_each(session, {order.reward_id for order in orders.values()})
     ending = _Ending(now, terms, orders, rewards, accounts)
@@ -254,10 +254,10 @@ def _fields(redemption: Redemption) -> dict[str, Any]:
 
 
 def _accounts(
-    session: Session, member_ids: Collection[UUID], now: datetime, terms: Terms, dry_run: bool
+    session: Session, program_id: UUID, member_ids: Collection[UUID], now: datetime, dry_run: bool
 ) -> dict[UUID, Account]:
-    get = ledger.look if dry_run else ledger.claim
-    return get(session, member_ids, now, terms.zone, lots=member_ids)
+    get = programs.look if dry_run else programs.claim
+    return get(session, program_id, member_ids, now, member_ids)
 
 
 def _orders(
@@ -361,8 +361,7 @@ def find(session: Session, program_id: UUID, redemption_id: UUID) -> Redemption:
 def read(session: Session, program_id: UUID, redemption_id: UUID, now: datetime) -> Redeemed:
     """One redemption, with what paid for it, its vouchers and its postings. NotFound if there is none."""
     redemption = find(session, program_id, redemption_id)
-    terms = programs.terms_at(session, program_id, now)
-    account = _accounts(session, [redemption.member_id], now, terms, dry_run=True)[redemption.member_id]
+    account = _accounts(session, program_id, [redemption.member_id], now, dry_run=True)[redemption.member_id]
     paid_by = _paid_by(redemption, account)
     if redemption.status == "fulfilled":
         paid_by = ledger.payments(session, redemption.id)

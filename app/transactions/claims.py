@@ -94,7 +94,7 @@ def claim(
     meant = [or_problem(_meant, program_id, rows, terms, each) for each in wanted]
     good = [each for each in meant if not isinstance(each, Problem)]
     found, newcomers = _claimants(session, program_id, good, now, dry_run)
-    loaded = _load(session, program_id, good, found, newcomers, terms, now, dry_run)
+    loaded = _load(session, program_id, good, found, newcomers, now, dry_run)
     outcomes = [each if isinstance(each, Problem) else or_problem(_claim, loaded, each) for each in meant]
     for each, outcome in zip(meant, outcomes, strict=True):
         if isinstance(outcome, Problem) and isinstance(each, _Meant) and found.get(each.identifier) in loaded.newcomers:
@@ -141,7 +141,6 @@ def _load(
     meant: Sequence[_Meant],
     found: Mapping[Identifier, UUID],
     newcomers: set[UUID],
-    terms: Timeline,
     now: datetime,
     dry_run: bool,
 ) -> _Loaded:
@@ -152,8 +151,8 @@ def _load(
     past = _past(session, ids)
     owners = {found[each.identifier] for each in meant if each.row["id"] in past and each.identifier in found}
     imagined = {id_: ledger.Account(id_, program_id, covers=()) for id_ in newcomers} if dry_run else {}
-    get = ledger.look if dry_run else ledger.claim
-    accounts = get(session, member_ids - imagined.keys(), now, terms.zone_at(now), owners)
+    get = programs.look if dry_run else programs.claim
+    accounts = get(session, program_id, member_ids - imagined.keys(), now, owners)
     if owners:
         accounts = ledger.with_covers(session, accounts)
     made = db.any_of(session, TransactionClaim.transaction_id.expression, ids)

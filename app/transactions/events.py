@@ -101,8 +101,8 @@ def happen(
     claims = _claims(session, rows)
     meant = [or_problem(_meant, rows, timeline, claims, each) for each in reported]
     member_ids = {each.member_id for each in meant if not isinstance(each, Problem)}
-    get = ledger.look if dry_run else ledger.claim
-    loaded = _Loaded(now, get(session, member_ids, now, timeline.zone_at(now), member_ids))
+    get = programs.look if dry_run else programs.claim
+    loaded = _Loaded(now, get(session, program_id, member_ids, now, member_ids))
     outcomes = [each if isinstance(each, Problem) else or_problem(_happen, loaded, each, session) for each in meant]
     if not dry_run:
         done = [each for each in outcomes if isinstance(each, Happened) and not each.duplicate]

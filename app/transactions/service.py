@@ -224,13 +224,12 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     if dry_run:
         owners |= _returning(items, people, queue)
     whole |= owners
-    zone = terms.zone_at(now)
     accounts = {id_: ledger.Account(id_, program_id, covers=()) for id_ in newcomers} if dry_run else {}
     to_claim = (earning | whole) - set(accounts)
     if to_claim:
-        accounts |= (ledger.look if dry_run else ledger.claim)(session, to_claim, now, zone, whole)
+        accounts |= (programs.look if dry_run else programs.claim)(session, program_id, to_claim, now, whole)
     to_see = {stored.row["member_id"] for stored in known.values()} - {None} - accounts.keys()
-    seen = ledger.look(session, to_see, now, zone) if to_see else {}
+    seen = programs.look(session, program_id, to_see, now) if to_see else {}
     if owners:
         accounts |= ledger.with_covers(session, {id_: account for id_, account in accounts.items() if id_ in owners})
     returnable = returns.complete(session, returnable)

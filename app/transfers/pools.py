@@ -122,7 +122,7 @@ def draw(
     for row in _rows(session, list(pools)):
         pools[row.pool_id].append(row.member_id)
     member_ids = {member_id for theirs in pools.values() for member_id in theirs}
-    accounts = (ledger.look if dry_run else ledger.claim)(session, member_ids, now, terms.zone, member_ids)
+    accounts = (programs.look if dry_run else programs.claim)(session, program_id, member_ids, now, member_ids)
     statuses = members.statuses(session, member_ids)
     loaded = _Loaded(program_id, now, terms, pools, accounts, statuses)
     outcomes = [or_problem(_draw, loaded, *each) for each in zip(drawings, people, strict=True)]
@@ -184,7 +184,7 @@ def of_member(session: Session, program_id: UUID, member_id: UUID, now: datetime
 def _pooled(session: Session, pool: Pool, now: datetime) -> Pooled:
     rows = _rows(session, [pool.id])
     theirs = [row.member_id for row in rows]
-    accounts = ledger.look(session, theirs, now, programs.zone_at(session, pool.program_id, now)) if theirs else {}
+    accounts = programs.look(session, pool.program_id, theirs, now) if theirs else {}
     statuses = members.statuses(session, theirs) if theirs else {}
     return Pooled(pool, [(row, accounts[row.member_id], statuses[row.member_id]) for row in rows])
 

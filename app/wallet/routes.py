@@ -19,7 +19,7 @@ from app.edge import ASKING, READING, Db, IfNoneMatch, Now, Reads, StrictRoute, 
 from app.errors import Busy, CursorInvalid, InvalidRequest, NotFound, Problem, Unauthenticated, answers
 from app.members import GATES, IdentifierInvalid, MemberClosed, UnknownMember
 from app.paging import Cursor, Limit, link_next
-from app.programs import NoTerms, zone_at
+from app.programs import NoTerms, look, zone_at
 from app.wallet import printing, service
 from app.wallet.schemas import (
     JwkOut,
@@ -281,4 +281,4 @@ def read_statement(
 def _account(session: Session, member: MemberCaller, now: datetime) -> ledger.Account:
     """The member's account with its lots."""
     ids = [member.member_id]
-    return ledger.look(session, ids, now, zone_at(session, member.program_id, now), ids)[member.member_id]
+    return look(session, member.program_id, ids, now, ids)[member.member_id]

@@ -36,6 +36,6 @@ def balances(
     ids = {members.Identifier("id", str(member_id)) for member_id in member_ids}
     ours = set(members.find(session, program_id, ids).values())
     statuses = members.statuses(session, ours)
-    accounts = ledger.look(session, ours, now, programs.zone_at(session, program_id, now))
+    accounts = programs.look(session, program_id, ours, now)
     open_ = {member_id: account for member_id, account in accounts.items() if statuses[member_id] != "closed"}
     return [open_.get(member_id) or Unauthenticated() for member_id in member_ids]

@@ -84,7 +84,7 @@ def _adopt_expiry(run: Run, program_id: UUID, terms: Timeline) -> None:
         return programs.members_to_adopt(session, program_id, terms, run.as_of, after, limit)
 
     def adopt(session: Session, found: Sequence[UUID]) -> int:
-        return programs.adopt_expiry(session, program_id, terms, run.as_of, found, run.clock())
+        return programs.adopt_expiry(session, terms, run.as_of, found, run.clock())
 
     if run.since is None or _something_began(terms, run.since, run.as_of):
         run.in_slices(find, adopt)
