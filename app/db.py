@@ -53,6 +53,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.types import TypeEngine
 
+from app.arrays import PackedArray, teach_driver
 from app.config import Settings
 from app.errors import Busy, OutcomeUnknown
 
@@ -251,6 +252,7 @@ def _postgres(url: URL, settings: Settings) -> Engine:
     }
     if not settings.prepared_statements:
         connect["prepare_threshold"] = None
+    teach_driver()
     return create_engine(
         url,
         pool_size=settings.pool_size,
@@ -313,7 +315,7 @@ def any_of(session: Session, column: ColumnElement[Any], values: Sequence[Any]) 
     """`column` is one of `values`: one parameter however many values, so the statement's text never changes."""
     dialect = session.get_bind().dialect
     if dialect.name == "postgresql":
-        return column == func.any(bindparam(None, list(values), type_=postgresql.ARRAY(column.type, dimensions=1)))
+        return column == func.any(bindparam(None, list(values), type_=PackedArray(column.type)))
     text = json.dumps(_encoded(column.type, dialect, values))
     return column.in_(select(func.json_each(bindparam(None, text, type_=Text)).table_valued("value").c.value))
 
@@ -351,7 +353,7 @@ def _encoded(type_: TypeEngine[Any], dialect: Dialect, values: Sequence[Any]) ->
 @lru_cache(maxsize=256)
 def _source(dialect: str, types: tuple[tuple[str, TypeEngine[Any]], ...]) -> FromClause:
     if dialect == "postgresql":
-        arrays = [bindparam(f"rows_{name}", type_=postgresql.ARRAY(type_, dimensions=1)) for name, type_ in types]
+        arrays = [bindparam(f"rows_{name}", type_=PackedArray(type_)) for name, type_ in types]
         columns = [column(name, type_) for name, type_ in types]
         return func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
     each = func.json_each(bindparam("rows", type_=Text)).table_valued("value")
