@@ -44,8 +44,10 @@ def show(amount: int, code: str) -> str:
     return f"{'-' if amount < 0 else ''}{whole:,}.{part:0{digits}}"
 
 
-def round_to_int(value: Fraction, mode: Rounding = "half_even") -> int:
+def round_to_int(value: Fraction | int, mode: Rounding = "half_even") -> int:
     """`value` as a whole number. Halves go to the even neighbour, or away from zero in mode `half_up`."""
+    if isinstance(value, int):
+        return value
     if mode == "half_even":
         return round(value)
     magnitude = abs(value)

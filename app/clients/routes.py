@@ -1,7 +1,7 @@
 """How a route says who may call it, and the check that every route says so."""
 
 from collections.abc import Iterable
-from functools import cache, partial
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Security
@@ -19,7 +19,6 @@ from app.db import Database
 from app.errors import Forbidden, Unauthenticated
 from app.idempotency import Attempt
 
-_bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="An API key: `loyalty keys create`")
 _token_bearer = HTTPBearer(
     auto_error=False,
     scheme_name="MemberToken",
@@ -28,17 +27,27 @@ _token_bearer = HTTPBearer(
 )
 
 
-class _Needs:
-    """The dependency of a route that needs a scope."""
+class _Scoped(HTTPBearer):
+    """What depends on a key with a scope. It is its own security scheme, and depends on nothing: FastAPI solves each
+    dependency anew wherever it is named."""
 
     def __init__(self, scope: str):
         if scope not in SCOPES:
             raise ValueError(f"unknown scope {scope}")
+        super().__init__(auto_error=False, scheme_name="ApiKey", description="An API key: `loyalty keys create`")
         self.scope = scope
 
-    async def __call__(
-        self, request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)]
-    ) -> Caller:
+    async def caller(self, request: Request) -> Caller:
+        """Who calls. Unauthenticated, Forbidden."""
+        caller: Caller | None = getattr(request.state, "caller", None)
+        if caller is None:
+            request.state.caller = caller = await self._authenticated(request)
+        if self.scope not in caller.scopes:
+            raise Forbidden(f"the key lacks the scope {self.scope}")
+        return caller
+
+    async def _authenticated(self, request: Request) -> Caller:
+        credentials = await HTTPBearer.__call__(self, request)
         if credentials is None:
             raise Unauthenticated
         state = request.app.state
@@ -49,31 +58,34 @@ class _Needs:
             database: Database = state.database
             caller = await run_in_threadpool(database.read, partial(authenticate, text=text, pepper=pepper, now=now))
             known.keep(text, caller)
-        if self.scope not in caller.scopes:
-            raise Forbidden(f"the key lacks the scope {self.scope}")
         return caller
+
+
+class _Needs(_Scoped):
+    async def __call__(self, request: Request) -> Caller:  # type: ignore[override]  # whom the key speaks for
+        return await self.caller(request)
+
+
+class _Keyed(_Scoped):
+    def __init__(self, scope: str, *, required: bool):
+        super().__init__(scope)
+        self._required = required
+
+    async def __call__(  # type: ignore[override]  # whom the key speaks for, and for what
+        self, request: Request, key: idempotency.Key = None
+    ) -> Attempt:
+        client_id = (await self.caller(request)).client_id
+        return await idempotency.attempt_of(request, client_id, key, required=self._required)
 
 
 def needs(scope: str) -> Any:
     """Marks a route's `Caller`: a key with `scope`. Unauthenticated or Forbidden for anybody else."""
-    return Depends(_needs(scope))
-
-
-@cache
-def _needs(scope: str) -> _Needs:
-    """One per scope, so that a request which asks twice authenticates once."""
-    return _Needs(scope)
+    return Security(_Needs(scope))
 
 
 def keyed(scope: str, *, required: bool = False) -> Any:
     """Marks a route's `Attempt`: the caller's `Idempotency-Key` and what it covers."""
-
-    async def attempt(
-        request: Request, caller: Annotated[Caller, needs(scope)], key: idempotency.Key = None
-    ) -> Attempt:
-        return await idempotency.attempt_of(request, caller.client_id, key, required=required)
-
-    return Depends(attempt)
+    return Security(_Keyed(scope, required=required))
 
 
 async def _member_token(
@@ -130,7 +142,7 @@ def check_routes(app: FastAPI) -> None:
 
 def scope_of(route: APIRoute) -> str | None:
     """The scope a route needs; None for a public one, and for one that takes a member's token."""
-    return next((call.scope for call in _calls(route.dependant) if isinstance(call, _Needs)), None)
+    return next((call.scope for call in _calls(route.dependant) if isinstance(call, _Scoped)), None)
 
 
 def takes_token(route: APIRoute) -> bool:
@@ -139,7 +151,7 @@ def takes_token(route: APIRoute) -> bool:
 
 
 def _declares(call: Any) -> bool:
-    return isinstance(call, _Needs) or call is _member_token or call is _anybody
+    return isinstance(call, _Scoped) or call is _member_token or call is _anybody
 
 
 def _calls(dependant: Dependant) -> Iterable[Any]:

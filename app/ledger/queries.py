@@ -19,15 +19,15 @@ from app.ledger.rules import Account, Cover, Effect, Expiring, LotReturn, OpenHo
 # --- accounts -------------------------------------------------------------------------------------------------------
 
 
-def accounts_of(session: Session, member_ids: Iterable[UUID]) -> Select[PointAccount]:
+def accounts_of(session: Session, member_ids: Iterable[UUID]) -> Select[*tuple[Any, ...]]:
     """The accounts of some members, in the one order everybody locks them."""
     mine = db.any_of(session, PointAccount.member_id.expression, sorted(set(member_ids)))
-    return select(PointAccount).where(mine).order_by(PointAccount.member_id)
+    return select(*PointAccount.__table__.c).where(mine).order_by(PointAccount.member_id)
 
 
 def load_accounts(
     session: Session,
-    accounts: Select[PointAccount],
+    accounts: Select[*tuple[Any, ...]],
     now: datetime,
     zone: tzinfo,
     lots: Collection[UUID],
@@ -37,7 +37,7 @@ def load_accounts(
 
     `until` as in `settle`. The number of statements does not depend on how many they are.
     """
-    rows = session.scalars(accounts.execution_options(populate_existing=True)).all()
+    rows = session.execute(accounts).all()
     needed = set(lots) | {row.member_id for row in rows if row.next_due_at is not None and row.next_due_at <= now}
     whole = [row.member_id for row in rows if row.member_id in needed]
     open_lots, open_holds = _open_lots(session, whole), _open_holds(session, whole)

@@ -330,7 +330,8 @@ def due(account: Account) -> Account:
     instants += [hold.ends_at for hold in account.holds.values() if hold.ends_at is not None]
     if account.others_due_at is not None:
         instants.append(account.others_due_at)
-    return replace(account, next_due_at=min(instants, default=None))
+    first = min(instants, default=None)
+    return account if first == account.next_due_at else replace(account, next_due_at=first)
 
 
 def grant(account: Account, entry_id: UUID, act: Act, lot: OpenLot, **facts: Any) -> Account:

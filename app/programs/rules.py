@@ -91,18 +91,19 @@ def tax_of(basket: Basket) -> int:
     return _halves_down(_tax(basket) * cash_part(basket))
 
 
-def cash_part(basket: Basket) -> Fraction:
+def cash_part(basket: Basket) -> Fraction | int:
     """The share of the total that was not paid with points. Points pay for all lines in proportion."""
-    return 1 - Fraction(_tendered(basket), basket.total) if basket.total else Fraction(1)
+    tendered = _tendered(basket)
+    return 1 - Fraction(tendered, basket.total) if tendered and basket.total else 1
 
 
 def _halves_up(exact: Fraction | int) -> int:
-    return round_to_int(Fraction(exact), "half_up")
+    return round_to_int(exact, "half_up")
 
 
 def _halves_down(exact: Fraction | int) -> int:
     """For what is left beside a part rounded by `_halves_up`: no unit is lost or made."""
-    return ceil(exact - Fraction(1, 2))
+    return exact if isinstance(exact, int) else ceil(exact - Fraction(1, 2))
 
 
 def _net(basket: Basket, terms: Terms) -> int:
@@ -172,15 +173,15 @@ def earn(basket: Basket, terms: Terms) -> Earning:
     return _earned(eligible, earning_part(basket, terms), terms.earning, terms.earning.minimum_spend)
 
 
-def earning_part(basket: Basket, terms: Terms) -> Fraction:
+def earning_part(basket: Basket, terms: Terms) -> Fraction | int:
     """The share of the total that was paid by tenders that earn."""
     if not basket.total:
-        return Fraction(0)
+        return 0
     withheld = sum(tender.amount for tender in basket.tenders if tender.type in terms.earning.non_earning_tenders)
-    return Fraction(basket.total - withheld, basket.total)
+    return Fraction(basket.total - withheld, basket.total) if withheld else 1
 
 
-def _earned(eligible: Sequence[Fraction | int], part: Fraction, rule: BaseEarning, minimum: int) -> Earning:
+def _earned(eligible: Sequence[Fraction | int], part: Fraction | int, rule: BaseEarning, minimum: int) -> Earning:
     base = round_to_int(sum(eligible) * part)
     if base < minimum:
         base = 0

@@ -1,7 +1,7 @@
 """Terms as they are written, checked, stored and read: the same value everywhere. And the wire of programmes."""
 
 from fractions import Fraction
-from functools import cache
+from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Self, get_args
 from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
@@ -76,7 +76,7 @@ class PointValue(Request):
     amount: Annotated[int, Field(ge=1, le=10**12)]
     points: Annotated[int, Field(ge=1, le=10**9)]
 
-    @property
+    @cached_property
     def each(self) -> Fraction:
         return Fraction(self.amount, self.points)
 
@@ -93,7 +93,7 @@ class Rate(Request):
             raise PydanticCustomError("rate_above_one", "a part is not more than the whole")
         return self
 
-    @property
+    @cached_property
     def fraction(self) -> Fraction:
         return Fraction(self.numerator, self.denominator)
 
@@ -352,7 +352,7 @@ class Terms(Request):
             raise PydanticCustomError("pending_beyond_expiry", "points could expire before they are available")
         return pending
 
-    @property
+    @cached_property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.time_zone)
 
