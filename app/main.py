@@ -1,5 +1,6 @@
 """Assembles the application."""
 
+import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -163,4 +164,8 @@ def from_environment() -> FastAPI:
     settings = Settings()
     telemetry.configure_logging(settings.log_level)
     sys.setswitchinterval(0.0005)  # seconds; the event loop gets its turn beside a writer that is busy building rows
-    return create_app(settings)
+    app = create_app(settings)
+    gc.collect()
+    gc.freeze()  # what is there for good need not be looked through again and again
+    gc.set_threshold(10_000, 20, 50)
+    return app

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from functools import lru_cache
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, multiprocess
@@ -135,6 +136,10 @@ def exposition() -> bytes:
     return generate_latest(registry)
 
 
+_requests = lru_cache(maxsize=1024)(REQUESTS.labels)
+_seconds = lru_cache(maxsize=1024)(SECONDS.labels)
+
+
 class Observe:
     """ASGI middleware, outermost: gives each request an id, counts it, times it, logs one line."""
 
@@ -172,8 +177,8 @@ class Observe:
         method = scope["method"] if scope["method"] in _METHODS else "other"
         route = getattr(scope.get("route"), "path", "unmatched")
         problem = scope["state"].get("problem")
-        REQUESTS.labels(method, route, status).inc()
-        SECONDS.labels(method, route).observe(seconds)
+        _requests(method, route, status).inc()
+        _seconds(method, route).observe(seconds)
         if problem:
             PROBLEMS.labels(problem).inc()
         structlog.get_logger().info(

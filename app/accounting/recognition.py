@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from fractions import Fraction
+from functools import lru_cache
 from itertools import groupby
 from typing import Literal
 from uuid import UUID, uuid5
@@ -47,7 +48,12 @@ class CohortKey:
     @property
     def id(self) -> UUID:
         """The cohort's id, the same wherever it is computed, so that no accrual has to look it up."""
-        return uuid5(self.program_id, f"{self.currency}/{self.month:%Y-%m}/{self.funding}/{self.estimate_class}")
+        return _cohort_id(self.program_id, self.currency, self.month, self.funding, self.estimate_class)
+
+
+@lru_cache(maxsize=1024)
+def _cohort_id(program_id: UUID, currency: str, month: date, funding: Funding, estimate_class: str) -> UUID:
+    return uuid5(program_id, f"{currency}/{month:%Y-%m}/{funding}/{estimate_class}")
 
 
 @dataclass(frozen=True, slots=True)
