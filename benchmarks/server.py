@@ -33,7 +33,7 @@ def postgres_server() -> Iterator[str | None]:
     if given := os.environ.get("DATABASE_URL"):
         yield read_url(given).render_as_string(hide_password=False)
         return
-    with postgres.server(f"bench-{os.getpid()}") as url:
+    with postgres.server(f"bench-{os.getpid()}", durable=True) as url:
         yield url
 
 

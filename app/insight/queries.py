@@ -184,6 +184,7 @@ def lots_stand_in_once(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
     )
     uses = (
         select(LotUse.member_id, LotUse.lot_id, LotUse.effect, func.sum(LotUse.points).label("points"))
+        .where(LotUse.points > 0)  # forgiven points that come back count as returned less than once
         .group_by(LotUse.member_id, LotUse.lot_id, LotUse.effect)
         .subquery()
     )

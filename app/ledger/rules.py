@@ -396,7 +396,7 @@ def accrue(account: Account, accrual: Accrual) -> Account:
 
 def pay_debt(account: Account, act: Act, lot_ids: Collection[UUID]) -> Account:
     """The account after what was just credited, the free points of some lots, has paid what is owed, oldest first."""
-    lots = in_turn(account, [lot for id_ in lot_ids if not (lot := account.lots[id_]).pending])
+    lots = in_turn(account, [lot for id_ in set(lot_ids) if not (lot := account.lots[id_]).pending])
     payment = min(account.debt, sum(lot.free for lot in lots))
     if not payment:
         return account

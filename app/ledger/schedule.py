@@ -99,6 +99,13 @@ def staying_lots(session: Session, granted: Span, member_ids: Collection[UUID]) 
     return found
 
 
+def staying(session: Session, granted: Span, member_ids: Collection[UUID], lot_ids: Collection[UUID]) -> set[UUID]:
+    """Which of these members' lots have, or had, such points."""
+    mine = db.any_of(session, Lot.member_id.expression, sorted(member_ids))
+    chosen = db.any_of(session, Lot.id.expression, sorted(lot_ids))
+    return set(session.scalars(select(Lot.id).join(PointEntry, _ENTRY).where(mine, chosen, _staying([granted]))))
+
+
 # --- warnings -------------------------------------------------------------------------------------------------------
 
 

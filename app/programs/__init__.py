@@ -16,6 +16,7 @@ from app.programs.calendar import (
     day_begins,
     day_end,
     day_start,
+    end_adopted,
     expires_at,
     lapses,
     lapses_after,
@@ -25,7 +26,7 @@ from app.programs.calendar import (
     switched_on,
     warnings_before,
 )
-from app.programs.expiry import adopt_expiry, claim, look, members_to_adopt, points_to_warn_of, warn_of_expiry
+from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
 from app.programs.models import Program
 from app.programs.rules import (
     Basket,
@@ -89,6 +90,8 @@ __all__ = [
     "day_start",
     "draft_terms",
     "earn",
+    "end_adopted",
+    "ended",
     "every_program",
     "expires_at",
     "find_program",

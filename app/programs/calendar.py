@@ -169,6 +169,17 @@ def adoptions(timeline: Timeline, as_of: datetime) -> list[Adoption]:
     return found
 
 
+def end_adopted(
+    timeline: Timeline, granted_at: datetime, available_from: datetime | None, as_of: datetime
+) -> datetime | None:
+    """When points are gone that are granted now, by terms of before there was any expiry, since it was switched on by
+    `as_of`; None if that gives them no date of their own."""
+    for adoption in adoptions(timeline, as_of) if available_from is not None else ():
+        if adoption.since <= granted_at < adoption.until:
+            return adoption.expires_at(available_from)
+    return None
+
+
 def warnings_before(gone_at: datetime, terms: Terms) -> list[datetime]:
     """When to warn of points that are gone from `gone_at`: the beginnings of days so many ahead, the earliest first."""
     if terms.expiry is None:

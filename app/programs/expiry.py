@@ -4,6 +4,7 @@ Whoever moves points claims accounts here: what is due has happened to them, wha
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
 from uuid import UUID
 
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app import ledger
 from app.ids import new_id
-from app.ledger import Account, Act, Ahead
+from app.ledger import Account, Act, Ahead, OpenLot
 from app.programs.calendar import (
     Adoption,
     Timeline,
@@ -60,6 +61,19 @@ def _whole(
     accounts = get(session, member_ids, now, terms.zone_at(now), {*lots, *late})
     adopted, _ = _adopt(session, gone, {id_: accounts[id_] for id_ in late}, now, terms.zone_at(now))
     return accounts | adopted
+
+
+def ended(
+    session: Session, program_id: UUID, lots: Mapping[UUID, OpenLot], member_ids: Collection[UUID], now: datetime
+) -> dict[UUID, OpenLot]:
+    """Used-up lots of some members with the end that an expiry switched on later gives them: should their points come
+    back, they are as old as all others."""
+    found = dict(lots)
+    for adoption in adoptions(timeline(session, program_id), now) if lots else ():
+        for id_ in ledger.staying(session, (adoption.since, adoption.until), member_ids, list(lots)):
+            end = adoption.expires_at(found[id_].available_from)
+            found[id_] = replace(found[id_], expires_at=end, lapses=end is None)
+    return found
 
 
 # --- expiry switched on ---------------------------------------------------------------------------------------------

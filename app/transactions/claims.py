@@ -91,7 +91,7 @@ def claim(
     """
     terms = programs.timeline(session, program_id)
     rows = purchases(session, program_id, [each.transaction_id for each in wanted])
-    meant = [or_problem(_meant, program_id, rows, terms, each) for each in wanted]
+    meant = [or_problem(_meant, program_id, rows, terms, each, now) for each in wanted]
     good = [each for each in meant if not isinstance(each, Problem)]
     found, newcomers = _claimants(session, program_id, good, now, dry_run)
     loaded = _load(session, program_id, good, found, newcomers, now, dry_run)
@@ -104,13 +104,14 @@ def claim(
     return outcomes
 
 
-def _meant(program_id: UUID, rows: Mapping[UUID, Fields], terms: Timeline, wanted: Wanted) -> _Meant:
+def _meant(program_id: UUID, rows: Mapping[UUID, Fields], terms: Timeline, wanted: Wanted, now: datetime) -> _Meant:
     row = shown(rows, wanted.transaction_id, wanted.stores)
     if row["member_id"] is not None:
         raise rules.TransactionHasMember
     version = next(version for version in terms.versions if version.id == row["terms_id"])
     basket = basket_of(PurchaseIn.model_validate(row["content"]))
     priced = rules.price(program_id, basket, row["occurred_at"], version, granted=True)
+    priced = rules.with_end(priced, terms, row["occurred_at"], now)
     identifier = identifier_of(wanted.member, version)
     if isinstance(identifier, Problem):
         raise identifier

@@ -177,11 +177,13 @@ def coming(item: Return, basket: Basket, version: Version, before: Before) -> Co
 def _named(item: Return, basket: Basket, terms: Terms, before: Before) -> tuple[Mapping[int, Decimal], int]:
     """The quantities and the amount that come back now."""
     unrefunded = left(basket, terms, before).total
+    # the void of an earlier return gave money back that the return of all the rest has left to it
+    open_ = whole(basket, terms).total - before.figures.total if unrefunded == 0 else 0
     if item.lines is None and item.total is not None and item.type == "return":
-        if item.total > unrefunded:
-            detail = f"{unrefunded} is left of the purchase"
+        if item.total > unrefunded and item.total != open_:
+            detail = f"{unrefunded or open_} is left of the purchase"
             raise ReturnTooLarge(findings=[finding(("total",), "return_too_large", detail)])
-        return {}, item.total
+        return {}, min(item.total, unrefunded)
     remaining = {line.number: line.quantity - before.lines.get(line.number, Decimal(0)) for line in basket.lines}
     if item.lines is None:
         # a line of quantity 0 comes back by being named, once
@@ -191,7 +193,9 @@ def _named(item: Return, basket: Basket, terms: Terms, before: Before) -> tuple[
             if remaining[line.number] or (line.quantity == 0 and line.number not in before.lines)
         }
         if not lines or (unrefunded == 0 and before.amount):
-            raise NothingToReturn
+            if open_ <= 0:
+                raise NothingToReturn
+            return {}, 0
         return lines, 0
     wrong = [
         finding(("lines", position), "return_too_large", f"{remaining.get(number, 0)} of line {number} is left")

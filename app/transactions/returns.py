@@ -11,10 +11,10 @@ from uuid import UUID
 from sqlalchemy import RowMapping, select
 from sqlalchemy.orm import Session
 
-from app import accounting, db, ledger
+from app import accounting, db, ledger, programs
 from app.ledger import Account, Act, GrantedLot, Reversed, SpentPart
 from app.money import round_to_int
-from app.programs import Basket, Terms, Timeline, Version, day_end, expires_at
+from app.programs import Basket, Terms, Timeline, Version, day_end, expires_at, switched_on
 from app.transactions import return_rules
 from app.transactions.models import Transaction, TransactionClaim, TransactionConcession
 from app.transactions.return_rules import AlreadyVoided, Figures, Key, NothingToReturn, Outcome, ReceiptNeeded, Return
@@ -35,6 +35,8 @@ class Returnable:
     row: Fields
     purchase: Fields
     version: Version
+    taking: Version | None
+    """The later version by whose expiry its points go, if its own has none (`switched_on`)."""
     basket: Basket
     past: Sequence[Fields]
     document_id: UUID
@@ -92,6 +94,7 @@ def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock:
             row=row,
             purchase=purchase,
             version=versions[purchase["terms_id"]],
+            taking=_taking(terms, versions[purchase["terms_id"]], purchase["occurred_at"]),
             basket=basket_of(PurchaseIn.model_validate(purchase["content"])),
             past=[each for each in past if each["purchase_id"] == purchase["id"]],
             document_id=purchase["id"] if claim is None else claim.id,
@@ -100,12 +103,14 @@ def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock:
     return found
 
 
-def complete(session: Session, returnable: Mapping[Key, Returnable]) -> dict[Key, Returnable]:
+def complete(
+    session: Session, program_id: UUID, returnable: Mapping[Key, Returnable], now: datetime
+) -> dict[Key, Returnable]:
     """With what the ledger and the journal know. To be called when the members' accounts are claimed."""
     owned = [each for each in returnable.values() if each.member_id is not None]
     granted = ledger.granted_lots(session, sorted({each.document_id for each in owned}))
     documents = {row["id"]: each.purchase["id"] for each in owned for row in (each.purchase, *each.past)}
-    spent = ledger.spent_parts(session, documents)
+    spent = _spent(session, program_id, documents, {each.member_id for each in owned if each.member_id}, now)
     conceded = _conceded(session, sorted({each.purchase["id"] for each in owned}))
     undone = sorted({each.row["id"] for each in returnable.values() if each.row["type"] == "return"})
     reversals = ledger.reversals(session, undone)
@@ -123,6 +128,15 @@ def complete(session: Session, returnable: Mapping[Key, Returnable]) -> dict[Key
         )
         for key, each in returnable.items()
     }
+
+
+def _spent(
+    session: Session, program_id: UUID, documents: Mapping[UUID, UUID], member_ids: Collection[UUID], now: datetime
+) -> dict[UUID, list[SpentPart]]:
+    spent = ledger.spent_parts(session, documents)
+    lots = {part.lot.id: part.lot for parts in spent.values() for part in parts}
+    lots = programs.ended(session, program_id, lots, member_ids, now)
+    return {id_: [replace(part, lot=lots[part.lot.id]) for part in parts] for id_, parts in spent.items()}
 
 
 def _conceded(session: Session, purchase_ids: Sequence[UUID]) -> dict[UUID, list[Conceded]]:
@@ -155,13 +169,20 @@ def just_granted(account: Account, document_id: UUID) -> list[GrantedLot]:
 _RETURNED = ("points", "allocated", "residue", "expected")
 
 
-def just_bought(purchase: Fields, version: Version, past: Sequence[Fields], account: Account | None) -> Returnable:
+def _taking(terms: Timeline, version: Version, granted_at: datetime) -> Version | None:
+    return None if version.terms.expiry else switched_on(terms, granted_at)
+
+
+def just_bought(
+    terms: Timeline, purchase: Fields, version: Version, past: Sequence[Fields], account: Account | None
+) -> Returnable:
     """A purchase that is not written yet, nor what came back of it (`past`), as `load` and `complete` would find it.
     `account` is its member's."""
     return Returnable(
         row=purchase,
         purchase=purchase,
         version=version,
+        taking=_taking(terms, version, purchase["occurred_at"]),
         basket=basket_of(PurchaseIn.model_validate(purchase["content"])),
         past=past,
         document_id=purchase["id"],
@@ -263,7 +284,7 @@ def _points(
     given_back, gone = coming.figures.tendered_points, 0
     if given_back:
         revive = policy.expired_meanwhile != "stay_expired"
-        until = _revived_until(act.occurred_at, known.version.terms) if revive else None
+        until = _revived_until(act, known) if revive else None
         account, gone = ledger.restore(account, known.spent, given_back, act, until, revive=revive)
     granted = sum(lot.granted for lot in known.granted)
     taken_back = max(0, granted - coming.points_kept - sum(lot.returned for lot in known.granted))
@@ -336,11 +357,13 @@ def _concession_postings(
     return accounting.concession_return_postings(event, amount, chart)
 
 
-def _revived_until(at: datetime, terms: Terms) -> datetime | None:
+def _revived_until(act: Act, known: Returnable) -> datetime | None:
     """Until when points live that come back to a lot that has expired."""
+    terms, taking = known.version.terms, known.taking
     if terms.returns.expired_meanwhile == "grace_days":
-        return day_end(at + timedelta(days=terms.returns.grace_days), terms)
-    return expires_at(at, terms)
+        return day_end(act.occurred_at + timedelta(days=terms.returns.grace_days), terms)
+    taken_over = taking is not None and taking.effective_from <= act.recorded_at
+    return expires_at(act.occurred_at, taking.terms if taking and taken_over else terms)
 
 
 def _postings(

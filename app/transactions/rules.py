@@ -1,7 +1,7 @@
 """What is accepted, and what a purchase comes to. Pure: a purchase and its terms in, a refusal or a decision out."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -25,6 +25,7 @@ from app.programs import (
     check_points_tender,
     consideration,
     earn,
+    end_adopted,
     expires_at,
     lapses,
     lapses_after,
@@ -140,6 +141,7 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     check_currency(purchase.currency, version.terms.currency)
     _check_amounts(purchase.basket, version)
     priced = price(program_id, purchase.basket, purchase.occurred_at, version, granted=purchase.member is not None)
+    priced = with_end(priced, terms, purchase.occurred_at, now)
     if priced.tender is not None and purchase.member is None:
         raise PointsTenderRefused("a guest has no points to pay with")
     if priced.earning.points > MOST_GRANTED:
@@ -256,6 +258,12 @@ def price(program_id: UUID, basket: Basket, occurred_at: datetime, version: Vers
         tender_of(basket, terms),
         net_paid_with_points(basket, terms),
     )
+
+
+def with_end(priced: Priced, terms: Timeline, occurred_at: datetime, now: datetime) -> Priced:
+    """The same where its points, of a time before there was any expiry, end by one that was switched on since."""
+    adopted = end_adopted(terms, occurred_at, priced.available_from, now)
+    return priced if adopted is None else replace(priced, expires_at=adopted)
 
 
 def act_of(program_id: UUID, document_id: UUID, occurred_at: datetime, now: datetime, terms: Terms, *kinds: str) -> Act:

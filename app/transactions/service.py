@@ -167,7 +167,7 @@ def _foresee_waiting(loaded: _Loaded, writing: _Writing, now: datetime) -> dict[
         account = loaded.accounts.get(purchase["member_id"])
         past = [row for row in writing.transactions if row["purchase_id"] == purchase["id"]]
         version = versions[purchase["terms_id"]]
-        loaded.returnable[item.original] = returns.just_bought(purchase, version, past, account)
+        loaded.returnable[item.original] = returns.just_bought(loaded.terms, purchase, version, past, account)
         try:
             decided = _return(loaded, item, None, writing, now)
         except Problem:
@@ -232,7 +232,7 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     seen = programs.look(session, program_id, to_see, now) if to_see else {}
     if owners:
         accounts |= ledger.with_covers(session, {id_: account for id_, account in accounts.items() if id_ in owners})
-    returnable = returns.complete(session, returnable)
+    returnable = returns.complete(session, program_id, returnable, now)
     statuses = members.statuses(session, to_claim) if to_claim else {}
     chart = accounting.chart(session, program_id)
     return _Loaded(
