@@ -42,12 +42,15 @@ class Lot:
 @dataclass
 class Cover:
     """What stands in for `points` of what `of` granted that were gone when a return wanted them, used or elsewhere: a
-    lot, or debt (None)."""
+    lot, debt, or nobody."""
 
     of: Document
-    by: Lot | None
+    by: Lot | str
     why: str
     points: int
+
+
+DEBT, NOBODY = "debt", "nobody"
 
 
 @dataclass(eq=False)
@@ -76,6 +79,10 @@ class Return:
     no_more: list[Cover] = field(default_factory=list)
     """What its own lots stood in for before."""
     qualifying: int = 0
+    withheld: int = 0
+    withheld_amount: int = 0
+    written_off: int = 0
+    settled: list[tuple[Lot, Cover]] = field(default_factory=list)
     stayed: list[tuple[Lot, int, bool]] = field(default_factory=list)
     """Points that stayed expired, and whether they count as used again if the return is undone."""
     restored: Lot | None = None
@@ -149,8 +156,6 @@ class Member:
     used: Counter[Document] = field(default_factory=Counter)
     """How many were used, likewise."""
     covers: list[Cover] = field(default_factory=list)
-    forgiven: Counter[tuple[Document, str]] = field(default_factory=Counter)
-    """How many points of what a document granted were owed, and why, when that was written off."""
     unpaid: int = 0
     """Points for which nothing was ever taken: a shortfall that the terms forgave, debt written off."""
 
@@ -222,15 +227,15 @@ class Member:
 
     def pay_debt(self, lots: Iterable[Lot]) -> None:
         free = sorted((lot for lot in lots if not lot.pending), key=self.turn)
-        for owed in [cover for cover in self.covers if cover.by is None]:
+        for owed in [cover for cover in self.covers if cover.by is DEBT]:
             for lot, part in take(free, owed.points):
-                self.cover(owed.of, None, owed.why, -part)
+                self.cover(owed.of, DEBT, owed.why, -part)
                 self.cover(owed.of, lot, owed.why, part)
                 self.debt -= part
                 if owed.why == "used":
                     self.used[lot.document] += part
 
-    def cover(self, of: Document, by: Lot | None, why: str, points: int) -> None:
+    def cover(self, of: Document, by: Lot | str, why: str, points: int) -> None:
         for cover in self.covers:
             if (cover.of, cover.by, cover.why) == (of, by, why):
                 cover.points += points
@@ -311,16 +316,19 @@ class Member:
         self.pay_debt([self.move(lot, points, self, **changes)])
 
     def write_off(self, points: int) -> None:
-        for owed in self.first([cover for cover in self.covers if cover.by is None], points):
-            self.cover(owed.of, None, owed.why, -owed.points)
+        for owed in self.first([cover for cover in self.covers if cover.by is DEBT], points):
+            self.cover(owed.of, DEBT, owed.why, -owed.points)
+            self.cover(owed.of, NOBODY, owed.why, owed.points)
             self.debt -= owed.points
-            self.forgiven[owed.of, owed.why] += owed.points
             self.unpaid += owed.points
 
     # --- returns
 
-    def take_back(self, document: Document, granted: int, points: int, done: Return) -> None:
-        """`granted`: what is left of what the document granted, wherever it is."""
+    def take_back(
+        self, document: Document, granted: int, points: int, done: Return, most: int | None, refund: "Refund | None"
+    ) -> None:
+        """`granted`: what is left of what the document granted, wherever it is. `most` debt there may be; what is
+        missing then is kept back of the `refund`, if that can be, or forgiven."""
         mine = sorted((lot for lot in self.lots if lot.left and lot.document == document), key=lambda lot: lot.number)
         there = {"used": self.used[document], "expired": self.expired[document]}
         there["elsewhere"] = granted - sum(lot.left for lot in mine) - sum(there.values())
@@ -331,36 +339,44 @@ class Member:
             gone = done.gone[why] = min(there[why], missing)
             missing -= gone
             if why != "expired":
-                stood_in = [cover for cover in self.covers if cover.by and cover.by.document == document]
-                stood_in = [cover for cover in stood_in if cover.why == why]
+                stood_in = self.covers_by(document, why)
                 no_more = self.first(stood_in, sum(cover.points for cover in stood_in) - (there[why] - gone))
-                gaps += [Cover(cover.of, None, why, cover.points) for cover in no_more]
-                gaps.append(Cover(document, None, why, gone - sum(cover.points for cover in no_more)))
+                gaps += [Cover(cover.of, DEBT, why, cover.points) for cover in no_more]
+                gaps.append(Cover(document, DEBT, why, gone - sum(cover.points for cover in no_more)))
                 done.no_more += no_more
         self.expired[document] -= done.gone["expired"]
         self.used[document] -= done.gone["used"]
-        self._stand_in(document, gaps, done)
+        self._stand_in(document, gaps, done, most, refund)
         done.qualifying = min(points, self.qualifying)
         self.qualifying -= done.qualifying
         self.lifetime -= points
 
-    def _stand_in(self, document: Document, gaps: list[Cover], done: Return) -> None:
+    def _stand_in(
+        self, document: Document, gaps: list[Cover], done: Return, most: int | None, refund: "Refund | None"
+    ) -> None:
         others = [lot for lot in self.queue() if lot.document != document]
-        most = self.rules.most_debt if self.rules.spent_already == "debt" else 0
         short = []
         for gap in gaps:
             parts = take(others, gap.points)
             done.covers += [Cover(gap.of, lot, gap.why, part) for lot, part in parts]
-            short.append(Cover(gap.of, None, gap.why, gap.points - sum(part for _, part in parts)))
+            short.append(Cover(gap.of, DEBT, gap.why, gap.points - sum(part for _, part in parts)))
         lacking = sum(gap.points for gap in short)
         debts = self.first(short, lacking if most is None else max(0, min(lacking, most - self.debt)))
         debt = sum(gap.points for gap in debts)
         self.debt += debt
         self.unpaid += lacking - debt
         for cover in done.covers:
-            if cover.by and cover.why == "used":
+            if isinstance(cover.by, Lot) and cover.why == "used":
                 self.used[cover.by.document] += cover.points
-        done.covers += debts
+        done.written_off = lacking - debt
+        if refund is not None:
+            done.withheld, done.withheld_amount = refund.keep(lacking - debt)
+            done.written_off -= done.withheld
+        left = [Cover(gap.of, NOBODY, gap.why, gap.points) for gap in short]
+        for owed in debts:
+            for gap in left:
+                gap.points -= owed.points if (gap.of, gap.why) == (owed.of, owed.why) else 0
+        done.covers += debts + self.first(left, done.written_off)
         for cover in done.no_more:
             self.cover(cover.of, cover.by, cover.why, -cover.points)
         for cover in done.covers:
@@ -377,16 +393,20 @@ class Member:
         return parts
 
     def covers_of(self, document: Document, why: str) -> list[Cover]:
-        """Debt first."""
+        """Debt first, nobody last."""
         mine = [cover for cover in self.covers if cover.of == document and cover.why == why]
-        return sorted(mine, key=lambda cover: cover.by is not None)
+        return sorted(mine, key=lambda cover: (cover.by is not DEBT, cover.by is NOBODY))
+
+    def covers_by(self, document: Document, why: str) -> list[Cover]:
+        mine = [cover for cover in self.covers if isinstance(cover.by, Lot) and cover.by.document == document]
+        return [cover for cover in mine if cover.why == why]
 
     def free_again(self, cover: Cover) -> None:
         """What stood in for points that others used is used no more."""
         self.cover(cover.of, cover.by, cover.why, -cover.points)
-        if cover.by is None:
+        if cover.by is DEBT:
             self.debt -= cover.points
-        elif cover.why == "used":
+        elif isinstance(cover.by, Lot) and cover.why == "used":
             self.used[cover.by.document] -= cover.points
 
     def put_back(self, lot: Lot, points: int) -> Lot:
@@ -402,7 +422,7 @@ class Member:
         for of, why in dict.fromkeys((cover.of, cover.why) for cover in [*done.no_more, *done.covers]):
             made = sum(cover.points for cover in done.covers if (cover.of, cover.why) == (of, why))
             ended = self.first(self.covers_of(of, why), made)
-            lost = max(0, made - sum(cover.points for cover in ended) - self.forgiven[of, why])
+            lost = made - sum(cover.points for cover in ended)
             loose += lost
             self.used[document] -= lost if why == "used" else 0
             for cover in ended:
@@ -417,7 +437,7 @@ class Member:
         heir = [lot for lot in self.lots if lot.document == document][-1]
         arrived = [self.move(heir, loose, self)] if loose else []
         arrived += [self.put_back(lot, part) for lot, part in done.own]
-        arrived += [self.put_back(cover.by, cover.points) for cover in freed if cover.by]
+        arrived += [self.put_back(cover.by, cover.points) for cover in freed if isinstance(cover.by, Lot)]
         self.pay_debt(arrived)
 
     def give_back(self, purchase: Purchase, points: int, done: Return, now: datetime) -> None:
@@ -432,7 +452,7 @@ class Member:
         back: list[tuple[Lot, int, bool]] = []
         for lot, part in split({lot: purchase.spent[lot] for lot in spent}, points):
             purchase.spent[lot] -= part
-            back += self._come_back(lot, part)
+            back += self._come_back(lot, part, done)
             done.restored = done.restored or lot
         done.restored = back[0][0] if back else done.restored
         arrived = []
@@ -449,26 +469,28 @@ class Member:
                 arrived.append(self.move(lot, part, self, expires=fresh, lapses=False))
         self.pay_debt(arrived)
 
-    def _come_back(self, lot: Lot, points: int) -> list[tuple[Lot, int, bool]]:
+    def _come_back(self, lot: Lot, points: int, done: Return) -> list[tuple[Lot, int, bool]]:
         """To which lots points come back that were spent of one, and whether they counted as used there. Debt for them
         goes first."""
         covers = self.covers_of(lot.document, "used")
-        relieved = self.first([cover for cover in covers if cover.by is None], points)
+        relieved = self.first([cover for cover in covers if cover.by is DEBT], points)
         points -= sum(cover.points for cover in relieved)
-        standing = [cover for cover in self.covers if cover.by and cover.by.document == lot.document]
-        standing = [cover for cover in standing if cover.why == "used"]
+        standing = self.covers_by(lot.document, "used")
         own = max(0, min(points, self.used[lot.document] - sum(cover.points for cover in standing)))
         self.used[lot.document] -= own
-        freed = self.first([cover for cover in covers if cover.by is not None], points - own)
+        freed = self.first([cover for cover in covers if cover.by is not DEBT], points - own)
         bare = points - own - sum(cover.points for cover in freed)
         for cover in relieved + freed:
             self.free_again(cover)
-        back = [(lot, own, True), *((cover.by, cover.points, True) for cover in freed if cover.by), (lot, bare, False)]
+        done.settled += [(lot, cover) for cover in freed if cover.by is NOBODY]
+        others = [(cover.by, cover.points, True) for cover in freed if isinstance(cover.by, Lot)]
+        back = [(lot, own, True), *others, (lot, bare, False)]
         self.unpaid += bare
         return [each for each in back if each[1]]
 
     def spend_again(self, purchase: Purchase, done: Return) -> None:
         points = done.given_back - sum(part for _, part, _ in done.stayed)
+        points -= sum(cover.points for _, cover in done.settled)
         parts = self.use(min(points, self.available))
         debt = points - sum(part for _, part in parts)
         for lot, part in parts:
@@ -480,8 +502,11 @@ class Member:
         if debt:
             assert done.restored is not None
             self.debt += debt
-            self.cover(done.restored.document, None, "used", debt)
+            self.cover(done.restored.document, DEBT, "used", debt)
             purchase.spent[done.restored] += debt
+        for lot, cover in done.settled:
+            self.cover(cover.of, NOBODY, cover.why, cover.points)
+            purchase.spent[lot] += cover.points
 
 
 def split(most: dict[Lot, int], points: int) -> list[tuple[Lot, int]]:
@@ -556,9 +581,28 @@ def happen(purchase: Purchase, shipped: bool, now: datetime) -> None:
     member.settle(now)
 
 
-def bring_back(purchase: Purchase, units: int, now: datetime) -> Return:
-    """Returns `units`."""
-    member = purchase.member
+@dataclass(frozen=True)
+class Refund:
+    """What a return pays back in money, and what earlier ones of its purchase have kept back for points (each is worth
+    one) or forgiven."""
+
+    money: int
+    past: list[Return]
+
+    def keep(self, missing: int) -> tuple[int, int]:
+        """How many of `missing` points are kept back of it, and how much that is."""
+        points, amount, forgiven = (
+            sum(getattr(each, name) for each in self.past) for name in ("withheld", "withheld_amount", "written_off")
+        )
+        owed = max(0, points + forgiven + missing - amount)
+        if owed <= self.money:
+            return missing, owed
+        return min(missing, max(0, amount + self.money - points)), self.money
+
+
+def bring_back(purchase: Purchase, units: int, now: datetime, *, void: bool = False) -> Return:
+    """Returns `units`. Nothing is withheld from a void."""
+    member, rules = purchase.member, purchase.member.rules
     if purchase.voided or not units:
         raise Refused("nothing_to_return")
     if units > purchase.quantity - purchase.units_back:
@@ -573,7 +617,10 @@ def bring_back(purchase: Purchase, units: int, now: datetime) -> Return:
     taken = purchase.earned - purchase.part(purchase.earned, in_all)
     done.taken_back = max(0, taken - sum(each.taken_back for each in past))
     if done.taken_back:
-        member.take_back(purchase.document, purchase.kept, done.taken_back, done)
+        withholds = rules.spent_already == "withhold" and not void
+        most = 0 if withholds or rules.spent_already == "write_off" else rules.most_debt
+        refund = Refund(units * purchase.price - done.given_back, past) if withholds else None
+        member.take_back(purchase.document, purchase.kept, done.taken_back, done, most, refund)
     purchase.returns.append(done)
     member.settle(now)
     return done

@@ -33,8 +33,8 @@ TAMPERING = {
     "moved_points_live_on": "UPDATE lot SET source_lot_id = id, allocated = 0, residue = 0, expected = 0",
     "returns_are_within_lots": "UPDATE lot_return SET allocated = allocated + 100",
     "debt_is_owed_for_something": "UPDATE point_account SET debt = debt + 1",
-    "lots_stand_in_once": "INSERT INTO cover (member_id, id, entry_id, lot_id, by_lot_id, points, effect) "
-    "SELECT member_id, id, entry_id, id, id, 1, 'used' FROM lot WHERE remaining = granted",
+    "lots_stand_in_once": "INSERT INTO cover (member_id, id, entry_id, lot_id, by_lot_id, points, effect, forgiven) "
+    "SELECT member_id, id, entry_id, id, id, 1, 'used', false FROM lot WHERE remaining = granted",
     "transfers_conserve_points": "UPDATE point_entry SET kind = 'transfer_in' WHERE kind = 'accrual'",
     "transfers_moved_their_points": "INSERT INTO transfer (id, program_id, from_member_id, to_member_id, points, "
     "client_id, occurred_at, recorded_at) SELECT id, program_id, (SELECT id FROM member ORDER BY id LIMIT 1), "

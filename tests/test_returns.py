@@ -1054,10 +1054,41 @@ def test_points_come_back_twice_to_one_lot_and_pay_once(engines: Engines, engine
         shop.prove()
 
 
-def test_forgiven_points_that_come_back_leave_the_books_in_order(engines: Engines, engine: str) -> None:
+@pytest.mark.parametrize("undone", [False, True])
+def test_forgiven_points_do_not_come_back(engines: Engines, engine: str, undone: bool) -> None:
+    """They were given up when their purchase came back; what they paid for makes up for that when it does. In the other
+    order nothing is forgiven at all, and the books are the same."""
+
+    def end(*names: str) -> Any:
+        with shop_with(engines, engine, **TENDER, returns={"points_already_spent": "write_off"}) as shop:
+            post(shop, purchase("earns", 10_000))
+            post(shop, purchase("pays", 2_000, tenders=[{"type": "points", "amount": 70}, CASH]))
+            answers = {name: post(shop, returned(f"of-{name}", name))["returned"] for name in names}
+            if undone:
+                for name in reversed(names):
+                    post(shop, voided(f"not-{name}", f"of-{name}", "return"))
+            accounting.fold(shop.database, shop.clock())
+            shop.prove()
+            rows = shop.get("/v1/accounting/trial-balance")["items"]
+            trial = {row["code"]: row["balance"] for row in rows if row["balance"]}
+            return answers, (trial, balance(shop), [figures_of(each) for each in _cohorts(shop)])
+
+    answers, state = end("earns", "pays")
+    assert (answers["earns"]["written_off"], answers["pays"]["given_back"], answers["pays"]["settled"]) == (51, 70, 51)
+    assert state == end("pays", "earns")[1]
+
+
+CASH = {"type": "cash", "amount": 1_930}
+
+
+def _cohorts(shop: Shop) -> Any:
+    return shop.get("/v1/accounting/cohorts")["items"]
+
+
+def test_held_points_that_are_forgiven_leave_the_books_in_order(engines: Engines, engine: str) -> None:
     with shop_with(engines, engine, **TENDER, returns={"points_already_spent": "write_off"}) as shop:
         post(shop, purchase("r1", 10_000))
-        post(shop, purchase("sp", 2_000, tenders=[{"type": "points", "amount": 70}, {"type": "cash", "amount": 1_930}]))
+        post(shop, purchase("sp", 2_000, tenders=[{"type": "points", "amount": 70}, CASH]))
         hold = {"member": {"card": "900"}, "points": 40}
         assert shop.http.post("/v1/holds", json=hold, headers={"Idempotency-Key": "hold"}).status_code == 201
         post(shop, returned("b1", "r1"))

@@ -260,7 +260,7 @@ class Lives(RuleBasedStateMachine):
         def expected() -> None:
             if bought.voided:
                 raise Refused("already_voided")
-            model.bring_back(bought, bought.quantity - bought.units_back, self.now)
+            model.bring_back(bought, bought.quantity - bought.units_back, self.now, void=True)
             bought.voided = True
 
         self.agree(expected, lambda: self.post(body))
@@ -461,7 +461,7 @@ class Lives(RuleBasedStateMachine):
         issued = sum(cohort.issued for cohort in self.database.read(lambda session: session.scalars(cohorts).all()))
         kept = self.given + sum(bought.kept for bought in self.purchases)
         covers = [cover for member in self.members for cover in member.covers]
-        owed = sum(cover.points for cover in covers if cover.by is None and cover.why == "elsewhere")
+        owed = sum(cover.points for cover in covers if cover.by is model.DEBT and cover.why == "elsewhere")
         unpaid = sum(member.unpaid for member in self.members)
         assert kept <= issued - owed <= kept + unpaid
 

@@ -165,7 +165,9 @@ def returns_are_within_lots(program_id: UUID | None) -> Select[*tuple[Any, ...]]
 
 def debt_is_owed_for_something(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
     """An account's debt is what stands in, without a lot, for points that returns could not take."""
-    sums = select(CoverRow.member_id, func.sum(CoverRow.points).label("points")).where(CoverRow.by_lot_id.is_(None))
+    sums = select(CoverRow.member_id, func.sum(CoverRow.points).label("points")).where(
+        CoverRow.by_lot_id.is_(None), CoverRow.forgiven.is_(False)
+    )
     debts = sums.group_by(CoverRow.member_id).subquery()
     return (
         _differing(PointAccount.member_id, _zero(debts.c.points), PointAccount.debt)

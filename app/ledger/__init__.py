@@ -3,10 +3,10 @@
 Owns accounts, lots, entries and holds. The way of a batch: `claim` the accounts (they are locked until the transaction
 ends; what is due has happened to them); decide with pure verbs that take an `Account` and answer the next one
 (`accrue`; `spend`, `hold`, `capture`, `release`, `transfer`, `extend`, `adopt`, `activate`, `cancel`; `reverse`,
-`reverse_any`, `restore`, `undo`, `spend_again`, `reinstate`, `write_off`); hand the accounts to `write`, once. Cohorts
-learn from `write` what was issued, used, expired and returned; only the journal is left to the caller. A dry run takes
-the accounts from `look` and stops before `write`. Jobs deal with many accounts at a time: `settle_due`, `warn`. `as_of`
-answers an account as it was, from what never changes.
+`reverse_any`, `forgive`, `restore`, `undo`, `spend_again`, `reinstate`, `write_off`); hand the accounts to `write`,
+once. Cohorts learn from `write` what was issued, used, expired and returned; only the journal is left to the caller. A
+dry run takes the accounts from `look` and stops before `write`. Jobs deal with many accounts at a time: `settle_due`,
+`warn`. `as_of` answers an account as it was, from what never changes.
 """
 
 from app.ledger.history import as_of, counted, movements
@@ -33,6 +33,7 @@ from app.ledger.returning import (
     Reversal,
     Reversed,
     SpentPart,
+    forgive,
     reinstate,
     restore,
     reverse,
@@ -159,6 +160,7 @@ __all__ = [
     "expiring_out",
     "expiry_ladder",
     "extend",
+    "forgive",
     "granted_lots",
     "held_lots",
     "hold",

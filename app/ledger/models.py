@@ -216,6 +216,7 @@ class CoverRow(Base):
         ForeignKeyConstraint(["member_id", "entry_id"], ["point_entry.member_id", "point_entry.id"]),
         _one_of("effect", ("used", "returned", "expired")),
         CheckConstraint("points <> 0", name="points_not_zero"),
+        CheckConstraint("NOT (forgiven AND by_lot_id IS NOT NULL)", name="forgiven_by_nobody"),
         NO_ROWID,
     )
 
@@ -225,10 +226,12 @@ class CoverRow(Base):
     lot_id: Mapped[UUID | None]
     """The lot whose points were gone; null: it is not known which, a receipt was missing."""
     by_lot_id: Mapped[UUID | None]
-    """The lot that stands in; null: debt."""
+    """The lot that stands in; null: debt, or nobody."""
     points: Mapped[int]
     effect: Mapped[str]
     """used, returned or expired: what standing in means to a lot's cohort."""
+    forgiven: Mapped[bool]
+    """Whether nobody stands in."""
 
 
 class Hold(Base):

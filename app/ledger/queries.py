@@ -133,7 +133,7 @@ def _covers(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, tuple[Co
     if not member_ids:
         return {}
     mine = db.any_of(session, CoverRow.member_id.expression, member_ids)
-    whom = (CoverRow.member_id, CoverRow.lot_id, CoverRow.by_lot_id, CoverRow.effect)
+    whom = (CoverRow.member_id, CoverRow.lot_id, CoverRow.by_lot_id, CoverRow.effect, CoverRow.forgiven)
     sums = (
         select(*whom, func.sum(CoverRow.points))
         .where(mine)
@@ -143,8 +143,8 @@ def _covers(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, tuple[Co
     rows = session.execute(sums).all()
     lots = _lots_by_id(session, member_ids, {id_ for row in rows for id_ in (row.lot_id, row.by_lot_id) if id_})
     found: dict[UUID, dict[Any, Cover]] = {member_id: {} for member_id in member_ids}
-    for member_id, of, by, effect, points in rows:
-        each = Cover(_named(lots, of), _named(lots, by), cast("Effect", effect), int(points))
+    for member_id, of, by, effect, forgiven, points in rows:
+        each = Cover(_named(lots, of), _named(lots, by), cast("Effect", effect), int(points), forgiven)
         before = found[member_id].get(each.key)
         found[member_id][each.key] = each if before is None else replace(before, points=before.points + each.points)
     return {id_: tuple(each for each in covers.values() if each.points) for id_, covers in found.items()}
@@ -435,7 +435,6 @@ def reversals(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Reve
     uses, returns, covers = (_by_document(session, model, taking) for model in (LotUse, LotReturnRow, CoverRow))
     back, relieved = (_by_document(session, model, giving) for model in (LotUse, CoverRow))
     heirs = _heirs(session, [each.lot for theirs in returns.values() for each in theirs])
-    forgiven = _forgiven(session, heirs)
     found = {}
     for document_id in document_ids:
         gone = {use.lot.id for use in back[document_id] if use.effect == "expired"}
@@ -446,25 +445,11 @@ def reversals(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Reve
             covers=covers[document_id],
             qualifying=qualifying[document_id],
             heirs={each.lot.document_id: heirs[each.lot.document_id] for each in returns[document_id]},
-            forgiven=forgiven,
             stayed=[use for use in back[document_id] if use.lot.id in gone],
+            settled=[each for each in relieved[document_id] if each.forgiven],
             restored=restored[0] if restored else None,
         )
     return found
-
-
-def _forgiven(session: Session, heirs: Mapping[UUID, OpenLot]) -> dict[tuple[UUID, Effect], int]:
-    """By document and effect: the points its lots had covered by debt that was written off."""
-    if not heirs:
-        return {}
-    rows = session.execute(
-        select(Lot.document_id, CoverRow.effect, -func.sum(CoverRow.points))
-        .join(CoverRow, (CoverRow.member_id == Lot.member_id) & (CoverRow.lot_id == Lot.id))
-        .join(PointEntry, (PointEntry.member_id == CoverRow.member_id) & (PointEntry.id == CoverRow.entry_id))
-        .where(db.any_of(session, Lot.document_id.expression, sorted(heirs)), PointEntry.kind == "write_off")
-        .group_by(Lot.document_id, CoverRow.effect)
-    )
-    return {(document_id, cast("Effect", effect)): int(points) for document_id, effect, points in rows}
 
 
 def _heirs(session: Session, lots: Sequence[OpenLot]) -> dict[UUID, OpenLot]:
@@ -493,7 +478,8 @@ def _by_document(session: Session, model: Any, chosen: ColumnElement[bool]) -> d
 
 def _value(row: LotUse | LotReturnRow | CoverRow, lots: Mapping[UUID, OpenLot]) -> Use | LotReturn | Cover:
     if isinstance(row, CoverRow):
-        return Cover(_named(lots, row.lot_id), _named(lots, row.by_lot_id), cast("Effect", row.effect), row.points)
+        of, by = _named(lots, row.lot_id), _named(lots, row.by_lot_id)
+        return Cover(of, by, cast("Effect", row.effect), row.points, row.forgiven)
     of = lots[row.lot_id]
     if isinstance(row, LotUse):
         return Use(of, row.points, cast("Effect", row.effect))

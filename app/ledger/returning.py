@@ -75,14 +75,18 @@ class SpentPart:
 
 @dataclass(frozen=True, slots=True)
 class Reversal:
-    """What a claw-back came to, points: `taken` from lots, `expired` before, `debt` owed now, `forgiven`; and what was
-    deferred for them and is not any more, minor units."""
+    """What a claw-back came to, points: `taken` from lots, `expired` before, `debt` owed now, `missing` beyond that.
+
+    `allocated` was deferred for them and is not any more, minor units. `gaps` and `entry_id` are for `forgive`.
+    """
 
     taken: int
     expired: int
     debt: int
-    forgiven: int
+    missing: int
     allocated: int
+    gaps: Sequence[Cover]
+    entry_id: UUID
 
 
 def reverse(
@@ -90,7 +94,8 @@ def reverse(
 ) -> tuple[Account, Reversal]:
     """The account after a return took back `points` (at most what is left of `granted`) and `qualifying` ones.
 
-    `most_debt` is how much debt the account may have in all (None: any); a shortfall beyond it is forgiven.
+    `most_debt` is how much debt the account may have in all (None: any); what is missing beyond it is left to the
+    caller, to `forgive` or to be paid for.
     """
     assert account.complete, "claimed without lots"
     parts = [_part(account, root, part) for root, part in _shared(granted, points)]
@@ -117,10 +122,12 @@ def reverse(
     account = take(account, entry_id, act, uses)
     account = add_rows(account, returns=tuple((act, replace(part.row, entry_id=entry_id)) for part in parts))
     ended = [_ended(each) for part in parts for each in part.ended]
-    account = cover(account, entry_id, [*ended, *covers, *_first(short, debt)])
+    owing = _first(short, debt)
+    account = cover(account, entry_id, [*ended, *covers, *owing])
     expired = sum(part.row.of_expired for part in parts)
     allocated = sum(part.row.allocated for part in parts)
-    return account, Reversal(available + pending, expired, debt, lacking - debt, allocated)
+    left = _less_ended(short, owing)
+    return account, Reversal(available + pending, expired, debt, lacking - debt, allocated, left, entry_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +187,14 @@ def reverse_any(account: Account, points: int, act: Act, most_debt: int | None) 
     debt = _as_debt(account, points - taken, most_debt)
     account, entry_id = move(account, "reversal", act, available=-taken, debt=debt)
     account = cover(take(account, entry_id, act, uses), entry_id, [Cover(None, None, "expired", debt)])
-    return account, Reversal(taken, 0, debt, points - taken - debt, 0)
+    return account, Reversal(taken, 0, debt, points - taken - debt, 0, (), entry_id)
+
+
+def forgive(account: Account, reversal: Reversal, points: int) -> Account:
+    """The account with `points` of what a claw-back was missing forgiven: when what they were spent on comes back, they
+    do not, for it is they that were missing."""
+    forgiven = [replace(each, forgiven=True) for each in _first(reversal.gaps, points)]
+    return cover(account, reversal.entry_id, forgiven)
 
 
 def _as_debt(account: Account, missing: int, most_debt: int | None) -> int:
@@ -213,10 +227,11 @@ def _shared(granted: Sequence[GrantedLot], points: int) -> Iterable[tuple[Grante
 
 
 def _covers_of(account: Account, document_id: UUID, effect: Effect) -> list[Cover]:
-    """What stands in for points that a document granted: debt, which is the easiest to take back, then lots."""
+    """What stands in for points that a document granted: debt, which is the easiest to take back, then lots, then
+    nobody."""
     assert account.covers is not None, "claimed without covers"
     covers = [each for each in account.covers if each.of and each.of.document_id == document_id]
-    return sorted((each for each in covers if each.effect == effect), key=lambda each: each.by is not None)
+    return sorted((each for each in covers if each.effect == effect), key=lambda each: (not each.owed, each.forgiven))
 
 
 def _covers_by(account: Account, lot: OpenLot, effect: Effect) -> list[Cover]:
@@ -257,17 +272,18 @@ def _lot_return(root: GrantedLot, points: int, of_used: int, of_expired: int) ->
 
 def restore(
     account: Account, spent: Sequence[SpentPart], points: int, act: Act, revived_until: datetime | None, *, revive: bool
-) -> tuple[Account, int]:
-    """The account after `points` spent on returned goods have come back to their lots, and how many of them stay
-    expired because their lot has expired meanwhile.
+) -> tuple[Account, int, int]:
+    """The account after `points` spent on returned goods have come back to their lots, how many of them stay expired
+    because their lot has expired meanwhile, and how many settle what was forgiven.
 
-    With `revive` those live on in a new lot instead, until `revived_until` (None: for ever). Where a return has taken
-    the spent points back from other lots, it is those they come back to; where that made debt, it is gone.
+    With `revive` the former live on in a new lot instead, until `revived_until` (None: for ever). Where a return has
+    taken the spent points back from other lots, it is those they come back to; where that made debt, it is gone.
     """
     back, ended = _sources(account, spent, points)
-    relieved = sum(each.points for each in ended if each.by is None)
+    relieved = sum(each.points for each in ended if each.owed)
+    settled = sum(each.points for each in ended if each.forgiven)
     gone = 0 if revive else sum(-use.points for use in back if _expired(account, use.lot, act))
-    account, entry_id = move(account, "restoration", act, available=points - relieved - gone, debt=-relieved)
+    account, entry_id = move(account, "restoration", act, available=points - relieved - settled - gone, debt=-relieved)
     account = cover(account, entry_id, [_ended(each) for each in ended])
     arrived = []
     for use in back:
@@ -281,14 +297,15 @@ def restore(
         else:
             account = take(account, entry_id, act, [use, Use(use.lot, -use.points, "expired")])
     account = pay_debt(account, act, arrived)
-    return settle(account, act.recorded_at, act.zone, since=act.occurred_at), gone
+    return settle(account, act.recorded_at, act.zone, since=act.occurred_at), gone, settled
 
 
 def _sources(account: Account, spent: Sequence[SpentPart], points: int) -> tuple[list[Use], list[Cover]]:
     """Uses that give `points` back to where they came from in the end, and what stands in for them no more.
 
-    Debt comes off first. Then points come back that still count as used by what was spent, then those that stand in.
-    What was forgiven has nothing to come from: it comes back with nothing deferred for it.
+    Debt comes off first. Then points come back that still count as used by what was spent, then those that stand in,
+    then what was forgiven is settled. What the member paid for, when it was withheld from a refund, comes back with
+    nothing deferred for it.
     """
     uses: list[Use] = []
     ended: list[Cover] = []
@@ -296,12 +313,12 @@ def _sources(account: Account, spent: Sequence[SpentPart], points: int) -> tuple
     for each, part in _parts(spent, points):
         lot = account.lots.get(each.lot.id, each.lot)
         covers = _less_ended(_covers_of(account, lot.document_id, "used"), ended)
-        relieved = _first([cover for cover in covers if cover.by is None], part)
+        relieved = _first([cover for cover in covers if cover.owed], part)
         spent_by_lots = part - sum(cover.points for cover in relieved)
         used = each.used + _unwritten(account, lot, "used") - counted[lot.document_id]
         own = max(0, min(spent_by_lots, used - sum(cover.points for cover in _covers_by(account, lot, "used"))))
         counted[lot.document_id] += own
-        freed = _first([cover for cover in covers if cover.by is not None], spent_by_lots - own)
+        freed = _first([cover for cover in covers if not cover.owed], spent_by_lots - own)
         bare = spent_by_lots - own - sum(cover.points for cover in freed)
         ended += [replace(cover, of=lot) for cover in relieved + freed]
         uses += [Use(lot, -own, "used"), *_freed(account, freed), Use(lot, -bare, "returned")]
@@ -356,9 +373,9 @@ def reinstate(account: Account, lot: OpenLot, points: int, expires_at: datetime 
 
 def write_off(account: Account, points: int, act: Act) -> Account:
     """The account with `points` (at most all) of its debt forgiven, the oldest first."""
-    forgiven = list(owed(account, min(points, account.debt)))
+    debts = list(owed(account, min(points, account.debt)))
     account, entry_id = move(account, "write_off", act, debt=-min(points, account.debt))
-    return cover(account, entry_id, [_ended(each) for each in forgiven])
+    return cover(account, entry_id, [*map(_ended, debts), *(replace(each, forgiven=True) for each in debts)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,9 +383,8 @@ class Reversed:
     """What a return did to an account, read back to be undone. Lots are as they are now.
 
     `uses`, `returns`, `covers` and `qualifying` are of what it took back (`reverse`), `heirs` the last lot of each
-    document whose points it took, `forgiven` the points of each that were covered by debt which was written off.
-    `stayed` are the uses of lots whose points stayed expired when they came back (`restore`), `restored` a lot they
-    came back to.
+    document whose points it took. Of what came back (`restore`): `stayed` are the uses of lots whose points stayed
+    expired, `settled` is what was forgiven and made up for, `restored` a lot to which points came back.
     """
 
     uses: Sequence[Use] = ()
@@ -376,8 +392,8 @@ class Reversed:
     covers: Sequence[Cover] = ()
     qualifying: int = 0
     heirs: Mapping[UUID, OpenLot] = field(default_factory=dict)
-    forgiven: Mapping[tuple[UUID, Effect], int] = field(default_factory=dict)
     stayed: Sequence[Use] = ()
+    settled: Sequence[Cover] = ()
     restored: OpenLot | None = None
 
 
@@ -397,7 +413,7 @@ def undo(account: Account, done: Reversed, act: Act) -> Account:
         act,
         available=points - pending,
         pending=pending,
-        debt=-sum(each.points for each in freed if each.by is None),
+        debt=-sum(each.points for each in freed if each.owed),
         qualifying=done.qualifying,
         lifetime=sum(each.points for each in done.returns),
     )
@@ -437,10 +453,10 @@ def _uncovered(account: Account, done: Reversed) -> tuple[list[Cover], list[Cove
         made = sum(each.points for each in covers if each.points > 0)
         ended = _first(_covers_of(account, document_id, effect), made)
         freed += ended
-        lost = made - sum(each.points for each in ended) - done.forgiven.get((document_id, effect), 0)
+        lost = made - sum(each.points for each in ended)
         for each in covers:
             if each.points < 0 and each.by:
-                part = min(-each.points, max(0, lost))
+                part = min(-each.points, lost)
                 lost -= part
                 again.append(replace(each, points=-each.points - part))
                 loose.append(Use(each.by, -part, effect))
@@ -476,4 +492,4 @@ def spend_again(account: Account, points: int, act: Act, done: Reversed) -> Acco
     account, entry_id = move(account, "redemption", act, available=-taken, debt=points - taken)
     stayed = (replace(use, points=-use.points) for use in done.stayed)
     account = take(account, entry_id, act, [*uses, *stayed])
-    return cover(account, entry_id, [Cover(done.restored, None, "used", points - taken)])
+    return cover(account, entry_id, [Cover(done.restored, None, "used", points - taken), *map(_ended, done.settled)])

@@ -143,7 +143,8 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """What stands in for `points` of the lot `of` that a return could not take from it: another lot, or debt (None).
+    """What stands in for `points` of the lot `of` that a return could not take from it: another lot, debt (None), or
+    nobody, since they were `forgiven`.
 
     `effect` says why, and what it means to the cohort of what stands in: the points had been used (it counts as used
     instead), or they live on elsewhere, held or given away (it leaves its cohort). Debt of a return that names no
@@ -154,12 +155,18 @@ class Cover:
     by: OpenLot | None
     effect: Effect
     points: int
+    forgiven: bool = False
 
     @property
-    def key(self) -> tuple[UUID | None, UUID | None, Effect]:
+    def owed(self) -> bool:
+        """Whether it is debt."""
+        return self.by is None and not self.forgiven
+
+    @property
+    def key(self) -> tuple[UUID | None, UUID | None, Effect, bool]:
         """All that was granted together is covered together."""
         of, by = self.of, self.by
-        return None if of is None else of.document_id, None if by is None else by.id, self.effect
+        return None if of is None else of.document_id, None if by is None else by.id, self.effect, self.forgiven
 
 
 @dataclass(frozen=True, slots=True)
@@ -412,7 +419,7 @@ def pay_debt(account: Account, act: Act, lot_ids: Collection[UUID]) -> Account:
 
 def owed(account: Account, points: int) -> Iterable[Cover]:
     """What `points` (at most all) of the account's debt are owed for, oldest first."""
-    for debt in [each for each in account.covers or () if each.by is None]:
+    for debt in [each for each in account.covers or () if each.owed]:
         if part := min(debt.points, points):
             yield replace(debt, points=part)
             points -= part

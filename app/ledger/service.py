@@ -128,6 +128,7 @@ def _covers(account: Account) -> Iterator[dict[str, Any]]:
             "by_lot_id": each.by and each.by.id,
             "points": each.points,
             "effect": each.effect,
+            "forgiven": each.forgiven,
         }
 
 

@@ -234,8 +234,9 @@ class Outcome:
 
     `taken_back` points in all, of which `expired` had gone before, `debt` is owed now, `written_off` is forgiven and
     `withheld` was taken off the refund (`withheld_amount` minor units). `given_back` points had paid for the goods;
-    of them `stay_expired` are gone because their lots have expired. `conceded` of those taken back had been given for
-    the purchase when it went wrong.
+    of them `stay_expired` are gone because their lots have expired, and `settled` make up for what was forgiven when
+    the purchase that had granted them came back before. `conceded` of those taken back had been given for the purchase
+    when it went wrong.
     """
 
     taken_back: int = 0
@@ -249,6 +250,9 @@ class Outcome:
     conceded: int = 0
     written_off_cost: int = 0
     """Minor units."""
+    settled: int = 0
+    settled_cost: int = 0
+    """What of the cost of what was forgiven is none after all, minor units."""
 
     def plus(self, other: "Outcome") -> "Outcome":
         return Outcome(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
@@ -262,7 +266,7 @@ def outcome_so_far(past: Iterable[Any], terms: Terms) -> Outcome:
 def outcome_of(row: Any, terms: Terms) -> Outcome:
     """What a return or void did, as it is kept. Older rows leave out the cost of what they wrote off: rounded alone."""
     kept = {"written_off_cost": cost_of(row["outcome"]["written_off"], terms)} | row["outcome"]
-    return Outcome(**{each.name: kept[each.name] for each in fields(Outcome)})
+    return Outcome(**{each.name: kept.get(each.name, 0) for each in fields(Outcome)})
 
 
 def withheld(forgiven: int, refund: int, before: Outcome, terms: Terms) -> tuple[int, int]:
@@ -282,6 +286,11 @@ def withheld(forgiven: int, refund: int, before: Outcome, terms: Terms) -> tuple
 def write_off_cost(points: int, before: Outcome, terms: Terms) -> int:
     """What `points` cost the programme that were spent and are forgiven, minor units; rounded as `withheld` is."""
     return max(0, cost_of(before.written_off + points, terms) - before.written_off_cost)
+
+
+def settled_cost(points: int, before: Outcome, terms: Terms) -> int:
+    """The same of points that settle what was forgiven."""
+    return max(0, cost_of(before.settled + points, terms) - before.settled_cost)
 
 
 def cost_of(points: int, terms: Terms) -> int:

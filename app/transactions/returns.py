@@ -281,18 +281,19 @@ def _points(
 ) -> tuple[Account, Outcome, int]:
     """The account after the return, what became of its points, and what was deferred for those taken back."""
     policy = known.version.terms.returns
-    given_back, gone = coming.figures.tendered_points, 0
+    terms = known.version.terms
+    given_back, gone, settled = coming.figures.tendered_points, 0, 0
     if given_back:
         revive = policy.expired_meanwhile != "stay_expired"
         until = _revived_until(act, known) if revive else None
-        account, gone = ledger.restore(account, known.spent, given_back, act, until, revive=revive)
+        account, gone, settled = ledger.restore(account, known.spent, given_back, act, until, revive=revive)
     granted = sum(lot.granted for lot in known.granted)
     taken_back = max(0, granted - coming.points_kept - sum(lot.returned for lot in known.granted))
-    outcome = Outcome(given_back=given_back, stay_expired=gone)
+    cost = return_rules.settled_cost(settled, so_far, terms)
+    outcome = Outcome(given_back=given_back, stay_expired=gone, settled=settled, settled_cost=cost)
     refund = coming.figures.total - coming.figures.tendered
     if not taken_back:
         return account, outcome, 0
-    terms = known.version.terms
     account, taken, share = _take_back(account, known.granted, taken_back, taken_back, refund, so_far, terms, act)
     return account, outcome.plus(taken), share
 
@@ -312,7 +313,8 @@ def _take_back(
     `refund` is what can be withheld from, minor units; `so_far` what returns of the purchase have done before.
     """
     account, reversal = ledger.reverse(account, granted, points, act, _most_debt(terms), qualifying)
-    return account, _taken(reversal, points, refund, so_far, terms), reversal.allocated
+    outcome = _taken(reversal, points, refund, so_far, terms)
+    return ledger.forgive(account, reversal, outcome.written_off), outcome, reversal.allocated
 
 
 def _most_debt(terms: Terms) -> int | None:
@@ -323,8 +325,8 @@ def _taken(reversal: ledger.Reversal, points: int, refund: int, so_far: Outcome,
     """What became of `points` that a return took back, or could not."""
     withheld = withheld_amount = 0
     if terms.returns.points_already_spent == "withhold":
-        withheld, withheld_amount = return_rules.withheld(reversal.forgiven, refund, so_far, terms)
-    written_off = reversal.forgiven - withheld
+        withheld, withheld_amount = return_rules.withheld(reversal.missing, refund, so_far, terms)
+    written_off = reversal.missing - withheld
     return Outcome(
         taken_back=points,
         expired=reversal.expired,
@@ -393,7 +395,7 @@ def _postings(
         *accounting.return_postings(sale, profile, chart),
         *accounting.tender_return_postings(event, figures.net_paid_with_points, profile, chart),
         *accounting.withheld_postings(event, outcome.withheld_amount, profile, chart),
-        *accounting.write_off_postings(event, outcome.written_off_cost, chart),
+        *accounting.write_off_postings(event, outcome.written_off_cost - outcome.settled_cost, chart),
     ]
 
 
@@ -430,7 +432,7 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
         if known.reversal.returns:
             account = ledger.undo(account, known.reversal, act)
         if past["given_back"]:
-            again = past["given_back"] - past["stay_expired"]
+            again = past["given_back"] - past["stay_expired"] - past.get("settled", 0)
             account = ledger.spend_again(account, again, act, known.reversal)
     row = _row(item, id_, known, figures, outcome) | {"points": taken_back}
     row["outcome"] |= {"lines": {}, "amount": 0}

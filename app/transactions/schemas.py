@@ -266,7 +266,8 @@ class TransactionMember(Answer):
 class ReturnOut(Answer):
     """What a return or a void came to. Of `taken_back` points `expired` had gone before, `debt` is owed now,
     `written_off` is forgiven, and `withheld` was taken off the refund as `withheld_amount`. `given_back` points had
-    paid for the goods; `stay_expired` of them are gone, their lots having expired meanwhile. `conceded` of those taken
+    paid for the goods; `stay_expired` of them are gone, their lots having expired meanwhile, and `settled` make up for
+    what was forgiven when the purchase that granted them came back before. `conceded` of those taken
     back had been given for the purchase when it went wrong. `refund` is what the
     customer gets in money. The void of a return answers what it undoes, as negative figures."""
 
@@ -279,6 +280,7 @@ class ReturnOut(Answer):
     withheld_amount: int
     given_back: int
     stay_expired: int
+    settled: int
     conceded: int
     refund: int
     currency: str

@@ -21,8 +21,10 @@ def upgrade() -> None:
         sa.Column("by_lot_id", sa.Uuid(), nullable=True),
         sa.Column("points", WHOLE, nullable=False),
         sa.Column("effect", sa.Text(), nullable=False),
+        sa.Column("forgiven", sa.Boolean(), nullable=False),
         sa.CheckConstraint("effect IN ('used', 'returned', 'expired')", name=op.f("ck_cover_effect")),
         sa.CheckConstraint("points <> 0", name=op.f("ck_cover_points_not_zero")),
+        sa.CheckConstraint("NOT (forgiven AND by_lot_id IS NOT NULL)", name=op.f("ck_cover_forgiven_by_nobody")),
         *(
             sa.ForeignKeyConstraint(["member_id", column], [f"{table}.member_id", f"{table}.id"], name=name)
             for column, table, name in (
