@@ -1,7 +1,7 @@
 """PostgreSQL's arrays in its binary format: a whole column of a batch as one parameter.
 
-A driver's own lists are text, in which every quotation mark of every JSON document is escaped: a third of the time that
-a batch of purchases took. Here nothing is escaped, and each parameter knows its type, so nothing is cast either.
+A driver's own lists are text, in which every quotation mark of every JSON document is escaped: a fifth of the writer's
+time per purchase (decision 11). Here nothing is escaped, and each parameter knows its type, so nothing is cast either.
 Format: `array_send` in PostgreSQL's sources, and `..._send` of each type.
 """
 
@@ -79,15 +79,12 @@ _PACKED = {array: type(f"Packed{array}", (Packed,), {}) for _, _, array, _ in _T
 
 
 class PackedArray(UserDefinedType[Sequence[Any]]):
-    """The type of a parameter that is a list of values of a column's type, None among them."""
+    """The type of a parameter that is a list of values of a column's type, None among them. No column has it."""
 
     cache_ok = True
 
     def __init__(self, item: TypeEngine[Any]):
         self.item = item
-
-    def get_col_spec(self, **_: Any) -> str:
-        raise NotImplementedError("no column has this type")
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Sequence[Any] | None], Any]:
         item, array, encode = _known(self.item, dialect)
