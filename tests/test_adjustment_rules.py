@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -13,6 +15,7 @@ from app.clients.rules import one_person
 from app.errors import Problem
 from app.ids import new_id
 from app.ledger import Account, Accrual, Act, InsufficientPoints, accrue
+from app.ledger.rules import Cover, Effect
 from app.members import MemberClosed
 from app.programs import Terms
 from app.transactions import CurrencyMismatch, Order
@@ -123,12 +126,41 @@ def test_a_till_clock_a_little_ahead_is_not_a_missing_consent() -> None:
     assert rules.decide(given, known(order=order()), ACT).points == 500
 
 
+def owing(points: int, effect: Effect = "used") -> Account:
+    """An account that owes points of a purchase that came back."""
+    (lot,) = accrue(Account(MEMBER, PROGRAM), accrual_in(rules.decide(asked(), known(), ACT))).lots.values()
+    return Account(MEMBER, PROGRAM, debt=points, covers=(Cover(lot, None, effect, points),))
+
+
 @pytest.mark.parametrize(("owed", "points", "cost"), [(100, None, 80), (100, 30, 24), (1, None, 1), (5, 2, 2)])
 def test_forgiven_debt_costs_what_it_bought(owed: int, points: int | None, cost: int) -> None:
-    decided = rules.decide(asked("debt_write_off", points), known(Account(MEMBER, PROGRAM, debt=owed)), ACT)
+    case = known(owing(owed), costs={DOCUMENT: Fraction(8, 10)})
+    decided = rules.decide(asked("debt_write_off", points), case, ACT)
     assert decided.points == (points or owed)
     assert decided.account.debt == owed - decided.points
     assert [(posting.debit, posting.credit, posting.amount) for posting in decided.postings] == [("6100", "5100", cost)]
+
+
+@pytest.mark.parametrize(
+    ("account", "costs"),
+    [
+        pytest.param(owing(100), {}, id="no reward"),
+        pytest.param(owing(100, "returned"), {DOCUMENT: Fraction(8, 10)}, id="held or given away"),
+        pytest.param(Account(MEMBER, PROGRAM, debt=100), {DOCUMENT: Fraction(8, 10)}, id="nobody knows which"),
+    ],
+)
+def test_what_bought_no_reward_has_cost_nothing(account: Account, costs: dict[UUID, Fraction]) -> None:
+    assert rules.decide(asked("debt_write_off", None), known(account, costs=costs), ACT).postings == []
+
+
+def test_the_cost_of_what_is_forgiven_does_not_depend_on_its_parts() -> None:
+    case = known(owing(5), costs={DOCUMENT: Fraction(1, 3)})
+    costs = []
+    for _ in range(5):
+        decided = rules.decide(asked("debt_write_off", 1), case, ACT)
+        costs.append(sum(posting.amount for posting in decided.postings))
+        case = replace(case, account=decided.account)
+    assert costs == [0, 1, 0, 0, 1]
 
 
 @pytest.mark.parametrize(("owed", "points"), [(0, None), (10, 11)])

@@ -25,6 +25,7 @@ from app.ids import new_id
 from app.ledger import Act
 from tests.conftest import settings_for
 from tests.shop import TERMS, Shop, TestClock, make_key, make_program, open_shop, purchase, returned, voided
+from tests.test_rewards import added, redeem
 
 FILE = Path(__file__).parents[2] / "shared" / "accounting" / "vectors.json"
 needs_file = pytest.mark.skipif(
@@ -577,7 +578,8 @@ def test_racing_concessions_never_pass_what_was_paid(desk: Desk) -> None:
 
 
 def test_debt_is_written_off_at_the_cost_of_what_it_bought(desk: Desk) -> None:
-    desk.spend(100)
+    added(desk.shop, points=100, supplier={"type": "own", "cost": 80})
+    assert redeem(desk.shop, desk.member, immediate=True).status_code == 201
     desk.shop.post(returned())
     before = net(desk.shop)
     assert code(desk.on_member("debt/write-off", points=101)) == (422, "nothing_to_write_off")

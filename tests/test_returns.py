@@ -4,6 +4,7 @@ The first tests are named after what other loyalty systems got wrong.
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from app import accounting, ledger
 from tests.conftest import Engines, settings_for
 from tests.points import events, publish
 from tests.shop import TERMS, Shop, TestClock, make_key, open_shop, purchase, returned, voided
+from tests.test_rewards import added, redeem
 
 TENDER = {"points_tender": {"value": {"amount": 1, "points": 1}}}
 """A point pays a cent."""
@@ -248,8 +250,42 @@ def test_written_off_points_are_forgiven(engines: Engines, engine: str) -> None:
         spend_400(shop)
         answer = post(shop, returned())["returned"]
         assert (answer["written_off"], answer["refund"], answer["debt"]) == (400, 500, 0)
-        assert "write_off" in {posting["cause"] for posting in shop.post(returned()).json()["postings"]}
+        assert "write_off" not in {posting["cause"] for posting in shop.post(returned()).json()["postings"]}
         assert balance(shop)["debt"] == 0
+        shop.prove()
+
+
+REWARDS = [
+    pytest.param({"type": "own", "cost": 90}, 56, id="own"),
+    pytest.param({"type": "principal", "name": "Hotel", "charge": 90}, 56, id="a partner's, sold by us"),
+    pytest.param({"type": "agent", "name": "Hotel", "charge": 90}, 0, id="a partner's, brokered"),
+    pytest.param({"type": "own", "cost": 0}, 0, id="for nothing"),
+]
+
+
+@pytest.mark.parametrize(("supplier", "forgiven"), REWARDS)
+def test_forgiving_moves_the_cost_of_rewards_that_was_booked(
+    engines: Engines, engine: str, supplier: dict[str, Any], forgiven: int
+) -> None:
+    """Of 500 points 150 paid at the till and 350, with 100 of another purchase, for a reward that cost 90: they have
+    cost 70. Its other 100 are taken, and 400 forgiven."""
+    policy = {"points_already_spent": "write_off"}
+    with spent(engines, engine, **policy) as shop:
+        added(shop, points=450, supplier=supplier)
+        post(shop, purchase("r1", 500))
+        post(shop, bought("spent", 150, points=150))
+        post(shop, purchase("r2", 200))
+        assert redeem(shop, member_of(shop), immediate=True).status_code == 201
+        before = trial(shop)
+        post(shop, returned("b1", "r1", total=250))
+        post(shop, returned("b2", "r1"))
+        moved = {code: trial(shop)[code] - before[code] for code in ("5100", "6100")}
+        assert moved == {"5100": -forgiven, "6100": forgiven}
+        shop.prove()
+
+
+def trial(shop: Shop) -> Counter[str]:
+    return Counter({row["code"]: row["balance"] for row in shop.get("/v1/accounting/trial-balance")["items"]})
 
 
 def test_debt_has_a_limit_where_the_terms_set_one(engines: Engines, engine: str) -> None:

@@ -7,7 +7,7 @@ till's door; what an example books for the customer (cost of goods) and what the
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, timedelta
 from fractions import Fraction
 from functools import partial
@@ -110,9 +110,17 @@ class Life:
 
         self.database.write(work)
 
-    def use(self, points: int, card: str = "900") -> None:
+    def use(self, points: int, card: str = "900", cost: int = 0) -> None:
+        """They pay for a reward; an example that leaves its `cost` out has that taken off again."""
         self.used += points
-        self.move(lambda account, act: ledger.spend(account, points, act), card)
+        event = self.event()
+
+        def spend(account: ledger.Account, act: ledger.Act) -> ledger.Account:
+            return ledger.spend(account, points, replace(act, document_id=event.document_id))
+
+        self.move(spend, card)
+        self.post(accounting.fulfilment_postings(event, cost, "own", self.chart()))
+        self.by_hand = plus(self.by_hand, {"5100": -cost, "1400": cost})
 
     def expire(self, points: int) -> None:
         self.expired += points
@@ -162,7 +170,7 @@ def database(engines: Engines, request: pytest.FixtureRequest) -> Iterator[Datab
 def begin(database: Database, id_: str, profile: Profile) -> Life:
     """The example's sales, recorded. Where one lot comes back later, each sale is another member's."""
     example = example_of(id_)
-    terms = terms_of(example, profile) | {"point_cost": {"amount": 8, "points": 10}}
+    terms = terms_of(example, profile) | {"point_cost": {"amount": COST.numerator, "points": COST.denominator}}
     if (policy := id_.removeprefix("constructed-return-after-redemption-")) in POLICIES:
         terms["returns"] = {"points_already_spent": POLICIES[policy]}
     program_id = database.write(partial(make_program, terms=terms, now=NOW, code=f"p{new_id().hex}"))
@@ -187,7 +195,7 @@ def recognise(life: Life, id_: str, step: Mapping[str, Any]) -> None:
     else:  # 400 used points: 100 of the lot that comes back later where that was used, the others of other members
         of_returned = RETURNED_LOT_USED if "after-redemption" in id_ else 0
         if of_returned:
-            life.use(of_returned, "900")
+            life.use(of_returned, "900", round(of_returned * COST))
         for number in range(1, 10):
             part = min(150, wanted - life.used)
             if part:

@@ -24,7 +24,7 @@ from app.accounting.postings import (
     withheld_postings,
     write_off_postings,
 )
-from app.accounting.queries import Journal, balances, cohorts, journal, postings_of
+from app.accounting.queries import Journal, balances, cohorts, journal, postings_of, reward_costs
 from app.accounting.recognition import CohortChange, CohortKey, Release
 from app.accounting.rules import (
     ROLES,
@@ -82,6 +82,7 @@ __all__ = [
     "return_postings",
     "returned_part",
     "revise_estimate",
+    "reward_costs",
     "sale_postings",
     "set_aside",
     "tender_postings",

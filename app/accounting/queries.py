@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app import db
 from app.accounting.models import Account, Cohort, CohortChangeRow, JournalPosting
 from app.accounting.recognition import FIGURES
-from app.accounting.rules import MILLION
+from app.accounting.rules import MILLION, Chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,17 @@ def postings_of(session: Session, document_ids: Sequence[UUID]) -> Sequence[Jour
     """All postings of some transactions, in the order of their ids."""
     chosen = db.any_of(session, JournalPosting.document_id.expression, document_ids)
     return session.scalars(select(JournalPosting).where(chosen).order_by(JournalPosting.id)).all()
+
+
+def reward_costs(session: Session, document_ids: Sequence[UUID], chart: Chart) -> dict[tuple[UUID, str], int]:
+    """What rewards have cost when they were handed over, minor units, by document and currency; ours or a partner's."""
+    if not document_ids:
+        return {}
+    chosen = db.any_of(session, JournalPosting.document_id.expression, document_ids)
+    cost = (JournalPosting.cause == "fulfilment") & (JournalPosting.debit == chart["cost_rewards"])
+    booked = (JournalPosting.document_id, JournalPosting.currency)
+    rows = session.execute(select(*booked, func.sum(JournalPosting.amount)).where(chosen, cost).group_by(*booked))
+    return {(document_id, currency): int(amount) for document_id, currency, amount in rows}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """What an adjustment does to an account and to the books. Pure: what was asked for and the terms in, a decision out."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from fractions import Fraction
 from typing import Literal, get_args
 from uuid import UUID
 
@@ -11,7 +13,7 @@ from app.errors import Problem, finding
 from app.ledger import Account, Accrual, Act, OpenLot
 from app.members import MemberClosed
 from app.programs import Terms, expires_at, lapses, lapses_at, local_month
-from app.transactions import CurrencyMismatch, Order, cost_of
+from app.transactions import CurrencyMismatch, Order
 
 GrantClass = Literal["goodwill", "sign_up", "referral", "promotion", "correction", "concession"]
 """Points given, or by a correction taken. A concession makes up for an order; the others come without a purchase."""
@@ -106,7 +108,7 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Known:
     """What a decision rests on. `order` and what was `conceded` on it before are a concession's; `lot` and how many of
-    its points are `expired` those of an extension or a reinstatement."""
+    its points are `expired` those of an extension or a reinstatement; `costs` a write-off's (`ledger.reward_costs`)."""
 
     account: Account
     status: str
@@ -116,6 +118,7 @@ class Known:
     conceded: int = 0
     lot: OpenLot | None = None
     expired: int = 0
+    costs: Mapping[UUID, Fraction] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,14 +221,15 @@ def _concession(asked: Asked, points: int, known: Known, act: Act) -> Allocation
 
 
 def _write_off(asked: Asked, known: Known, act: Act) -> Decided:
-    """The cost of the rewards that owed points bought becomes marketing; their revenue stays as it is."""
+    """What rewards have cost that owed points bought becomes marketing; their revenue stays as it is."""
     owed = known.account.debt
     points = owed if asked.points is None else asked.points
     if not 0 < points <= owed:
         raise NothingToWriteOff(f"{owed} points are owed")
     event = Event(act.program_id, act.document_id, known.terms.currency, act.occurred_at, act.period)
-    postings = accounting.write_off_postings(event, cost_of(points, known.terms), known.chart)
-    return Decided(points, ledger.write_off(known.account, points, act), postings)
+    account = ledger.write_off(known.account, points, act)
+    cost = ledger.forgiven_cost(known.account, account, known.costs)
+    return Decided(points, account, accounting.write_off_postings(event, cost, known.chart))
 
 
 def _extend(asked: Asked, known: Known, act: Act) -> Decided:

@@ -9,6 +9,7 @@ dry run takes the accounts from `look` and stops before `write`. Jobs deal with 
 `warn`. `as_of` answers an account as it was, from what never changes.
 """
 
+from app.ledger.costs import reward_costs
 from app.ledger.history import as_of, counted, movements
 from app.ledger.models import Hold, Lot, PointEntry
 from app.ledger.queries import (
@@ -34,6 +35,7 @@ from app.ledger.returning import (
     Reversed,
     SpentPart,
     forgive,
+    forgiven_cost,
     reinstate,
     restore,
     reverse,
@@ -161,6 +163,7 @@ __all__ = [
     "expiry_ladder",
     "extend",
     "forgive",
+    "forgiven_cost",
     "granted_lots",
     "held_lots",
     "hold",
@@ -179,6 +182,7 @@ __all__ = [
     "reversals",
     "reverse",
     "reverse_any",
+    "reward_costs",
     "settle",
     "settle_due",
     "spend",

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from fractions import Fraction
 from typing import Literal
 from uuid import UUID
 
@@ -195,6 +196,24 @@ def forgive(account: Account, reversal: Reversal, points: int) -> Account:
     do not, for it is they that were missing."""
     forgiven = [replace(each, forgiven=True) for each in _first(reversal.gaps, points)]
     return cover(account, reversal.entry_id, forgiven)
+
+
+def forgiven_cost(before: Account, after: Account, costs: Mapping[UUID, Fraction]) -> int:
+    """What the rewards have cost, minor units, that were bought with points forgiven between `before` and `after`.
+
+    Cumulative, so that it does not depend on how the forgiving is split. Points that live on elsewhere, held or given
+    away, have bought nothing yet; nor is anything known of what a return without a receipt was missing.
+    """
+    was, is_ = _forgiven(before), _forgiven(after)
+    return sum(round(each * is_[id_]) - round(each * was[id_]) for id_, each in costs.items())
+
+
+def _forgiven(account: Account) -> Counter[UUID]:
+    points: Counter[UUID] = Counter()
+    for each in account.covers or ():
+        if each.forgiven and each.effect == "used" and each.of is not None:
+            points[each.of.document_id] += each.points
+    return points
 
 
 def _as_debt(account: Account, missing: int, most_debt: int | None) -> int:

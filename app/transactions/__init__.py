@@ -9,7 +9,6 @@ crossed with it, `overdue_returns` and `alarm_waiting` tell of those that wait f
 
 from app.transactions.claims import claim
 from app.transactions.concessions import Order, by_ids, by_keys, concede, conceded, find_orders
-from app.transactions.return_rules import cost_of
 from app.transactions.rules import CurrencyMismatch, Purchase, act_of
 from app.transactions.schemas import PurchaseIn, TransactionOut
 from app.transactions.service import Recorded, apply_waiting, record
@@ -33,7 +32,6 @@ __all__ = [
     "claim",
     "concede",
     "conceded",
-    "cost_of",
     "find_orders",
     "overdue_returns",
     "record",

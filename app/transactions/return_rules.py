@@ -249,24 +249,21 @@ class Outcome:
     stay_expired: int = 0
     conceded: int = 0
     written_off_cost: int = 0
-    """Minor units."""
+    """What rewards have cost that were bought with what is forgiven, minor units."""
     settled: int = 0
-    settled_cost: int = 0
-    """What of the cost of what was forgiven is none after all, minor units."""
 
     def plus(self, other: "Outcome") -> "Outcome":
         return Outcome(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
 
-def outcome_so_far(past: Iterable[Any], terms: Terms) -> Outcome:
+def outcome_so_far(past: Iterable[Any]) -> Outcome:
     """What returns and voids of one purchase, given as their rows, have done so far."""
-    return reduce(Outcome.plus, (outcome_of(row, terms) for row in past), Outcome())
+    return reduce(Outcome.plus, (outcome_of(row) for row in past), Outcome())
 
 
-def outcome_of(row: Any, terms: Terms) -> Outcome:
-    """What a return or void did, as it is kept. Older rows leave out the cost of what they wrote off: rounded alone."""
-    kept = {"written_off_cost": cost_of(row["outcome"]["written_off"], terms)} | row["outcome"]
-    return Outcome(**{each.name: kept.get(each.name, 0) for each in fields(Outcome)})
+def outcome_of(row: Any) -> Outcome:
+    """What a return or void did, as it is kept."""
+    return Outcome(**{each.name: row["outcome"].get(each.name, 0) for each in fields(Outcome)})
 
 
 def withheld(forgiven: int, refund: int, before: Outcome, terms: Terms) -> tuple[int, int]:
@@ -281,19 +278,3 @@ def withheld(forgiven: int, refund: int, before: Outcome, terms: Terms) -> tuple
     if owed <= refund:
         return forgiven, owed
     return min(forgiven, max(0, ceil((before.withheld_amount + refund) / value) - before.withheld)), refund
-
-
-def write_off_cost(points: int, before: Outcome, terms: Terms) -> int:
-    """What `points` cost the programme that were spent and are forgiven, minor units; rounded as `withheld` is."""
-    return max(0, cost_of(before.written_off + points, terms) - before.written_off_cost)
-
-
-def settled_cost(points: int, before: Outcome, terms: Terms) -> int:
-    """The same of points that settle what was forgiven."""
-    return max(0, cost_of(before.settled + points, terms) - before.settled_cost)
-
-
-def cost_of(points: int, terms: Terms) -> int:
-    """What `points` that were spent cost the programme, minor units."""
-    cost = (terms.point_cost or terms.point_value).each
-    return round_to_int(points * Fraction(cost))

@@ -1,8 +1,8 @@
 """Returns and voids: load what they rest on, and decide them."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -45,6 +45,8 @@ class Returnable:
     granted: Sequence[GrantedLot] = ()
     spent: Sequence[SpentPart] = ()
     conceded: Sequence["Conceded"] = ()
+    costs: Mapping[UUID, Fraction] = field(default_factory=dict)
+    """`ledger.reward_costs` of what its member may be forgiven."""
     reversal: Reversed | None = None
     postings: Sequence[accounting.JournalPosting] = ()
 
@@ -104,14 +106,21 @@ def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock:
 
 
 def complete(
-    session: Session, program_id: UUID, returnable: Mapping[Key, Returnable], now: datetime
+    session: Session,
+    program_id: UUID,
+    returnable: Mapping[Key, Returnable],
+    accounts: Mapping[UUID, Account],
+    chart: accounting.Chart,
+    now: datetime,
 ) -> dict[Key, Returnable]:
-    """With what the ledger and the journal know. To be called when the members' accounts are claimed."""
+    """With what the ledger and the journal know. To be called when the members' `accounts` are claimed."""
     owned = [each for each in returnable.values() if each.member_id is not None]
     granted = ledger.granted_lots(session, sorted({each.document_id for each in owned}))
     documents = {row["id"]: each.purchase["id"] for each in owned for row in (each.purchase, *each.past)}
     spent = _spent(session, program_id, documents, {each.member_id for each in owned if each.member_id}, now)
     conceded = _conceded(session, sorted({each.purchase["id"] for each in owned}))
+    forgivable = _forgivable(owned, conceded, accounts)
+    costs = ledger.reward_costs(session, forgivable, chart) if forgivable else {}
     undone = sorted({each.row["id"] for each in returnable.values() if each.row["type"] == "return"})
     reversals = ledger.reversals(session, undone)
     postings: dict[UUID, list[accounting.JournalPosting]] = {}
@@ -123,6 +132,7 @@ def complete(
             granted=granted.get(each.document_id, ()),
             spent=spent.get(each.purchase["id"], ()),
             conceded=conceded.get(each.purchase["id"], ()),
+            costs=costs,
             reversal=reversals.get(each.row["id"]),
             postings=postings.get(each.row["id"], ()),
         )
@@ -137,6 +147,21 @@ def _spent(
     lots = {part.lot.id: part.lot for parts in spent.values() for part in parts}
     lots = programs.ended(session, program_id, lots, member_ids, now)
     return {id_: [replace(part, lot=lots[part.lot.id]) for part in parts] for id_, parts in spent.items()}
+
+
+def _forgivable(
+    owned: Iterable[Returnable], conceded: Mapping[UUID, Sequence[Conceded]], accounts: Mapping[UUID, Account]
+) -> set[UUID]:
+    """The documents whose points the terms may forgive when these purchases come back: what they granted, and what
+    that stands in for."""
+    found: set[UUID] = set()
+    for each in owned:
+        policy = each.version.terms.returns
+        if each.member_id is None or (policy.points_already_spent == "debt" and policy.debt_limit is None):
+            continue
+        found |= {each.document_id, *(given.lot.lot.document_id for given in conceded.get(each.purchase["id"], ()))}
+        found |= {cover.of.document_id for cover in accounts[each.member_id].covers or () if cover.of}
+    return found
 
 
 def _conceded(session: Session, purchase_ids: Sequence[UUID]) -> dict[UUID, list[Conceded]]:
@@ -234,13 +259,13 @@ def decide(
     figures, profile = coming.figures, terms.posting_profile
     undone: list[accounting.Posting] = []
     if account is not None:
-        so_far = return_rules.outcome_so_far(known.past, terms)
+        so_far = return_rules.outcome_so_far(known.past)
         account, outcome, share = _points(account, known, coming, so_far, act)
         back = before.figures.plus(figures).consideration
         price_left = return_rules.whole(known.basket, terms).consideration - back
         for each in known.conceded:
             refund = figures.total - figures.tendered - outcome.withheld_amount
-            account, more, amount = _concession(account, each, price_left, refund, so_far.plus(outcome), terms, act)
+            account, more, amount = _concession(account, known, each, price_left, refund, so_far.plus(outcome), act)
             outcome = outcome.plus(more)
             undone += _concession_postings(each, amount, known.purchase["currency"], act, chart)
     postings = _postings(known, figures, outcome, share, act, profile, chart) + undone
@@ -281,7 +306,6 @@ def _points(
 ) -> tuple[Account, Outcome, int]:
     """The account after the return, what became of its points, and what was deferred for those taken back."""
     policy = known.version.terms.returns
-    terms = known.version.terms
     given_back, gone, settled = coming.figures.tendered_points, 0, 0
     if given_back:
         revive = policy.expired_meanwhile != "stay_expired"
@@ -289,32 +313,34 @@ def _points(
         account, gone, settled = ledger.restore(account, known.spent, given_back, act, until, revive=revive)
     granted = sum(lot.granted for lot in known.granted)
     taken_back = max(0, granted - coming.points_kept - sum(lot.returned for lot in known.granted))
-    cost = return_rules.settled_cost(settled, so_far, terms)
-    outcome = Outcome(given_back=given_back, stay_expired=gone, settled=settled, settled_cost=cost)
+    outcome = Outcome(given_back=given_back, stay_expired=gone, settled=settled)
     refund = coming.figures.total - coming.figures.tendered
     if not taken_back:
         return account, outcome, 0
-    account, taken, share = _take_back(account, known.granted, taken_back, taken_back, refund, so_far, terms, act)
+    account, taken, share = _take_back(account, known, known.granted, taken_back, taken_back, refund, so_far, act)
     return account, outcome.plus(taken), share
 
 
 def _take_back(
     account: Account,
+    known: Returnable,
     granted: Sequence[GrantedLot],
     points: int,
     qualifying: int,
     refund: int,
     so_far: Outcome,
-    terms: Terms,
     act: Act,
 ) -> tuple[Account, Outcome, int]:
-    """The account without `points` of what was granted, what became of them, and what was deferred for them.
+    """The account without `points` of what was `granted`, what became of them, and what was deferred for them.
 
     `refund` is what can be withheld from, minor units; `so_far` what returns of the purchase have done before.
     """
+    terms = known.version.terms
     account, reversal = ledger.reverse(account, granted, points, act, _most_debt(terms), qualifying)
     outcome = _taken(reversal, points, refund, so_far, terms)
-    return ledger.forgive(account, reversal, outcome.written_off), outcome, reversal.allocated
+    after = ledger.forgive(account, reversal, outcome.written_off)
+    cost = ledger.forgiven_cost(account, after, known.costs)
+    return after, replace(outcome, written_off_cost=cost), reversal.allocated
 
 
 def _most_debt(terms: Terms) -> int | None:
@@ -334,12 +360,17 @@ def _taken(reversal: ledger.Reversal, points: int, refund: int, so_far: Outcome,
         written_off=written_off,
         withheld=withheld,
         withheld_amount=withheld_amount,
-        written_off_cost=return_rules.write_off_cost(written_off, so_far, terms),
     )
 
 
 def _concession(
-    account: Account, conceded: Conceded, price_left: int, refund: int, so_far: Outcome, terms: Terms, act: Act
+    account: Account,
+    known: Returnable,
+    conceded: Conceded,
+    price_left: int,
+    refund: int,
+    so_far: Outcome,
+    act: Act,
 ) -> tuple[Account, Outcome, int]:
     """The same of a concession, in proportion to what has come back since, when `price_left` has not."""
     lot = conceded.lot
@@ -347,7 +378,7 @@ def _concession(
     points = max(0, accounting.returned_part(lot.granted, back, conceded.price_left, lot.returned))
     if not points:
         return account, Outcome(), 0
-    account, outcome, amount = _take_back(account, [lot], points, 0, refund, so_far, terms, act)
+    account, outcome, amount = _take_back(account, known, [lot], points, 0, refund, so_far, act)
     return account, replace(outcome, conceded=points), amount
 
 
@@ -395,7 +426,7 @@ def _postings(
         *accounting.return_postings(sale, profile, chart),
         *accounting.tender_return_postings(event, figures.net_paid_with_points, profile, chart),
         *accounting.withheld_postings(event, outcome.withheld_amount, profile, chart),
-        *accounting.write_off_postings(event, outcome.written_off_cost - outcome.settled_cost, chart),
+        *accounting.write_off_postings(event, outcome.written_off_cost, chart),
     ]
 
 
@@ -421,9 +452,7 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
     """A return that did not happen after all: everything it did, the other way round."""
     past = known.row["outcome"]
     figures = Figures().less(Figures(**past["figures"]))
-    outcome = Outcome(
-        **{name: -done for name, done in asdict(return_rules.outcome_of(known.row, known.version.terms)).items()}
-    )
+    outcome = Outcome(**{name: -done for name, done in asdict(return_rules.outcome_of(known.row)).items()})
     # a guest's return took nothing back itself: that went with the claim
     taken_back = 0 if known.reversal is None else sum(each.points for each in known.reversal.returns)
     outcome = replace(outcome, taken_back=-taken_back)
@@ -499,6 +528,5 @@ def without_receipt(
     postings = [
         *accounting.return_postings(sale, terms.posting_profile, chart),
         *accounting.withheld_postings(event, outcome.withheld_amount, terms.posting_profile, chart),
-        *accounting.write_off_postings(event, outcome.written_off_cost, chart),
     ]
     return Done(row, postings, account)

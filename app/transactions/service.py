@@ -232,9 +232,9 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     seen = programs.look(session, program_id, to_see, now) if to_see else {}
     if owners:
         accounts |= ledger.with_covers(session, {id_: account for id_, account in accounts.items() if id_ in owners})
-    returnable = returns.complete(session, program_id, returnable, now)
-    statuses = members.statuses(session, to_claim) if to_claim else {}
     chart = accounting.chart(session, program_id)
+    returnable = returns.complete(session, program_id, returnable, accounts, chart, now)
+    statuses = members.statuses(session, to_claim) if to_claim else {}
     return _Loaded(
         program_id, chart, terms, taken, known, queue, judged, people, newcomers, statuses, accounts, seen, returnable
     )
