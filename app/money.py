@@ -65,16 +65,26 @@ def spread(total: int, weights: Sequence[Fraction | int]) -> list[int]:
     to the largest fractions, ties to the earlier part. `total` and weights are not negative. If all weights are zero
     the total must be zero too, else ValueError: nobody could receive it.
     """
-    scale = lcm(*(weight.denominator for weight in weights))
-    scaled = [weight.numerator * (scale // weight.denominator) for weight in weights]
+    scaled = _whole(weights)
     whole = sum(scaled)
+    if whole == total:
+        return scaled
     if whole == 0:
         if total:
             raise ValueError("nothing to spread the total over")
         return [0] * len(weights)
     exact = [divmod(total * weight, whole) for weight in scaled]
     parts = [part for part, _ in exact]
-    by_remainder = sorted(range(len(parts)), key=lambda i: (-exact[i][1], i))
-    for i in by_remainder[: total - sum(parts)]:
-        parts[i] += 1
+    if left := total - sum(parts):
+        remainders = [remainder for _, remainder in exact]
+        for i in sorted(range(len(parts)), key=remainders.__getitem__, reverse=True)[:left]:  # stable, also reversed
+            parts[i] += 1
     return parts
+
+
+def _whole(weights: Sequence[Fraction | int]) -> list[int]:
+    """Whole numbers in the proportions of `weights`."""
+    if set(map(type, weights)) <= {int}:
+        return list(weights)  # type: ignore[arg-type]  # all of them are whole
+    scale = lcm(*(weight.denominator for weight in weights))
+    return [weight.numerator * (scale // weight.denominator) for weight in weights]

@@ -120,7 +120,8 @@ def allocate(
     else:
         exact = consideration * points_price / together if together else Fraction(0)
     share = round_to_int(exact, rounding)  # at most the consideration, which is a whole number
-    residue = round((exact - share) * MILLION)
+    above = exact.numerator - share * exact.denominator
+    residue = round(Fraction(above * MILLION, exact.denominator))
     return Allocation(share, residue, tuple(spread(consideration - share, _weights(goods_prices))))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from math import ceil, gcd
 
 from app.errors import Finding, finding
@@ -36,13 +37,27 @@ class Tender:
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: its sums are kept
 class Basket:
     """What was bought and how it was paid."""
 
     lines: tuple[Line, ...]
     tenders: tuple[Tender, ...]
     total: int
+
+    @cached_property
+    def discounted(self) -> int:
+        """What the lines come to after discounts, with tax or without, as the terms have prices."""
+        return sum([line.amount - line.discount for line in self.lines])
+
+    @cached_property
+    def tax(self) -> int:
+        return sum([line.tax for line in self.lines])
+
+    @cached_property
+    def tendered(self) -> int:
+        """What was paid with points, tax included."""
+        return sum([tender.amount for tender in self.tenders if tender.type == "points"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +103,12 @@ def net_paid_with_points(basket: Basket, terms: Terms) -> int:
 
 def tax_of(basket: Basket) -> int:
     """The VAT in what was not paid with points: with `consideration`, all that was paid in money."""
-    return _halves_down(_tax(basket) * cash_part(basket))
+    return _halves_down(basket.tax * cash_part(basket))
 
 
 def cash_part(basket: Basket) -> Fraction | int:
     """The share of the total that was not paid with points. Points pay for all lines in proportion."""
-    tendered = _tendered(basket)
-    return 1 - Fraction(tendered, basket.total) if tendered and basket.total else 1
+    return 1 - Fraction(basket.tendered, basket.total) if basket.tendered and basket.total else 1
 
 
 def _halves_up(exact: Fraction | int) -> int:
@@ -106,16 +120,12 @@ def _halves_down(exact: Fraction | int) -> int:
     return exact if isinstance(exact, int) else ceil(exact - Fraction(1, 2))
 
 
+def _paid(basket: Basket, terms: Terms) -> int:
+    return basket.discounted + (0 if terms.prices_include_tax else basket.tax)
+
+
 def _net(basket: Basket, terms: Terms) -> int:
-    return sum(net(line, terms) for line in basket.lines)
-
-
-def _tax(basket: Basket) -> int:
-    return sum(line.tax for line in basket.lines)
-
-
-def _tendered(basket: Basket) -> int:
-    return sum(tender.amount for tender in basket.tenders if tender.type == "points")
+    return basket.discounted - (basket.tax if terms.prices_include_tax else 0)
 
 
 def stand_alone_prices(basket: Basket, terms: Terms) -> list[Fraction | int]:
@@ -131,8 +141,7 @@ def stand_alone_prices(basket: Basket, terms: Terms) -> list[Fraction | int]:
 def _list_prices(basket: Basket, terms: Terms) -> list[Fraction | int]:
     if not terms.prices_include_tax:
         return [line.amount for line in basket.lines]
-    paid_in_all = sum(paid(line, terms) for line in basket.lines)
-    untaxed = Fraction(paid_in_all - _tax(basket), paid_in_all) if paid_in_all else Fraction(1)
+    untaxed = Fraction(_net(basket, terms), basket.discounted) if basket.discounted else Fraction(1)
     return [_before_tax(line, line.amount - line.discount, untaxed) for line in basket.lines]
 
 
@@ -149,12 +158,11 @@ def check_basket(basket: Basket, terms: Terms) -> list[Finding]:
         place = ("lines", position)
         if line.discount > line.amount:
             found.append(finding((*place, "discount"), "discount_above_amount", "the discount exceeds the amount"))
-        elif net(line, terms) < 0:
+        elif line.tax and net(line, terms) < 0:
             found.append(finding((*place, "tax"), "tax_above_amount", "the tax exceeds the discounted amount"))
-    total = sum(paid(line, terms) for line in basket.lines)
-    if total != basket.total:
+    if (total := _paid(basket, terms)) != basket.total:
         found.append(finding(("total",), "total_differs", f"the lines come to {total}"))
-    tendered = sum(tender.amount for tender in basket.tenders)
+    tendered = sum([tender.amount for tender in basket.tenders])
     if tendered != basket.total:
         found.append(finding(("tenders",), "tenders_differ", f"the tenders come to {tendered}"))
     return found
@@ -215,7 +223,7 @@ class PointsTender:
 
 def check_points_tender(basket: Basket, terms: Terms) -> list[Finding]:
     """Why a basket cannot be paid with points like this; nothing if it can, or if no points are tendered."""
-    amount = _tendered(basket)
+    amount = basket.tendered
     if not amount:
         return []
     place = ("tenders", [tender.type for tender in basket.tenders].index("points"), "amount")
@@ -240,7 +248,7 @@ def check_points_tender(basket: Basket, terms: Terms) -> list[Finding]:
 
 def tender_of(basket: Basket, terms: Terms) -> PointsTender | None:
     """What a basket pays with points, if it does; of a basket that `check_points_tender` finds nothing wrong with."""
-    amount = _tendered(basket)
+    amount = basket.tendered
     if not amount or terms.points_tender is None:
         return None
     return PointsTender(amount, int(amount / terms.points_tender.value.each))

@@ -179,9 +179,10 @@ def _check_amounts(basket: Basket, version: Version) -> None:
 
 def _negatives(basket: Basket) -> Iterator[Finding]:
     for position, line in enumerate(basket.lines):
-        for name in ("quantity", "amount", "discount", "tax"):
-            if getattr(line, name) < 0:
-                yield finding(("lines", position, name), "negative", "must not be negative")
+        if line.quantity < 0 or line.amount < 0 or line.discount < 0 or line.tax < 0:
+            for name in ("quantity", "amount", "discount", "tax"):
+                if getattr(line, name) < 0:
+                    yield finding(("lines", position, name), "negative", "must not be negative")
     for position, tender in enumerate(basket.tenders):
         if tender.amount < 0:
             yield finding(("tenders", position, "amount"), "negative", "must not be negative")
