@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.coalesce import Reader
 from app.db import Database
+from app.direct import Handler, handler_of
 from app.errors import (
     MEDIA_TYPE,
     BodyTimeout,
@@ -100,7 +101,8 @@ def parse_json(body: bytes) -> Any:
         )
         if b"\\ud" in body.lower():  # an escaped surrogate; alone it is not a character and no database takes it
             json.dumps(value, ensure_ascii=False).encode("utf-8")
-        _check_depth(value, DEEPEST)
+        if body.count(b"{") + body.count(b"[") >= DEEPEST:  # else it cannot be that deep
+            _check_depth(value, DEEPEST)
     except RecursionError:
         raise InvalidJson("the document is nested too deeply") from None
     except UnicodeError:
@@ -152,10 +154,20 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route that takes JSON bodies only, strictly. Every router with a body uses it."""
+    """A route that takes JSON bodies only, strictly. Every router with a body uses it.
+
+    `handle_directly` is what `Direct` may call instead of it; None if only FastAPI can solve its dependencies.
+    """
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        handle = handler_of(self)
+        self.handle_directly = None if handle is None else self._strictly(handle)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+        return self._strictly(super().get_route_handler())
+
+    def _strictly(self, handle: Handler) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         expects_body = self.body_field is not None
 
         async def strictly(request: Request) -> Response:

@@ -17,7 +17,8 @@ from app.clock import Clock, system_clock
 from app.coalesce import Gatherer, Reader
 from app.config import Settings
 from app.db import Database
-from app.edge import Db, Edge, handle_problems
+from app.direct import Direct
+from app.edge import Db, Edge, answer_problem, handle_problems
 from app.errors import Busy, InvalidRequest, NotFound, answers, every_problem
 from app.holds.routes import router as holds_router
 from app.idempotency import Writer
@@ -148,6 +149,7 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     ):
         app.include_router(router)
     handle_problems(app)
+    app.add_middleware(Direct, answer_problem=answer_problem)  # innermost
     app.add_middleware(
         Edge,
         max_concurrency=settings.max_concurrency,

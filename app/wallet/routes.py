@@ -35,7 +35,7 @@ from app.wallet.schemas import (
 from app.wallet.statements import months, statement
 
 tokens = APIRouter(tags=["mobile"], route_class=StrictRoute)
-router = APIRouter(prefix="/v1/me", tags=["mobile"])
+router = APIRouter(prefix="/v1/me", tags=["mobile"], route_class=StrictRoute)
 statements = APIRouter(prefix="/v1/members/{member_id}/statements", tags=["members"])
 
 _SUFFIX = ".html"
@@ -119,9 +119,8 @@ async def read_my_balance(
     reads: Reads,
     now: Now,
     past: ledger.AskedPast,
-    response: Response,
     if_none_match: IfNoneMatch = None,
-) -> ledger.StandingOut | Response:
+) -> Response:
     """As of now, unless another instant is asked for: what has expired is gone from it. The `ETag` is of all the answer
     says but `at`, so it changes with a movement and with the clock alike; send it as `If-None-Match`, and 304 means
     that nothing did."""
@@ -130,10 +129,10 @@ async def read_my_balance(
     else:
         answer = await run_in_threadpool(database.read, partial(_past_standing, member, past, now))
     tag = weak_tag(answer.model_dump_json(exclude={"at"}).encode())
+    headers = {"ETag": tag, "Cache-Control": _PRIVATE}
     if has_tag(if_none_match, tag):
-        return Response(status_code=304, headers={"ETag": tag, "Cache-Control": _PRIVATE})
-    response.headers.update({"ETag": tag, "Cache-Control": _PRIVATE})
-    return answer
+        return Response(status_code=304, headers=headers)
+    return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
 
 
 def _standings(program_id: UUID) -> Read[UUID, ledger.StandingOut]:
