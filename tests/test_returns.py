@@ -71,6 +71,17 @@ def lines(*numbers: int) -> list[dict[str, Any]]:
     return [{"line": number, "quantity": "1"} for number in numbers]
 
 
+@pytest.mark.parametrize("quantity", ["-1", "-0.5", "-0", "1e1", ""])
+def test_a_quantity_that_comes_back_is_not_negative(shop: Shop, quantity: str) -> None:
+    """Neither of a purchase that is there, nor to wait for one, nor of a line it does not have."""
+    post(shop, purchase())
+    for of, line in (("r1", 1), ("later", 1), ("r1", 9)):
+        body = returned("b1", of, lines=[{"line": line, "quantity": quantity}])
+        refused = post(shop, body, 422)
+        assert (refused["code"], refused["errors"][0]["pointer"]) == ("invalid_request", "#/lines/0/quantity")
+    assert shop.get("/v1/transactions/waiting")["items"] == []
+
+
 # --- what others got wrong ------------------------------------------------------------------------------------------
 
 

@@ -77,7 +77,7 @@ class ReturnedLine(Request):
     """How much of a line of the purchase comes back."""
 
     line: Annotated[int, Field(ge=1, le=9999)]
-    quantity: Quantity
+    quantity: Annotated[str, Field(pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?$", examples=["1"])]
 
 
 class OriginalIn(Request):
