@@ -28,6 +28,7 @@ TAMPERING = {
     "provision_is_sum_of_cohorts": "UPDATE journal_posting SET credit = '2300'",
     "recognised_is_posted": "UPDATE cohort SET recognised = recognised + 1",
     "clearing_is_points_tendered": "UPDATE journal_posting SET credit = '2190' WHERE credit = '2100'",
+    "forgiven_costs_were_booked": "UPDATE journal_posting SET cause = 'write_off' WHERE cause = 'fulfilment'",
     "lots_are_what_uses_left": "UPDATE lot SET granted = granted + 1",
     "held_points_are_of_open_holds": "UPDATE lot SET held = held + 1",
     "moved_points_live_on": "UPDATE lot SET source_lot_id = id, allocated = 0, residue = 0, expected = 0",

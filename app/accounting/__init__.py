@@ -24,7 +24,7 @@ from app.accounting.postings import (
     withheld_postings,
     write_off_postings,
 )
-from app.accounting.queries import Journal, balances, cohorts, journal, postings_of, reward_costs
+from app.accounting.queries import Journal, balances, cohorts, journal, postings_of, reward_costs, written_off
 from app.accounting.recognition import CohortChange, CohortKey, Release
 from app.accounting.rules import (
     ROLES,
@@ -89,4 +89,5 @@ __all__ = [
     "tender_return_postings",
     "withheld_postings",
     "write_off_postings",
+    "written_off",
 ]

@@ -6,13 +6,13 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_, union, union_all
+from sqlalchemy import ColumnElement, Select, case, func, literal, select, tuple_, union, union_all
 from sqlalchemy.orm import Session
 
 from app import db
 from app.accounting.models import Account, Cohort, CohortChangeRow, JournalPosting
 from app.accounting.recognition import FIGURES
-from app.accounting.rules import MILLION, Chart
+from app.accounting.rules import MILLION, Cause, Chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +51,34 @@ def postings_of(session: Session, document_ids: Sequence[UUID]) -> Sequence[Jour
     return session.scalars(select(JournalPosting).where(chosen).order_by(JournalPosting.id)).all()
 
 
-def reward_costs(session: Session, document_ids: Sequence[UUID], chart: Chart) -> dict[tuple[UUID, str], int]:
-    """What rewards have cost when they were handed over, minor units, by document and currency; ours or a partner's."""
+def reward_costs(session: Session, document_ids: Sequence[UUID], chart: Chart) -> dict[UUID, tuple[str, int]]:
+    """What rewards have cost when they were handed over, currency and minor units, by document; ours or a partner's."""
+    booked = _to_reward_costs(session, document_ids, "fulfilment", chart)
+    return {document_id: (currency, amount) for document_id, currency, amount in booked if amount}
+
+
+def written_off(session: Session, document_ids: Sequence[UUID], chart: Chart) -> dict[UUID, dict[str, int]]:
+    """How much of the cost of rewards has become marketing, minor units, by document and currency."""
+    found: dict[UUID, dict[str, int]] = {}
+    for document_id, currency, amount in _to_reward_costs(session, document_ids, "write_off", chart):
+        found.setdefault(document_id, {})[currency] = -amount
+    return found
+
+
+def _to_reward_costs(
+    session: Session, document_ids: Sequence[UUID], cause: Cause, chart: Chart
+) -> list[tuple[UUID, str, int]]:
+    """Debits less credits of the cost of rewards that documents posted for one cause, by document and currency."""
     if not document_ids:
-        return {}
+        return []
     chosen = db.any_of(session, JournalPosting.document_id.expression, document_ids)
-    cost = (JournalPosting.cause == "fulfilment") & (JournalPosting.debit == chart["cost_rewards"])
-    booked = (JournalPosting.document_id, JournalPosting.currency)
-    rows = session.execute(select(*booked, func.sum(JournalPosting.amount)).where(chosen, cost).group_by(*booked))
-    return {(document_id, currency): int(amount) for document_id, currency, amount in rows}
+    code, by = chart["cost_rewards"], (JournalPosting.document_id, JournalPosting.currency)
+    amount = case((JournalPosting.debit == code, JournalPosting.amount), else_=-JournalPosting.amount)
+    theirs = (JournalPosting.debit == code) | (JournalPosting.credit == code)
+    rows = session.execute(
+        select(*by, func.sum(amount)).where(chosen, theirs, JournalPosting.cause == cause).group_by(*by)
+    )
+    return [(document_id, currency, int(sum_)) for document_id, currency, sum_ in rows]
 
 
 @dataclass(frozen=True, slots=True)

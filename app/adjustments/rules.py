@@ -1,9 +1,7 @@
 """What an adjustment does to an account and to the books. Pure: what was asked for and the terms in, a decision out."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from fractions import Fraction
 from typing import Literal, get_args
 from uuid import UUID
 
@@ -108,7 +106,7 @@ class Asked:
 @dataclass(frozen=True, slots=True)
 class Known:
     """What a decision rests on. `order` and what was `conceded` on it before are a concession's; `lot` and how many of
-    its points are `expired` those of an extension or a reinstatement; `costs` a write-off's (`ledger.reward_costs`)."""
+    its points are `expired` those of an extension or a reinstatement."""
 
     account: Account
     status: str
@@ -118,7 +116,6 @@ class Known:
     conceded: int = 0
     lot: OpenLot | None = None
     expired: int = 0
-    costs: Mapping[UUID, Fraction] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +224,7 @@ def _write_off(asked: Asked, known: Known, act: Act) -> Decided:
     if not 0 < points <= owed:
         raise NothingToWriteOff(f"{owed} points are owed")
     event = Event(act.program_id, act.document_id, known.terms.currency, act.occurred_at, act.period)
-    account = ledger.write_off(known.account, points, act)
-    cost = ledger.forgiven_cost(known.account, account, known.costs)
+    account, cost = ledger.move_costs(ledger.write_off(known.account, points, act), event.currency)
     return Decided(points, account, accounting.write_off_postings(event, cost, known.chart))
 
 

@@ -6,7 +6,6 @@ Locked in this order: the adjustment, the orders that are made up for, the membe
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
@@ -66,8 +65,6 @@ class _Loaded:
     accounts: dict[UUID, ledger.Account]
     statuses: dict[UUID, str]
     conceded: dict[UUID, int]
-    costs: Mapping[UUID, Fraction]
-    """`ledger.reward_costs` of what is owed."""
 
     def apply(self, decided: Decided, order: Order | None) -> None:
         self.accounts[decided.account.member_id] = decided.account
@@ -228,9 +225,8 @@ def _load(
     ours = sorted(members.find(session, program_id, named).values())
     found = [] if orders is None else transactions.find_orders(session, program_id, orders, lock=not dry_run)
     accounts = (programs.look if dry_run else programs.claim)(session, program_id, ours, now, ours)
-    covers = [cover for account in accounts.values() for cover in account.covers or ()]
-    owed = {cover.of.document_id for cover in covers if cover.owed and cover.of}
     chart = accounting.chart(session, program_id)
+    accounts |= ledger.with_costs(session, {id_: each for id_, each in accounts.items() if each.debt}, (), chart)
     by_id: dict[UUID | tuple[str, str], Order] = {order.id: order for order in found}
     return _Loaded(
         program_id=program_id,
@@ -242,7 +238,6 @@ def _load(
         accounts=accounts,
         statuses=members.statuses(session, ours),
         conceded=transactions.conceded(session, found) if found else {},
-        costs=ledger.reward_costs(session, owed, chart),
     )
 
 
@@ -269,7 +264,6 @@ def _known(session: Session, loaded: _Loaded, asked: Asked, order: Order | None)
         conceded=0 if order is None else loaded.conceded[order.id],
         lot=lot,
         expired=expired,
-        costs=loaded.costs,
     )
 
 

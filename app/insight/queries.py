@@ -531,6 +531,29 @@ def clearing_is_points_tendered(program_id: UUID | None) -> Select[*tuple[Any, .
     )
 
 
+def forgiven_costs_were_booked(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What forgiving points moved of the cost of rewards is never negative, nor more than those have cost."""
+
+    def side(account: Any, sign: int) -> Select[*tuple[Any, ...]]:
+        mine = and_(Account.program_id == JournalPosting.program_id, Account.code == account)
+        amount = JournalPosting.amount * sign
+        return (
+            select(
+                JournalPosting.program_id,
+                JournalPosting.currency,
+                case((JournalPosting.cause == "fulfilment", amount), else_=0).label("booked"),
+                case((JournalPosting.cause == "write_off", -amount), else_=0).label("moved"),
+            )
+            .join(Account, mine)
+            .where(Account.role == "cost_rewards", _within(JournalPosting.program_id, program_id))
+        )
+
+    legs = union_all(side(JournalPosting.debit, 1), side(JournalPosting.credit, -1)).subquery()
+    booked, moved = (func.sum(column).label(column.name) for column in (legs.c.booked, legs.c.moved))
+    sums = select(legs.c.program_id, booked, moved).group_by(legs.c.program_id, legs.c.currency).subquery()
+    return _off(sums.c.program_id, [sums.c.moved < 0, sums.c.moved > sums.c.booked])
+
+
 def _posted_to(role: str, by: Any, program_id: UUID | None) -> Select[*tuple[Any, ...]]:
     """Debits less credits of the account with `role`, summed up `by` a column of the journal."""
 
@@ -669,6 +692,7 @@ CHECKS: tuple[Check, ...] = (
     recognised_is_posted,
     money_is_posted_whole,
     clearing_is_points_tendered,
+    forgiven_costs_were_booked,
     transactions_hold_their_keys,
     rows_belong_to_one_program,
     orders_hold_their_points,

@@ -9,7 +9,7 @@ dry run takes the accounts from `look` and stops before `write`. Jobs deal with 
 `warn`. `as_of` answers an account as it was, from what never changes.
 """
 
-from app.ledger.costs import reward_costs
+from app.ledger.costs import with_costs
 from app.ledger.history import as_of, counted, movements
 from app.ledger.models import Hold, Lot, PointEntry
 from app.ledger.queries import (
@@ -35,7 +35,7 @@ from app.ledger.returning import (
     Reversed,
     SpentPart,
     forgive,
-    forgiven_cost,
+    move_costs,
     reinstate,
     restore,
     reverse,
@@ -163,7 +163,6 @@ __all__ = [
     "expiry_ladder",
     "extend",
     "forgive",
-    "forgiven_cost",
     "granted_lots",
     "held_lots",
     "hold",
@@ -172,6 +171,7 @@ __all__ = [
     "lot_cursor",
     "lot_page",
     "lots",
+    "move_costs",
     "movements",
     "open_accounts",
     "payments",
@@ -182,7 +182,6 @@ __all__ = [
     "reversals",
     "reverse",
     "reverse_any",
-    "reward_costs",
     "settle",
     "settle_due",
     "spend",
@@ -196,6 +195,7 @@ __all__ = [
     "transfer",
     "undo",
     "warn",
+    "with_costs",
     "with_covers",
     "write",
     "write_off",

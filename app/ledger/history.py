@@ -164,8 +164,7 @@ def _evened(account: Account) -> Account:
     held = sum(lot.held for lot in kept.values())
     pending = sum(lot.remaining for lot in kept.values() if lot.pending)
     debt = max(0, sum(lot.remaining for lot in kept.values()) - balance)
-    return replace(
-        account,
+    return account.but(
         available=balance + debt - held - pending,
         held=held,
         pending=pending,

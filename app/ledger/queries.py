@@ -125,7 +125,7 @@ def _open_holds(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, dict
 def with_covers(session: Session, accounts: Mapping[UUID, Account]) -> dict[UUID, Account]:
     """Claimed accounts with what returns and their voids need to know besides: what stands in for whose points."""
     found = _covers(session, sorted(id_ for id_, account in accounts.items() if account.covers is None))
-    return {id_: replace(account, covers=found.get(id_, account.covers)) for id_, account in accounts.items()}
+    return {id_: account.but(covers=found.get(id_, account.covers)) for id_, account in accounts.items()}
 
 
 def _covers(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, tuple[Cover, ...]]:

@@ -198,17 +198,31 @@ def forgive(account: Account, reversal: Reversal, points: int) -> Account:
     return cover(account, reversal.entry_id, forgiven)
 
 
-def forgiven_cost(before: Account, after: Account, costs: Mapping[UUID, Fraction]) -> int:
-    """What the rewards have cost, minor units, that were bought with points forgiven between `before` and `after`.
+def move_costs(account: Account, currency: str) -> tuple[Account, int]:
+    """The account, and how much of the cost of rewards becomes marketing now, minor units of `currency`: what those
+    cost that forgiven points bought, less what became it before; negative where they are there again after all.
 
-    Cumulative, so that it does not depend on how the forgiving is split. Points that live on elsewhere, held or given
-    away, have bought nothing yet; nor is anything known of what a return without a receipt was missing.
+    Of each document's points those count as forgiven first that bought a reward, in the order in which they were spent;
+    so it is the same in any order of returns, and never more than was booked. What is held or was given away has bought
+    nothing here, and of a return without a receipt nothing is known.
     """
-    was, is_ = _forgiven(before), _forgiven(after)
-    return sum(round(each * is_[id_]) - round(each * was[id_]) for id_, each in costs.items())
+    if account.costs is None:
+        return account, 0
+    bought, priced, moved = account.costs.bought, account.costs.priced, account.costs.moved
+    paid: Counter[UUID] = Counter()
+    for document_id, left in _forgiven(account).items():
+        for paid_for, points in bought.get(document_id, ()):
+            part = min(points, left)
+            paid[paid_for] += part
+            left -= part  # noqa: PLW2901  # a sum that is used up
+    parts = [(priced[paid_for], points) for paid_for, points in paid.items()]
+    in_all = sum(round(Fraction(cost * points, whole)) for (of, cost, whole), points in parts if of == currency)
+    costs = replace(account.costs, moved={**moved, currency: in_all})
+    return account.but(costs=costs), in_all - moved.get(currency, 0)
 
 
 def _forgiven(account: Account) -> Counter[UUID]:
+    """How many points were forgiven that had been used, by the document that granted them."""
     points: Counter[UUID] = Counter()
     for each in account.covers or ():
         if each.forgiven and each.effect == "used" and each.of is not None:

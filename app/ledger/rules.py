@@ -11,7 +11,7 @@ its own instant, before anything else is decided.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, tzinfo
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from app.accounting import CohortKey, Funding
@@ -170,6 +170,23 @@ class Cover:
 
 
 @dataclass(frozen=True, slots=True)
+class RewardCosts:
+    """What the rewards have cost that a member's points bought: for `returning.move_costs`.
+
+    `bought`: by the document that granted points, which documents they paid for, and with how many. `priced`: each of
+    those documents' currency, cost in minor units, and how many points paid for it in all. `moved`: how much of it all
+    has become marketing, by currency.
+    """
+
+    bought: Mapping[UUID, Sequence[tuple[UUID, int]]]
+    priced: Mapping[UUID, tuple[str, int, int]]
+    moved: Mapping[str, int]
+
+
+Facts = TypeVar("Facts")
+
+
+@dataclass(frozen=True)  # without slots, for `but`
 class Rows:
     """What was decided for an account and is not written yet, in the order of the decisions."""
 
@@ -186,7 +203,7 @@ class Rows:
     endings: tuple[dict[str, Any], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for `but`
 class Account:
     """A member's account at one instant, points."""
 
@@ -213,7 +230,13 @@ class Account:
     """When the next thing happens to those."""
     covers: tuple[Cover, ...] | None = None
     """What stands in for points that returns could not take, oldest first; None: not read, because nothing is owed."""
+    costs: RewardCosts | None = None
+    """None: not read, because nothing can be forgiven."""
     rows: Rows = Rows()
+
+    def but(self, **changes: Any) -> "Account":
+        """The account with some fields changed."""
+        return _but(self, changes)
 
     @property
     def balance(self) -> int:
@@ -231,6 +254,14 @@ class Account:
     def expiry_of(self, lot: OpenLot) -> datetime | None:
         """The first instant at which the lot's points are gone; None if they stay."""
         return self.lapses_at if lot.lapses else lot.expires_at
+
+
+def _but(value: Facts, changes: Mapping[str, Any]) -> Facts:
+    """What `dataclasses.replace` does, which took most of the time of a movement: no field is looked at twice."""
+    other = object.__new__(type(value))
+    other.__dict__.update(value.__dict__, **changes)
+    assert len(other.__dict__) == len(value.__dict__), "no such field"
+    return other
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +317,7 @@ def move(account: Account, kind: Kind, act: Act, **changes: int) -> tuple[Accoun
         lapses_at = act.lapses_at
         if first is not None and first.at == account.lapses_at:  # lots that are not here lapse later, too
             first = replace(first, at=lapses_at)
-    after = replace(account, **sums, last_entry=account.last_entry + 1, lapses_at=lapses_at, first_expiring=first)
+    after = account.but(**sums, last_entry=account.last_entry + 1, lapses_at=lapses_at, first_expiring=first)
     entry_id = new_id()
     entry = {
         "member_id": account.member_id,
@@ -310,9 +341,8 @@ BALANCES = ("available", "held", "pending", "debt", "qualifying", "lifetime")
 
 def add_rows(account: Account, **new: tuple[Any, ...]) -> Account:
     """The account with more rows to write."""
-    return replace(
-        account, rows=replace(account.rows, **{name: getattr(account.rows, name) + new[name] for name in new})
-    )
+    rows = account.rows
+    return account.but(rows=_but(rows, {name: getattr(rows, name) + made for name, made in new.items()}))
 
 
 def take(account: Account, entry_id: UUID, act: Act, uses: Iterable[Use]) -> Account:
@@ -322,12 +352,12 @@ def take(account: Account, entry_id: UUID, act: Act, uses: Iterable[Use]) -> Acc
     for use in made:
         lot = lots.get(use.lot.id, use.lot)
         lots[lot.id] = replace(lot, remaining=lot.remaining - use.points)
-    return due(add_rows(replace(account, lots=lots), uses=tuple((entry_id, act, use) for use in made)))
+    return due(add_rows(account.but(lots=lots), uses=tuple((entry_id, act, use) for use in made)))
 
 
 def put(account: Account, lots: Iterable[OpenLot]) -> Account:
     """The account with some of its lots as they are now."""
-    return due(replace(account, lots={**account.lots, **{lot.id: lot for lot in lots}}))
+    return due(account.but(lots={**account.lots, **{lot.id: lot for lot in lots}}))
 
 
 def due(account: Account) -> Account:
@@ -338,7 +368,7 @@ def due(account: Account) -> Account:
     if account.others_due_at is not None:
         instants.append(account.others_due_at)
     first = min(instants, default=None)
-    return account if first == account.next_due_at else replace(account, next_due_at=first)
+    return account if first == account.next_due_at else account.but(next_due_at=first)
 
 
 def grant(account: Account, entry_id: UUID, act: Act, lot: OpenLot, **facts: Any) -> Account:
@@ -434,7 +464,7 @@ def cover(account: Account, entry_id: UUID, covers: Iterable[Cover]) -> Account:
     for each in made:
         before = standing.get(each.key)
         standing[each.key] = each if before is None else replace(before, points=before.points + each.points)
-    account = replace(account, covers=tuple(each for each in standing.values() if each.points))
+    account = account.but(covers=tuple(each for each in standing.values() if each.points))
     return add_rows(account, covers=tuple((entry_id, each) for each in made))
 
 
@@ -537,7 +567,7 @@ def end_hold(
     """The account after a hold has ended: `captured` of its points are spent, the others free again."""
     holds = {id_: other for id_, other in account.holds.items() if id_ != hold.id}
     freed = [replace(account.lots[id_], held=account.lots[id_].held - points) for id_, points in hold.parts]
-    account = replace(account, holds=holds, lots={**account.lots, **{lot.id: lot for lot in freed}})
+    account = account.but(holds=holds, lots={**account.lots, **{lot.id: lot for lot in freed}})
     if captured:
         account, entry_id = move(account, "capture", act, held=-captured)
         account = take(account, entry_id, act, _of_hold(account, hold, captured, as_agent))

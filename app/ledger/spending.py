@@ -97,7 +97,7 @@ def hold(account: Account, hold_id: UUID, points: int, ends_at: datetime | None,
         "recorded_at": act.recorded_at,
         "parts": reserved.parts,
     }
-    return due(add_rows(replace(account, holds={**account.holds, hold_id: reserved}), holds=(row,)))
+    return due(add_rows(account.but(holds={**account.holds, hold_id: reserved}), holds=(row,)))
 
 
 def capture(account: Account, hold_id: UUID, points: int, act: Act, *, as_agent: bool = False) -> Account:

@@ -234,6 +234,11 @@ class ReturnsPolicy(Request):
     waiting_alarm_days: Days = 7
     """How long a return may wait for its purchase before somebody is told."""
 
+    @property
+    def forgives(self) -> bool:
+        """Whether points that are missing may be forgiven at once."""
+        return self.points_already_spent != "debt" or self.debt_limit is not None
+
 
 class HoldPolicy(Request):
     """How long points may be reserved."""

@@ -248,8 +248,6 @@ class Outcome:
     given_back: int = 0
     stay_expired: int = 0
     conceded: int = 0
-    written_off_cost: int = 0
-    """What rewards have cost that were bought with what is forgiven, minor units."""
     settled: int = 0
 
     def plus(self, other: "Outcome") -> "Outcome":

@@ -1,8 +1,8 @@
 """Returns and voids: load what they rest on, and decide them."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -45,8 +45,6 @@ class Returnable:
     granted: Sequence[GrantedLot] = ()
     spent: Sequence[SpentPart] = ()
     conceded: Sequence["Conceded"] = ()
-    costs: Mapping[UUID, Fraction] = field(default_factory=dict)
-    """`ledger.reward_costs` of what its member may be forgiven."""
     reversal: Reversed | None = None
     postings: Sequence[accounting.JournalPosting] = ()
 
@@ -106,21 +104,14 @@ def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock:
 
 
 def complete(
-    session: Session,
-    program_id: UUID,
-    returnable: Mapping[Key, Returnable],
-    accounts: Mapping[UUID, Account],
-    chart: accounting.Chart,
-    now: datetime,
+    session: Session, program_id: UUID, returnable: Mapping[Key, Returnable], now: datetime
 ) -> dict[Key, Returnable]:
-    """With what the ledger and the journal know. To be called when the members' `accounts` are claimed."""
+    """With what the ledger and the journal know. To be called when the members' accounts are claimed."""
     owned = [each for each in returnable.values() if each.member_id is not None]
     granted = ledger.granted_lots(session, sorted({each.document_id for each in owned}))
     documents = {row["id"]: each.purchase["id"] for each in owned for row in (each.purchase, *each.past)}
     spent = _spent(session, program_id, documents, {each.member_id for each in owned if each.member_id}, now)
     conceded = _conceded(session, sorted({each.purchase["id"] for each in owned}))
-    forgivable = _forgivable(owned, conceded, accounts)
-    costs = ledger.reward_costs(session, forgivable, chart) if forgivable else {}
     undone = sorted({each.row["id"] for each in returnable.values() if each.row["type"] == "return"})
     reversals = ledger.reversals(session, undone)
     postings: dict[UUID, list[accounting.JournalPosting]] = {}
@@ -132,7 +123,6 @@ def complete(
             granted=granted.get(each.document_id, ()),
             spent=spent.get(each.purchase["id"], ()),
             conceded=conceded.get(each.purchase["id"], ()),
-            costs=costs,
             reversal=reversals.get(each.row["id"]),
             postings=postings.get(each.row["id"], ()),
         )
@@ -149,19 +139,19 @@ def _spent(
     return {id_: [replace(part, lot=lots[part.lot.id]) for part in parts] for id_, parts in spent.items()}
 
 
-def _forgivable(
-    owned: Iterable[Returnable], conceded: Mapping[UUID, Sequence[Conceded]], accounts: Mapping[UUID, Account]
-) -> set[UUID]:
-    """The documents whose points the terms may forgive when these purchases come back: what they granted, and what
-    that stands in for."""
-    found: set[UUID] = set()
-    for each in owned:
-        policy = each.version.terms.returns
-        if each.member_id is None or (policy.points_already_spent == "debt" and policy.debt_limit is None):
-            continue
-        found |= {each.document_id, *(given.lot.lot.document_id for given in conceded.get(each.purchase["id"], ()))}
-        found |= {cover.of.document_id for cover in accounts[each.member_id].covers or () if cover.of}
-    return found
+def with_costs(
+    session: Session,
+    returnable: Collection[Returnable],
+    accounts: Mapping[UUID, Account],
+    chart: accounting.Chart,
+) -> dict[UUID, Account]:
+    """The accounts of those whom something may be forgiven, or was, with what their points have bought."""
+    owned = [each for each in returnable if each.member_id is not None]
+    forgiving = any(each.version.terms.returns.forgives for each in owned)
+    if not forgiving and not any(cover.forgiven for account in accounts.values() for cover in account.covers or ()):
+        return {}
+    conceded = {given.lot.lot.document_id for each in owned for given in each.conceded}
+    return ledger.with_costs(session, accounts, {*conceded, *(each.document_id for each in owned)}, chart)
 
 
 def _conceded(session: Session, purchase_ids: Sequence[UUID]) -> dict[UUID, list[Conceded]]:
@@ -249,7 +239,7 @@ def decide(
     if item.type == "void":
         _check_not_voided(known)
         if known.row["type"] == "return":
-            return _void_of_return(item, id_, known, account, now)
+            return _void_of_return(item, id_, known, account, chart, now)
         known = _without_withholding(known)
     terms = known.version.terms
     before = return_rules.before(known.past)
@@ -268,6 +258,8 @@ def decide(
             account, more, amount = _concession(account, known, each, price_left, refund, so_far.plus(outcome), act)
             outcome = outcome.plus(more)
             undone += _concession_postings(each, amount, known.purchase["currency"], act, chart)
+        account, moved = _cost_postings(account, known.purchase["currency"], act, chart)
+        undone += moved
     postings = _postings(known, figures, outcome, share, act, profile, chart) + undone
     row = _row(item, id_, known, figures, outcome) | {"points": -outcome.taken_back}
     lines = {str(number): str(quantity) for number, quantity in coming.lines.items()}
@@ -338,9 +330,7 @@ def _take_back(
     terms = known.version.terms
     account, reversal = ledger.reverse(account, granted, points, act, _most_debt(terms), qualifying)
     outcome = _taken(reversal, points, refund, so_far, terms)
-    after = ledger.forgive(account, reversal, outcome.written_off)
-    cost = ledger.forgiven_cost(account, after, known.costs)
-    return after, replace(outcome, written_off_cost=cost), reversal.allocated
+    return ledger.forgive(account, reversal, outcome.written_off), outcome, reversal.allocated
 
 
 def _most_debt(terms: Terms) -> int | None:
@@ -426,8 +416,16 @@ def _postings(
         *accounting.return_postings(sale, profile, chart),
         *accounting.tender_return_postings(event, figures.net_paid_with_points, profile, chart),
         *accounting.withheld_postings(event, outcome.withheld_amount, profile, chart),
-        *accounting.write_off_postings(event, outcome.written_off_cost, chart),
     ]
+
+
+def _cost_postings(
+    account: Account, currency: str, act: Act, chart: accounting.Chart
+) -> tuple[Account, list[accounting.Posting]]:
+    """The account, and what forgiving its points, or taking that back, posts."""
+    account, cost = ledger.move_costs(account, currency)
+    event = accounting.Event(act.program_id, act.document_id, currency, act.occurred_at, act.period)
+    return account, accounting.write_off_postings(event, cost, chart)
 
 
 def _row(item: Return, id_: UUID, known: Returnable, figures: Figures, outcome: Outcome) -> dict[str, Any]:
@@ -448,7 +446,9 @@ def _row(item: Return, id_: UUID, known: Returnable, figures: Figures, outcome: 
     }
 
 
-def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account | None, now: datetime) -> Done:
+def _void_of_return(
+    item: Return, id_: UUID, known: Returnable, account: Account | None, chart: accounting.Chart, now: datetime
+) -> Done:
     """A return that did not happen after all: everything it did, the other way round."""
     past = known.row["outcome"]
     figures = Figures().less(Figures(**past["figures"]))
@@ -463,6 +463,9 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
         if past["given_back"]:
             again = past["given_back"] - past["stay_expired"] - past.get("settled", 0)
             account = ledger.spend_again(account, again, act, known.reversal)
+    moved: list[accounting.Posting] = []
+    if account is not None:
+        account, moved = _cost_postings(account, known.purchase["currency"], act, chart)
     row = _row(item, id_, known, figures, outcome) | {"points": taken_back}
     row["outcome"] |= {"lines": {}, "amount": 0}
     postings = [
@@ -479,8 +482,9 @@ def _void_of_return(item: Return, id_: UUID, known: Returnable, account: Account
             act.period,
         )
         for posting in known.postings
+        if posting.cause != "write_off"
     ]
-    return Done(row, postings, account)
+    return Done(row, postings + moved, account)
 
 
 def without_receipt(

@@ -233,7 +233,10 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     if owners:
         accounts |= ledger.with_covers(session, {id_: account for id_, account in accounts.items() if id_ in owners})
     chart = accounting.chart(session, program_id)
-    returnable = returns.complete(session, program_id, returnable, accounts, chart, now)
+    returnable = returns.complete(session, program_id, returnable, now)
+    if owners:
+        owning = {id_: account for id_, account in accounts.items() if id_ in owners}
+        accounts |= returns.with_costs(session, returnable.values(), owning, chart)
     statuses = members.statuses(session, to_claim) if to_claim else {}
     return _Loaded(
         program_id, chart, terms, taken, known, queue, judged, people, newcomers, statuses, accounts, seen, returnable

@@ -28,7 +28,7 @@ VALUES (:transaction_id, :program_id, 'return', :source, 'fill-' || lpad(:number
                                           'net_paid_with_points', 0, 'tendered', 0, 'tendered_points', 0),
             'taken_back', :points::bigint, 'expired', 0, 'debt', 0, 'written_off', 0, 'withheld', 0,
             'withheld_amount', 0, 'given_back', 0, 'stay_expired', 0, 'conceded', 0,
-            'written_off_cost', 0, 'settled', 0, 'lines', :lines::jsonb, 'amount', 0));
+            'settled', 0, 'lines', :lines::jsonb, 'amount', 0));
 INSERT INTO point_entry (member_id, id, number, kind, points, available, held, pending, debt, qualifying, lifetime,
                          balance_after, document_id, occurred_at, recorded_at)
 VALUES (:member_id, uuidv7(), :last_entry::bigint + 1, 'reversal', - :points::bigint, - :points::bigint, 0, 0, 0,
