@@ -15,6 +15,8 @@ from uuid import UUID
 from sqlalchemy import JSON, Boolean, Date, DateTime, Dialect, Integer, LargeBinary, String, Uuid
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
+from app.wire import JsonText
+
 _HEADER = struct.Struct(">iiiii")  # dimensions, whether there are nulls, type of the items; length, first subscript
 _NULL = struct.pack(">i", -1)
 _INT8 = struct.Struct(">iq")
@@ -53,11 +55,16 @@ def _boolean(value: bool) -> bytes:
     return b"\0\0\0\x01\x01" if value else b"\0\0\0\x01\0"
 
 
-_as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes one each time
+def as_json(value: Any) -> str:
+    """`value` as JSON, or as it is."""
+    return value if isinstance(value, JsonText) else _encode(value)
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes one each time
 
 
 def _document(value: Any) -> bytes:
-    return _sized(b"\x01" + _as_json(value).encode())
+    return _sized(b"\x01" + as_json(value).encode())
 
 
 Encode = Callable[[Any], bytes]

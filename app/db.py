@@ -53,7 +53,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.types import TypeEngine
 
-from app.arrays import PackedArray, teach_driver
+from app.arrays import PackedArray, as_json, teach_driver
 from app.config import Settings
 from app.errors import Busy, OutcomeUnknown
 
@@ -220,6 +220,7 @@ def _sqlite_engine(url: URL, settings: Settings) -> Engine:
         hide_parameters=True,  # an error's text must not carry names and keys into logs
         pool_timeout=settings.pool_wait_seconds,
         connect_args={"timeout": settings.lock_timeout_ms / 1000},
+        json_serializer=as_json,
     )
 
     @event.listens_for(engine, "connect")

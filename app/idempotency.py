@@ -125,11 +125,6 @@ async def attempt_of(request: Request, client_id: UUID, key: str | None, *, requ
     return Attempt(client_id, key, mark, request_id)
 
 
-def fingerprint(value: Any) -> str:
-    """SHA-256 of `value` as canonical JSON, in hex."""
-    return hashlib.sha256(_canonical(value)).hexdigest()
-
-
 def _canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str).encode()
 

@@ -17,6 +17,7 @@ from app.errors import Problem, finding
 from app.members import MemberRef
 from app.money import round_to_int
 from app.programs import Basket, Kept, Terms, Version, kept
+from app.wire import JsonText
 
 Key = tuple[str, str, str]
 
@@ -75,7 +76,7 @@ class Return:
     total: int | None
     currency: str | None
     member: MemberRef | None
-    content: dict[str, Any]
+    content: JsonText
 
     @property
     def key(self) -> Key:

@@ -18,6 +18,7 @@ from app.programs import Basket, Terms, Timeline, Version, day_end, expires_at, 
 from app.transactions import return_rules
 from app.transactions.models import Transaction, TransactionClaim, TransactionConcession
 from app.transactions.return_rules import AlreadyVoided, Figures, Key, NothingToReturn, Outcome, ReceiptNeeded, Return
+from app.transactions.rules import parsed
 from app.transactions.schemas import PurchaseIn, basket_of
 
 Posted = Sequence[accounting.Posting] | Sequence[accounting.JournalPosting]
@@ -198,7 +199,7 @@ def just_bought(
         purchase=purchase,
         version=version,
         taking=_taking(terms, version, purchase["occurred_at"]),
-        basket=basket_of(PurchaseIn.model_validate(purchase["content"])),
+        basket=basket_of(PurchaseIn.model_validate(parsed(purchase["content"]))),
         past=past,
         document_id=purchase["id"],
         member_id=purchase["member_id"],

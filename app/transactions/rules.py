@@ -1,5 +1,6 @@
 """What is accepted, and what a purchase comes to. Pure: a purchase and its terms in, a refusal or a decision out."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -36,6 +37,7 @@ from app.programs import (
     tender_of,
 )
 from app.transactions.return_rules import Return
+from app.wire import JsonText
 
 
 class TransactionConflict(Problem):
@@ -116,7 +118,7 @@ class Purchase:
     currency: str
     basket: Basket
     member: MemberRef | None
-    content: dict[str, Any]
+    content: JsonText
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -196,6 +198,16 @@ def _repeated_numbers(basket: Basket) -> Iterator[Finding]:
         if line.number in seen:
             yield finding(("lines", position, "line"), "line_number_twice", "two lines have this number")
         seen.add(line.number)
+
+
+def fingerprint(content: JsonText) -> str:
+    """SHA-256 of what is compared, in hex."""
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def parsed(content: Any) -> Any:
+    """A content as it was read, or, where it is not written yet, made."""
+    return content.parsed() if isinstance(content, JsonText) else content
 
 
 def differences(first: Any, second: Any, path: tuple[str | int, ...] = ()) -> Iterator[Finding]:

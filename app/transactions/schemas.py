@@ -19,6 +19,7 @@ from app.wire import (
     Answer,
     CurrencyCode,
     ExternalId,
+    JsonText,
     Minor,
     Quantity,
     Request,
@@ -178,9 +179,14 @@ def purchase_of(body: PurchaseIn) -> Purchase:
         currency=body.currency,
         basket=basket_of(body),
         member=body.member,
-        # without defaults: a field that a later version adds must not make old content look different
-        content=body.model_dump(mode="json", exclude={"member"}, exclude_defaults=True),
+        content=_content(body),
     )
+
+
+def _content(body: PurchaseIn | ReturnIn | VoidIn) -> JsonText:
+    """What is compared and kept. Without defaults: a field that a later version adds must not make old content look
+    different. In the order of the fields, for the same reason: a new one comes last."""
+    return JsonText(body.model_dump_json(exclude={"member"}, exclude_defaults=True))
 
 
 def return_of(body: ReturnIn | VoidIn) -> Return:
@@ -198,7 +204,7 @@ def return_of(body: ReturnIn | VoidIn) -> Return:
         total=body.total if isinstance(body, ReturnIn) else None,
         currency=body.currency if isinstance(body, ReturnIn) else None,
         member=body.member if isinstance(body, ReturnIn) else None,
-        content=body.model_dump(mode="json", exclude={"member"}, exclude_defaults=True),
+        content=_content(body),
     )
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from app import accounting, db, ledger, members, outbox, programs
 from app.errors import NotFound, Problem, finding
-from app.idempotency import IdempotencyInProgress, fingerprint
+from app.idempotency import IdempotencyInProgress
 from app.ids import new_id
 from app.members import (
     GATES,
@@ -415,8 +415,8 @@ def _again(loaded: _Loaded, item: Item, member: Member) -> Recorded:
     stored = loaded.known[item.key]
     owner = stored.row["member_id"]
     differing = []
-    if fingerprint(item.content) != stored.row["fingerprint"]:
-        differing = list(rules.differences(stored.row["content"], item.content))
+    if rules.fingerprint(item.content) != stored.row["fingerprint"]:
+        differing = list(rules.differences(rules.parsed(stored.row["content"]), item.content.parsed()))
     named = not (isinstance(item, Return) and item.original is not None)  # else the original says who
     gone = isinstance(member, UnknownMember) and owner is not None  # the card was removed since
     if named and member != owner and not gone:
@@ -442,7 +442,7 @@ def _purchase(
         "id": id_,
         "program_id": loaded.program_id,
         **dict(zip(_KEY, purchase.key, strict=True)),
-        "fingerprint": fingerprint(purchase.content),
+        "fingerprint": rules.fingerprint(purchase.content),
         "member_id": member,
         "enrolled": member in loaded.newcomers,
         "terms_id": version.id,
@@ -514,7 +514,7 @@ def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writin
     row = done.row | {
         "program_id": loaded.program_id,
         **dict(zip(_KEY, item.key, strict=True)),
-        "fingerprint": fingerprint(item.content),
+        "fingerprint": rules.fingerprint(item.content),
         "content": item.content,
         "store": item.store,
         "recorded_at": now,

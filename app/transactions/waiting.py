@@ -11,10 +11,9 @@ from sqlalchemy.orm import Session
 
 from app import db, outbox
 from app.errors import NotFound, Problem
-from app.idempotency import fingerprint
 from app.transactions.models import Transaction, TransactionKey, WaitingReturn
 from app.transactions.return_rules import Return
-from app.transactions.rules import Purchase, TransactionConflict, differences
+from app.transactions.rules import Purchase, TransactionConflict, differences, fingerprint
 from app.transactions.schemas import ReturnIn, return_of
 
 Pair = tuple[str, str]
@@ -53,7 +52,7 @@ class Queue:
         if row is None:
             return None
         if row["fingerprint"] != fingerprint(item.content):
-            raise TransactionConflict(findings=list(differences(row["content"], item.content)))
+            raise TransactionConflict(findings=list(differences(row["content"], item.content.parsed())))
         return Waiting(item, row["recorded_at"], duplicate=True)
 
     @property
