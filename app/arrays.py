@@ -1,4 +1,4 @@
-"""PostgreSQL's arrays in its binary format: a whole column of a batch as one parameter.
+"""A whole column of a batch as one parameter: PostgreSQL's arrays in its binary format, or JSON for SQLite.
 
 A driver's own lists are text, in which every quotation mark of every JSON document is escaped: a fifth of the writer's
 time per purchase (decision 11). Here nothing is escaped, and each parameter knows its type, so nothing is cast either.
@@ -97,6 +97,8 @@ class PackedArray(UserDefinedType[Sequence[Any]]):
         self.item = item
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Sequence[Any] | None], Any]:
+        if dialect.name == "sqlite":
+            return lambda values: json.dumps(encoded(self.item, dialect, values or ()))
         item, array, encode = _known(self.item, dialect)
         kind = _PACKED[array]
 
@@ -113,6 +115,14 @@ class PackedArray(UserDefinedType[Sequence[Any]]):
             return kind(_HEADER.pack(1, nulls, item, len(values), 1) + b"".join(parts))
 
         return pack
+
+
+def encoded(type_: TypeEngine[Any], dialect: Dialect, values: Sequence[Any]) -> Sequence[Any]:
+    """`values` as SQLite stores them, which JSON can carry. Bytes must be UTF-8."""
+    if isinstance(type_, LargeBinary):
+        return [None if value is None else value.decode() for value in values]
+    process = type_.dialect_impl(dialect).bind_processor(dialect)
+    return values if process is None else [process(value) for value in values]
 
 
 def _known(type_: TypeEngine[Any], dialect: Dialect) -> tuple[int, int, Encode]:

@@ -12,7 +12,9 @@ import json
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any, TypeVar
 from sqlalchemy import (
     JSON,
     BigInteger,
+    BindParameter,
     ColumnElement,
     Dialect,
     FromClause,
@@ -28,6 +31,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     RowMapping,
+    Select,
     String,
     Table,
     Text,
@@ -46,14 +50,14 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.engine import URL, Connection, CursorResult, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.types import TypeEngine
 
-from app.arrays import PackedArray, as_json, teach_driver
+from app.arrays import PackedArray, as_json, encoded, teach_driver
 from app.config import Settings
 from app.errors import Busy, OutcomeUnknown
 
@@ -272,8 +276,7 @@ def insert_rows(session: Session, model: type[Base], rows: Sequence[Row]) -> Non
     """Writes `rows`, all with the same columns, in one statement; nothing for no rows."""
     if rows:
         table, names = _table(model), tuple(rows[0])
-        statement = _insert(session.get_bind().dialect.name, table, names)
-        session.execute(statement, _parameters(session.get_bind().dialect, _types(table, names), rows))
+        _write(session, _Part(_insert, (table, names), _types(table, names), rows))
 
 
 def claim_rows(session: Session, model: type[Base], rows: Sequence[Row], returning: Sequence[str]) -> list[RowMapping]:
@@ -285,20 +288,36 @@ def claim_rows(session: Session, model: type[Base], rows: Sequence[Row], returni
     if not rows:
         return []
     table, names = _table(model), tuple(rows[0])
-    dialect = session.get_bind().dialect
-    statement = _claim(dialect.name, table, names, tuple(returning))
-    return list(session.execute(statement, _parameters(dialect, _types(table, names), rows)).mappings())
+    part = _Part(_claim, (table, names, tuple(returning)), _types(table, names), rows)
+    return list(_execute(session, [part]).mappings())
 
 
-def update_rows(session: Session, model: type[Base], key: Sequence[str], rows: Sequence[Row]) -> int:
-    """Sets the other columns of each row found by its `key` columns, in one statement; answers how many were found."""
-    if not rows:
-        return 0
-    table, names = _table(model), tuple(rows[0])
-    dialect = session.get_bind().dialect
-    statement = _update(dialect.name, table, names, tuple(key))
-    result = session.execute(statement, _parameters(dialect, _types(table, names), rows))
-    return int(getattr(result, "rowcount", 0))
+def update_rows(session: Session, model: type[Base], key: Sequence[str], rows: Sequence[Row]) -> None:
+    """Sets the other columns of each row found by its `key` columns, in one statement."""
+    if rows:
+        table, names = _table(model), tuple(rows[0])
+        _write(session, _Part(_update, (table, names, tuple(key)), _types(table, names), rows))
+
+
+@contextmanager
+def together(session: Session) -> Iterator[None]:
+    """What `insert_rows` and `update_rows` write within the block is one statement on PostgreSQL, at its end.
+
+    So nothing in the block may read what it writes, nor update what it inserts. Blocks within a block are part of it.
+    """
+    if _PARTS in session.info:
+        yield
+        return
+    parts: list[_Part] = session.info.setdefault(_PARTS, [])
+    try:
+        yield
+    finally:
+        del session.info[_PARTS]
+    if parts:
+        _execute(session, parts)
+
+
+_PARTS = "parts of one statement"
 
 
 def any_row_of(
@@ -314,11 +333,54 @@ def any_row_of(
 
 def any_of(session: Session, column: ColumnElement[Any], values: Sequence[Any]) -> ColumnElement[bool]:
     """`column` is one of `values`: one parameter however many values, so the statement's text never changes."""
-    dialect = session.get_bind().dialect
-    if dialect.name == "postgresql":
-        return column == func.any(bindparam(None, list(values), type_=PackedArray(column.type)))
-    text = json.dumps(_encoded(column.type, dialect, values))
-    return column.in_(select(func.json_each(bindparam(None, text, type_=Text)).table_valued("value").c.value))
+    given = bindparam(None, list(values), type_=PackedArray(column.type))
+    return _among(session.get_bind().dialect.name, column, given)
+
+
+def one_of(engine: str, column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """The same, for `found`: the values come with the parameter `name`."""
+    return _among(engine, column, bindparam(name, type_=PackedArray(column.type)))
+
+
+def _among(engine: str, column: ColumnElement[Any], given: BindParameter[Any]) -> ColumnElement[bool]:
+    if engine == "postgresql":
+        return column == func.any(given)
+    return column.in_(select(func.json_each(given).table_valued("value").c.value))
+
+
+def found(session: Session, make: Callable[..., Select[*tuple[Any, ...]]], *about: Any, **values: Any) -> Any:
+    """The rows of the select that `make` makes of the engine's name and `about`, with `values` for its parameters.
+
+    For what every batch asks. On PostgreSQL it is executed by its text as `_execute` does, so the rows are as the
+    driver reads them: select no type there that only SQLAlchemy can read.
+    """
+    connection = session.connection()
+    dialect = connection.dialect
+    if dialect.name != "postgresql":
+        return connection.execute(_made(make, dialect.name, about), values).all()
+    text, processors, fixed = _select(dialect, make, about)
+    given = {name: processors[name](value) for name, value in values.items()}
+    return connection.exec_driver_sql(text, fixed | given).all()
+
+
+@lru_cache(maxsize=256)
+def _made(make: Callable[..., Any], engine: str, about: tuple[Any, ...]) -> Any:
+    return make(engine, *about)
+
+
+@lru_cache(maxsize=256)
+def _select(
+    dialect: Dialect, make: Callable[..., Any], about: tuple[Any, ...]
+) -> tuple[str, dict[str, Callable[[Any], Any]], dict[str, Any]]:
+    """A statement's text, how its parameters are sent, and those that never change."""
+    compiled = make(dialect.name, *about).compile(dialect=dialect)
+    processors = {name: bind.type.bind_processor(dialect) or _as_is for name, bind in compiled.binds.items()}
+    fixed = {name: processors[name](value) for name, value in compiled.params.items() if value is not None}
+    return compiled.string, processors, fixed
+
+
+def _as_is(value: Any) -> Any:
+    return value
 
 
 def beyond(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
@@ -339,16 +401,70 @@ def _types(table: Table, names: Sequence[str]) -> dict[str, TypeEngine[Any]]:
 def _parameters(dialect: Dialect, types: Mapping[str, TypeEngine[Any]], rows: Sequence[Row]) -> dict[str, Any]:
     if dialect.name == "postgresql":
         return {f"rows_{name}": [row[name] for row in rows] for name in types}
-    columns = [_encoded(type_, dialect, [row[name] for row in rows]) for name, type_ in types.items()]
+    columns = [encoded(type_, dialect, [row[name] for row in rows]) for name, type_ in types.items()]
     return {"rows": json.dumps(list(zip(*columns, strict=True)))}
 
 
-def _encoded(type_: TypeEngine[Any], dialect: Dialect, values: Sequence[Any]) -> Sequence[Any]:
-    """`values` as SQLite stores them, which JSON can carry. Bytes must be UTF-8."""
-    if isinstance(type_, LargeBinary):
-        return [None if value is None else value.decode() for value in values]
-    process = type_.dialect_impl(dialect).bind_processor(dialect)
-    return values if process is None else [process(value) for value in values]
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A statement, or a part of one, that writes `rows`: what `make` makes of the engine's name and `about`."""
+
+    make: Callable[..., Any]
+    about: tuple[Any, ...]
+    types: Mapping[str, TypeEngine[Any]]
+    rows: Sequence[Row]
+
+
+def _write(session: Session, part: _Part) -> None:
+    parts: list[_Part] | None = session.info.get(_PARTS)
+    if parts is None:
+        _execute(session, [part])
+    else:
+        parts.append(part)
+
+
+def _execute(session: Session, parts: Sequence[_Part]) -> CursorResult[Any]:
+    """Executes `parts`, on PostgreSQL as one statement (`WITH`), and answers the result of the last.
+
+    There by its text, which is made once: to find again what a statement compiles to took SQLAlchemy longer than all
+    the rest, a dozen times in a batch (decision 12). So what the last part returns is as the driver reads it.
+    """
+    connection = session.connection()
+    dialect = connection.dialect
+    if dialect.name != "postgresql":
+        done = [
+            connection.execute(part.make(dialect.name, *part.about), _parameters(dialect, part.types, part.rows))
+            for part in parts
+        ]
+        return done[-1]
+    text, processors = _compiled(dialect, tuple((part.make, part.about) for part in parts))
+    values = {
+        name: process([row[column] for row in part.rows])
+        for part, columns in zip(parts, processors, strict=True)
+        for name, column, process in columns
+    }
+    return connection.exec_driver_sql(text, values)
+
+
+@lru_cache(maxsize=256)
+def _compiled(
+    dialect: Dialect, parts: tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...]
+) -> tuple[str, list[list[tuple[str, str, Any]]]]:
+    """The text of `parts` as one statement; and for each its parameters: their names, whose columns they are, and how
+    they are sent."""
+    texts, processors = [], []
+    for position, (make, about) in enumerate(parts):
+        compiled = make(dialect.name, *about).compile(dialect=dialect)
+        texts.append(compiled.string.replace("%(rows_", f"%(part{position}_"))
+        processors.append(
+            [
+                (f"part{position}_{name[5:]}", name[5:], bind.type.bind_processor(dialect))
+                for name, bind in compiled.binds.items()
+            ]
+        )
+    *before, last = texts
+    named = ", ".join(f"part{position} AS ({text})" for position, text in enumerate(before))
+    return f"WITH {named} {last}" if before else last, processors
 
 
 @lru_cache(maxsize=256)

@@ -81,7 +81,7 @@ def naive_claim(
     session: Session, member_ids: set[UUID], now: datetime, zone: tzinfo, lots: Collection[UUID] = ()
 ) -> dict[UUID, ledger.Account]:
     """The mistake: reads the account without locking it."""
-    accounts = select(PointAccount).where(PointAccount.member_id.in_(member_ids))
+    accounts = session.scalars(select(PointAccount).where(PointAccount.member_id.in_(member_ids))).all()
     return load_accounts(session, accounts, now, zone, lots)
 
 

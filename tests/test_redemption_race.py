@@ -63,7 +63,7 @@ def naive_claim(
     session: Session, member_ids: Collection[UUID], now: datetime, zone: tzinfo, lots: Collection[UUID] = ()
 ) -> dict[UUID, ledger.Account]:
     """The mistake: reads, then checks, then writes, and nobody is kept out meanwhile."""
-    accounts = select(PointAccount).where(PointAccount.member_id.in_(member_ids))
+    accounts = session.scalars(select(PointAccount).where(PointAccount.member_id.in_(member_ids))).all()
     return load_accounts(session, accounts, now, zone, lots)
 
 

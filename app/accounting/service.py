@@ -9,7 +9,7 @@ from functools import partial
 from uuid import UUID
 
 import structlog
-from sqlalchemy import RowMapping, delete, select, update
+from sqlalchemy import RowMapping, Select, bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from app import db
@@ -50,8 +50,12 @@ def open_chart(session: Session, program_id: UUID, codes: Mapping[str, str]) -> 
 
 def chart(session: Session, program_id: UUID) -> Chart:
     """The programme's account codes by role."""
-    rows = session.execute(select(Account.role, Account.code).where(Account.program_id == program_id))
-    return dict(rows.all())
+    return dict(db.found(session, _codes, program_id=program_id))
+
+
+def _codes(_engine: str) -> Select[str, str]:
+    mine = Account.program_id == bindparam("program_id", type_=Account.program_id.type)
+    return select(Account.role, Account.code).where(mine)
 
 
 def post(session: Session, postings: Sequence[Posting], now: datetime) -> None:

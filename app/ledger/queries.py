@@ -19,25 +19,31 @@ from app.ledger.rules import Account, Cover, Effect, Expiring, LotReturn, OpenHo
 # --- accounts -------------------------------------------------------------------------------------------------------
 
 
-def accounts_of(session: Session, member_ids: Iterable[UUID]) -> Select[*tuple[Any, ...]]:
+def account_rows(session: Session, member_ids: Iterable[UUID], *, lock: bool = False) -> Sequence[Row[Any]]:
     """The accounts of some members, in the one order everybody locks them."""
-    mine = db.any_of(session, PointAccount.member_id.expression, sorted(set(member_ids)))
-    return select(*PointAccount.__table__.c).where(mine).order_by(PointAccount.member_id)
+    found: Sequence[Row[Any]] = db.found(session, _accounts, lock, ids=sorted(set(member_ids)))
+    return found
+
+
+def _accounts(engine: str, lock: bool) -> Select[*tuple[Any, ...]]:
+    mine = db.one_of(engine, PointAccount.member_id.expression, "ids")
+    rows = select(*PointAccount.__table__.c).where(mine).order_by(PointAccount.member_id)
+    return rows.with_for_update(key_share=True) if lock else rows
 
 
 def load_accounts(
     session: Session,
-    accounts: Select[*tuple[Any, ...]],
+    rows: Sequence[Any],
     now: datetime,
     zone: tzinfo,
     lots: Collection[UUID],
     until: datetime | None = None,
 ) -> dict[UUID, Account]:
-    """`accounts` at `now`, settled; those among `lots`, and those to which something has happened, with all open lots.
+    """Accounts, of which these are the `rows`, at `now`, settled; those among `lots`, and those to which something has
+    happened, with all open lots.
 
     `until` as in `settle`. The number of statements does not depend on how many they are.
     """
-    rows = session.execute(accounts).all()
     needed = set(lots) | {row.member_id for row in rows if row.next_due_at is not None and row.next_due_at <= now}
     whole = [row.member_id for row in rows if row.member_id in needed]
     open_lots, open_holds = _open_lots(session, whole), _open_holds(session, whole)
@@ -168,11 +174,16 @@ def _first_expiry(session: Session, member_ids: Sequence[UUID]) -> Sequence[Row[
     """Per account the next expiry of its free points, and how many they are."""
     if not member_ids:
         return []
+    found: Sequence[Row[UUID, datetime | None, int]] = db.found(session, _first_expiries, ids=member_ids)
+    return found
+
+
+def _first_expiries(engine: str) -> Select[*tuple[Any, ...]]:
     at = expiry()
     # "> 0" too, though it follows: the index has only lots that are open
     free = (Lot.member_id == PointAccount.member_id) & (Lot.remaining > 0) & (Lot.remaining > Lot.held)
     next_at = select(func.min(at)).where(free).correlate(PointAccount).scalar_subquery()
-    mine = db.any_of(session, PointAccount.member_id.expression, member_ids)
+    mine = db.one_of(engine, PointAccount.member_id.expression, "ids")
     first = select(PointAccount.member_id, PointAccount.lapses_at, next_at.label("next_at")).where(mine).subquery()
     there = case((Lot.lapses, first.c.lapses_at), else_=Lot.expires_at)
     points = (
@@ -182,7 +193,7 @@ def _first_expiry(session: Session, member_ids: Sequence[UUID]) -> Sequence[Row[
         )
         .scalar_subquery()
     )
-    return session.execute(select(first.c.member_id, first.c.next_at, points)).all()
+    return select(first.c.member_id, first.c.next_at, points.label("points"))
 
 
 def expiry() -> ColumnElement[datetime | None]:

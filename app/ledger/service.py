@@ -11,7 +11,7 @@ from app import accounting, db, outbox
 from app.accounting import CohortChange
 from app.ids import new_id
 from app.ledger.models import CoverRow, Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
-from app.ledger.queries import accounts_of, load_accounts
+from app.ledger.queries import account_rows, load_accounts
 from app.ledger.rules import BALANCES, Account, Accrual, Act, LotReturn, Use
 
 
@@ -35,20 +35,19 @@ def claim(
     Accounts among `lots` come with all open lots and holds. `until` as in `settle`. Whatever a decision rests on is
     read after this. On SQLite the transaction itself is the lock.
     """
-    accounts = accounts_of(session, member_ids).with_for_update(key_share=True)
-    return load_accounts(session, accounts, now, zone, lots, until)
+    return load_accounts(session, account_rows(session, member_ids, lock=True), now, zone, lots, until)
 
 
 def lock(session: Session, member_ids: Iterable[UUID]) -> None:
     """Locks the accounts as `claim` does, for changes of members that movements of points must not overtake."""
-    session.execute(accounts_of(session, member_ids).with_for_update(key_share=True))
+    account_rows(session, member_ids, lock=True)
 
 
 def look(
     session: Session, member_ids: Iterable[UUID], now: datetime, zone: tzinfo, lots: Collection[UUID] = ()
 ) -> dict[UUID, Account]:
     """What `claim` answers, without the lock: for reads and dry runs."""
-    return load_accounts(session, accounts_of(session, member_ids), now, zone, lots)
+    return load_accounts(session, account_rows(session, member_ids), now, zone, lots)
 
 
 def write(session: Session, accounts: Iterable[Account], now: datetime) -> None:
@@ -56,6 +55,11 @@ def write(session: Session, accounts: Iterable[Account], now: datetime) -> None:
 
     Whoever comes first, a job or a purchase, writes an expiry down; so this is where the world hears of it.
     """
+    with db.together(session):
+        _write(session, accounts, now)
+
+
+def _write(session: Session, accounts: Iterable[Account], now: datetime) -> None:
     changed = sorted((account for account in accounts if account.rows.entries), key=lambda account: account.member_id)
     db.insert_rows(session, PointEntry, [entry for account in changed for entry in account.rows.entries])
     db.insert_rows(session, Lot, [row for account in changed for row in _new_lots(account)])
@@ -64,11 +68,11 @@ def write(session: Session, accounts: Iterable[Account], now: datetime) -> None:
     db.insert_rows(session, LotReturnRow, [row for account in changed for row in _returns(account)])
     db.insert_rows(session, CoverRow, [row for account in changed for row in _covers(account)])
     holds = [row for account in changed for row in account.rows.holds]
+    endings = {row["id"]: row for account in changed for row in account.rows.endings}
     opened = {"status": "open", "captured": 0, "ended_at": None}
-    db.insert_rows(session, Hold, [_without(row, "parts") | opened for row in holds])
+    db.insert_rows(session, Hold, [_without(row, "parts") | opened | endings.pop(row["id"], {}) for row in holds])
     db.insert_rows(session, HoldLot, [part for row in holds for part in _parts(row)])
-    endings = [row for account in changed for row in account.rows.endings]
-    db.update_rows(session, Hold, ["member_id", "id"], endings)
+    db.update_rows(session, Hold, ["member_id", "id"], list(endings.values()))
     db.update_rows(session, PointAccount, ["member_id"], [_figures(account) for account in changed])
     accounting.change_cohorts(session, [change for account in changed for change in _cohort_changes(account)], now)
     outbox.put(session, [event for account in changed for event in _events(account)], now)

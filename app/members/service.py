@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app import db, ledger, outbox
@@ -77,8 +77,11 @@ def _those(meant: Mapping[str, Identifier], found: Mapping[Identifier, UUID]) ->
 
 def statuses(session: Session, member_ids: Iterable[UUID]) -> dict[UUID, str]:
     """Each member's status. Read it after claiming their accounts: a change of status claims them too."""
-    chosen = db.any_of(session, Member.id.expression, sorted(set(member_ids)))
-    return dict(session.execute(select(Member.id, Member.status).where(chosen)).all())
+    return dict(db.found(session, _statuses, ids=sorted(set(member_ids))))
+
+
+def _statuses(engine: str) -> Select[UUID, str]:
+    return select(Member.id, Member.status).where(db.one_of(engine, Member.id.expression, "ids"))
 
 
 def standings(

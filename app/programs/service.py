@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from app import accounting, db, outbox
@@ -69,12 +70,22 @@ def timeline(session: Session, program_id: UUID) -> Timeline:
 
 
 def _timeline(session: Session, program_id: UUID) -> Timeline:
-    rows = session.execute(
-        select(ProgramTerms.id, ProgramTerms.version, ProgramTerms.effective_from, ProgramTerms.terms)
-        .where(ProgramTerms.program_id == program_id, ProgramTerms.published_at.is_not(None))
-        .order_by(ProgramTerms.effective_from)
-    )
-    return Timeline(tuple(Version(row.id, row.version, row.effective_from, _read(row.id, row.terms)) for row in rows))
+    rows = db.found(session, _published, program_id=program_id)
+    if new := [row.id for row in rows if row.id not in _PARSED]:
+        chosen = db.any_of(session, ProgramTerms.id.expression, new)
+        for id_, document in session.execute(select(ProgramTerms.id, ProgramTerms.terms).where(chosen)):
+            _PARSED[id_] = Terms.model_validate(document)
+    return Timeline(tuple(Version(row.id, row.version, row.effective_from, _PARSED[row.id]) for row in rows))
+
+
+def _published(_engine: str) -> Select[*tuple[Any, ...]]:
+    mine = ProgramTerms.program_id == bindparam("program_id", type_=ProgramTerms.program_id.type)
+    columns = ProgramTerms.id, ProgramTerms.version, ProgramTerms.effective_from
+    return select(*columns).where(mine, ProgramTerms.published_at.is_not(None)).order_by(ProgramTerms.effective_from)
+
+
+_PARSED: dict[UUID, Terms] = {}
+"""Terms by the version's id, parsed once per process: a published version never changes."""
 
 
 def terms_at(session: Session, program_id: UUID, instant: datetime) -> Terms:
@@ -88,16 +99,6 @@ def terms_at(session: Session, program_id: UUID, instant: datetime) -> Terms:
 def zone_at(session: Session, program_id: UUID, instant: datetime) -> tzinfo:
     """The programme's time zone at `instant`."""
     return timeline(session, program_id).zone_at(instant)
-
-
-def _read(id_: UUID, document: Mapping[str, object]) -> Terms:
-    """Terms as stored, back as a value; parsed once per process, since a published version never changes."""
-    if id_ not in _PARSED:
-        _PARSED[id_] = Terms.model_validate(document)
-    return _PARSED[id_]
-
-
-_PARSED: dict[UUID, Terms] = {}
 
 
 def draft_terms(session: Session, program_id: UUID, terms: Terms, now: datetime) -> ProgramTerms:

@@ -136,12 +136,13 @@ def _record(session: Session, program_id: UUID, items: Sequence[Item], now: date
         applied = _foresee_waiting(loaded, writing, now)
     else:
         _give_back(session, [id_ for key, id_ in loaded.taken.items() if key not in loaded.known])
-        db.insert_rows(session, Transaction, writing.transactions)
         changed = {row["member_id"] for row in writing.transactions} - {None}
-        ledger.write(session, [loaded.accounts[id_] for id_ in changed], now)
-        accounting.post(session, writing.postings, now)
+        with db.together(session):
+            db.insert_rows(session, Transaction, writing.transactions)
+            ledger.write(session, [loaded.accounts[id_] for id_ in changed], now)
+            accounting.post(session, writing.postings, now)
+            outbox.put(session, [_event(row) for row in writing.transactions], now)
         waiting.keep(session, program_id, writing.waiting)
-        outbox.put(session, [_event(row) for row in writing.transactions], now)
         applied = _apply_waiting(session, loaded, writing, now)
     return [_after(outcome, applied) for outcome in outcomes]
 
