@@ -112,10 +112,11 @@ def request(
     outcomes = [or_problem(_request, loaded, each, own, session) for each in wanted]
     if not dry_run:
         done = [outcome for outcome in outcomes if isinstance(outcome, Adjusted)]
-        db.insert_rows(session, Adjustment, [dict(each.row) for each in done])
         told = [_event("requested" if _waits(each) else "applied", each.row) for each in done]
-        outbox.put(session, told, now)
-        _write(session, loaded, [each for each in done if not _waits(each)])
+        with db.together(session):
+            db.insert_rows(session, Adjustment, [dict(each.row) for each in done])
+            outbox.put(session, told, now)
+            _write(session, loaded, [each for each in done if not _waits(each)])
     return outcomes
 
 

@@ -84,9 +84,10 @@ def hold(
     loaded = _load(session, program_id, member_ids, now, terms, dry_run)
     outcomes = [or_problem(_hold, loaded, each.wanted, found) for each, found in zip(asked, people, strict=True)]
     if not dry_run:
-        _write(session, loaded, outcomes, "hold.created")
         made = [(each, done.hold) for each, done in zip(asked, outcomes, strict=True) if isinstance(done, Standing)]
-        db.insert_rows(session, HoldRequest, [_request(each, state) for each, state in made])
+        with db.together(session):
+            _write(session, loaded, outcomes, "hold.created")
+            db.insert_rows(session, HoldRequest, [_request(each, state) for each, state in made])
     return outcomes
 
 
@@ -180,8 +181,9 @@ def _load(
 def _write(session: Session, loaded: _Loaded, outcomes: Sequence[Outcome], topic: str) -> None:
     done = [outcome for outcome in outcomes if isinstance(outcome, Standing)]
     changed = {standing.hold.member_id for standing in done}
-    ledger.write(session, [loaded.accounts[member_id] for member_id in sorted(changed)], loaded.now)
-    outbox.put(session, [_event(loaded.program_id, topic, standing.hold) for standing in done], loaded.now)
+    with db.together(session):
+        ledger.write(session, [loaded.accounts[member_id] for member_id in sorted(changed)], loaded.now)
+        outbox.put(session, [_event(loaded.program_id, topic, standing.hold) for standing in done], loaded.now)
 
 
 def _event(program_id: UUID, topic: str, state: HoldState) -> outbox.Event:

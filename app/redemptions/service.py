@@ -131,8 +131,9 @@ def _redeem(
 
 def _write_new(session: Session, made: Sequence[Redeemed], accounts: Mapping[UUID, Account], now: datetime) -> None:
     orders = [done.redemption for done in made]
-    db.insert_rows(session, Redemption, [_fields(order) for order in orders])
-    _write(session, made, [accounts[id_] for id_ in sorted({order.member_id for order in orders})], now, new=True)
+    with db.together(session):
+        db.insert_rows(session, Redemption, [_fields(order) for order in orders])
+        _write(session, made, [accounts[id_] for id_ in sorted({order.member_id for order in orders})], now, new=True)
     counted = _counted(orders)
     for reward_id in sorted(counted):
         if not catalogue.take(session, reward_id, counted[reward_id]):
@@ -224,8 +225,9 @@ def _end(
     if not dry_run:
         done = [outcome for outcome in outcomes if isinstance(outcome, Redeemed)]
         ends = [{name: getattr(each.redemption, name) for name in ("id", "status", "ended_at")} for each in done]
-        db.update_rows(session, Redemption, ["id"], ends)
-        _write(session, done, [accounts[id_] for id_ in sorted({each.redemption.member_id for each in done})], now)
+        with db.together(session):
+            db.update_rows(session, Redemption, ["id"], ends)
+            _write(session, done, [accounts[id_] for id_ in sorted({each.redemption.member_id for each in done})], now)
     return outcomes
 
 

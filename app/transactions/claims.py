@@ -257,11 +257,13 @@ def _take_back(
 
 
 def _write(session: Session, loaded: _Loaded, made: Sequence[Claimed]) -> None:
-    db.insert_rows(session, TransactionClaim, [dict(each.claim) for each in made])
     changed = sorted({each.account.member_id for each in made})
-    ledger.write(session, [loaded.accounts[member_id] for member_id in changed], loaded.now)
-    accounting.post(session, [posting for each in made for posting in loaded.postings[each.claim["id"]]], loaded.now)
-    outbox.put(session, [_event(loaded.program_id, each) for each in made], loaded.now)
+    postings = [posting for each in made for posting in loaded.postings[each.claim["id"]]]
+    with db.together(session):
+        db.insert_rows(session, TransactionClaim, [dict(each.claim) for each in made])
+        ledger.write(session, [loaded.accounts[member_id] for member_id in changed], loaded.now)
+        accounting.post(session, postings, loaded.now)
+        outbox.put(session, [_event(loaded.program_id, each) for each in made], loaded.now)
 
 
 def _event(program_id: UUID, made: Claimed) -> outbox.Event:

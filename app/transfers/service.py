@@ -117,9 +117,10 @@ def act_of(made: Transfer, terms: Terms) -> Act:
 def write(session: Session, made: Sequence[Transfer], accounts: Iterable[Account], now: datetime) -> None:
     """Writes transfers and the accounts they changed, and tells both sides."""
     columns = [column.name for column in Transfer.__table__.columns]
-    db.insert_rows(session, Transfer, [{name: getattr(each, name) for name in columns} for each in made])
-    ledger.write(session, accounts, now)
-    outbox.put(session, [event for each in made for event in _events(each)], now)
+    with db.together(session):
+        db.insert_rows(session, Transfer, [{name: getattr(each, name) for name in columns} for each in made])
+        ledger.write(session, accounts, now)
+        outbox.put(session, [event for each in made for event in _events(each)], now)
 
 
 def _events(made: Transfer) -> list[outbox.Event]:
