@@ -348,6 +348,19 @@ def _among(engine: str, column: ColumnElement[Any], given: BindParameter[Any]) -
     return column.in_(select(func.json_each(given).table_valued("value").c.value))
 
 
+def one_row_of(engine: str, columns: Sequence[ColumnElement[str]]) -> ColumnElement[bool]:
+    """The values of `columns` are one of some rows of texts, which `found` is given with `**texts(...)`."""
+    given = _source(engine, tuple((f"c{position}", part.type) for position, part in enumerate(columns)))
+    return tuple_(*columns).in_(select(*given.c))
+
+
+def texts(session: Session, rows: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    """The parameters for `one_row_of`, of at least one row."""
+    if session.get_bind().dialect.name != "postgresql":
+        return {"rows": json.dumps(rows)}
+    return {f"rows_c{position}": list(column) for position, column in enumerate(zip(*rows, strict=True))}
+
+
 def found(session: Session, make: Callable[..., Select[*tuple[Any, ...]]], *about: Any, **values: Any) -> Any:
     """The rows of the select that `make` makes of the engine's name and `about`, with `values` for its parameters.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import Select, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app import db, ledger, outbox
@@ -32,15 +32,20 @@ def find(session: Session, program_id: UUID, identifiers: Collection[Identifier]
     others = sorted(identifier for identifier in identifiers if identifier.kind != "id")
     found: dict[Identifier, UUID] = {}
     if others:
-        kind, value = MemberIdentifier.kind.expression, MemberIdentifier.value.expression
-        named = db.any_row_of(session, [kind, value], [(other.kind, other.value) for other in others])
-        theirs = select(kind, value, MemberIdentifier.member_id).where(MemberIdentifier.program_id == program_id, named)
-        found |= {Identifier(row.kind, row.value): row.member_id for row in session.execute(theirs)}
+        given = db.texts(session, [(other.kind, other.value) for other in others])
+        theirs = db.found(session, _identified, program_id=program_id, **given)
+        found |= {Identifier(row.kind, row.value): row.member_id for row in theirs}
     if ours:
         matching = db.any_of(session, Member.id.expression, sorted(ours))
         mine = select(Member.id).where(Member.program_id == program_id, matching)
         found |= {ours[id_]: id_ for id_ in session.scalars(mine)}
     return found
+
+
+def _identified(engine: str) -> Select[str, str, UUID]:
+    kind, value = MemberIdentifier.kind.expression, MemberIdentifier.value.expression
+    ours = MemberIdentifier.program_id == bindparam("program_id", type_=MemberIdentifier.program_id.type)
+    return select(kind, value, MemberIdentifier.member_id).where(ours, db.one_row_of(engine, [kind, value]))
 
 
 def named(

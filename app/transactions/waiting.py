@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, select, tuple_, update
+from sqlalchemy import ColumnElement, Select, bindparam, delete, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from app import db, outbox
@@ -23,6 +23,7 @@ _TOLD = ("source", "external_id", "original_source", "original_external_id", "st
 """What the world is told of a return that waits."""
 
 _OWN_KEY = (WaitingReturn.source.expression, WaitingReturn.external_id.expression)
+_ORIGINAL = (WaitingReturn.original_source.expression, WaitingReturn.original_external_id.expression)
 
 
 class ReturnNotWaiting(Problem):
@@ -72,16 +73,17 @@ class Queue:
 def load(session: Session, program_id: UUID, items: Sequence[Purchase | Return]) -> Queue:
     """The waiting returns that are among `items`, or wait for one of them."""
     found: dict[Pair, Mapping[str, Any]] = {}
-    for kind, columns in (
-        (Return, _OWN_KEY),
-        (Purchase, (WaitingReturn.original_source.expression, WaitingReturn.original_external_id.expression)),
-    ):
+    for kind, columns in ((Return, _OWN_KEY), (Purchase, _ORIGINAL)):
         pairs = sorted({(item.source, item.external_id) for item in items if isinstance(item, kind)})
         if pairs:
-            among = db.any_row_of(session, columns, pairs)
-            rows = select(*WaitingReturn.__table__.c).where(WaitingReturn.program_id == program_id, among)
-            found |= {(row["source"], row["external_id"]): row for row in session.execute(rows).mappings()}
+            rows = db.found(session, _among_pairs, columns, program_id=program_id, **db.texts(session, pairs))
+            found |= {(row.source, row.external_id): row._mapping for row in rows}
     return Queue(found)
+
+
+def _among_pairs(engine: str, columns: tuple[ColumnElement[str], ...]) -> Select[*tuple[Any, ...]]:
+    ours = WaitingReturn.program_id == bindparam("program_id", type_=WaitingReturn.program_id.type)
+    return select(*WaitingReturn.__table__.c).where(ours, db.one_row_of(engine, columns))
 
 
 def keep(session: Session, program_id: UUID, returns: Sequence[tuple[Return, datetime]]) -> None:
