@@ -165,9 +165,14 @@ def from_environment() -> FastAPI:
     """The service as the environment configures it; what a server process runs."""
     settings = Settings()
     telemetry.configure_logging(settings.log_level)
-    sys.setswitchinterval(0.0005)  # seconds; the event loop gets its turn beside a writer that is busy building rows
     app = create_app(settings)
+    tune_process()
+    return app
+
+
+def tune_process() -> None:
+    """How a process that serves takes turns and collects garbage, once it has its application."""
+    sys.setswitchinterval(0.0005)  # seconds; the event loop gets its turn beside a writer that is busy building rows
     gc.collect()
     gc.freeze()  # what is there for good need not be looked through again and again
     gc.set_threshold(10_000, 20, 50)
-    return app

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from app import coalesce, db, edge, telemetry
-from app.main import create_app
+from app.main import create_app, tune_process
 from app.transactions import routes, rules, service
 from benchmarks import server, shop
 from benchmarks.shop import Shop
@@ -84,6 +84,7 @@ def main() -> int:
 def measure(made: Shop, clocks: Clocks, at_once: int) -> dict[str, float]:
     """Microseconds per purchase, by stage, with so many requests under way."""
     app = create_app(made.settings)
+    tune_process()
     try:
         asyncio.run(post(app, made, WARM_UP, at_once))
         clocks.spent.clear()
