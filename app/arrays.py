@@ -38,8 +38,7 @@ def _integer(value: int) -> bytes:
 
 
 def _text(value: str) -> bytes:
-    data = value.encode()
-    return len(data).to_bytes(4, "big") + data
+    return _sized(value.encode())
 
 
 def _instant(value: datetime) -> bytes:

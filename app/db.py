@@ -6,6 +6,7 @@ returns (so before any answer leaves) and runs it again as a whole after a deadl
 
 Whole batches travel in one statement: `insert_rows`, `claim_rows`, `update_rows`, `any_of` and `any_row_of` hand any
 number of rows to the database as one parameter set (arrays through `unnest` on PostgreSQL, one JSON text on SQLite).
+What a batch writes is one statement (`together`); what every batch reads is a select that is made once (`found`).
 """
 
 import json
@@ -439,8 +440,8 @@ def _write(session: Session, part: _Part) -> None:
 def _execute(session: Session, parts: Sequence[_Part]) -> CursorResult[Any]:
     """Executes `parts`, on PostgreSQL as one statement (`WITH`), and answers the result of the last.
 
-    There by its text, which is made once: to find again what a statement compiles to took SQLAlchemy longer than all
-    the rest, a dozen times in a batch (decision 12). So what the last part returns is as the driver reads it.
+    There by its text, which is made once, so that nothing has to find again what the parts compile to (decision 12).
+    What the last part returns is as the driver reads it.
     """
     connection = session.connection()
     dialect = connection.dialect

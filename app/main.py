@@ -97,6 +97,24 @@ def explain_problem(code: Annotated[str, Path(pattern="^[a-z_]{1,64}$")]) -> Pro
     raise NotFound
 
 
+ROUTERS = (
+    transactions_router,
+    members_router,
+    wallet_router,
+    redemptions_router,
+    holds_router,
+    transfers_router,
+    tokens_router,
+    adjustments_router,
+    statements_router,
+    programs_router,
+    accounting_router,
+    insight_router,
+    operations,
+)
+"""What is called most comes first: on FastAPI's way a path is compared with one route after the other."""
+
+
 def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     """The service. RuntimeError if a route says neither what scope it needs nor that it is public."""
 
@@ -132,21 +150,7 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     app.state.writer = Writer(app.state.database, clock, writes)
     app.state.reader = Reader(app.state.database, clock, reads)
     app.state.known_keys = KnownKeys(settings.key_seconds)
-    for router in (  # what is called most comes first: a path is compared with one route after the other
-        transactions_router,
-        members_router,
-        wallet_router,
-        redemptions_router,
-        holds_router,
-        transfers_router,
-        tokens_router,
-        adjustments_router,
-        statements_router,
-        programs_router,
-        accounting_router,
-        insight_router,
-        operations,
-    ):
+    for router in ROUTERS:
         app.include_router(router)
     handle_problems(app)
     app.add_middleware(Direct, answer_problem=answer_problem)  # innermost

@@ -83,7 +83,7 @@ def test_a_block_that_fails_leaves_nothing(database: Database) -> None:
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_any_of_a_column_of_values(database: Database, name: str) -> None:
-    """Values of every type are found as they are, in a list that came as one parameter; None is nobody's value."""
+    """Values of the types that are looked for are found in a list that came as one parameter; None is no value."""
     type_, values = COLUMNS[name]
 
     def is_there(session: Session, value: Any, among: list[Any]) -> bool:
