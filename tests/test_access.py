@@ -1,5 +1,6 @@
 """Who may do what: every route, tried as everybody it is not for. And keys: on the wire, at rest, in logs."""
 
+import asyncio
 import hashlib
 import hmac
 import io
@@ -8,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
@@ -29,7 +30,9 @@ from app import clients, main, telemetry, wire
 from app.clients import KINDS, SCOPES, TooManyKeys, check_routes, needs, public, scope_of, takes_token
 from app.clients.models import ApiKey, Client
 from app.clients.rules import new_secret, read_secret
+from app.clients.service import KnownKeys
 from app.db import Base
+from app.errors import Unauthenticated
 from app.insight import prove
 from app.main import create_app
 from tests.conftest import Engines, settings_for
@@ -698,3 +701,31 @@ def test_a_key_is_known_for_as_long_as_the_setting_says(engines: Engines, engine
 def _key_of_staff(shop: Shop, session: Session, expires_at: datetime | None) -> clients.NewKey:
     client_id = clients.create_client(session, "staff", "desk", shop.clock(), program_id=shop.program_id)
     return clients.create_key(session, client_id, PEPPER.encode(), shop.clock(), expires_at=expires_at)
+
+
+def test_requests_that_come_together_look_a_key_up_once() -> None:
+    """Also when one of them goes away. A refusal is told to all that wait, and is not kept."""
+    caller = clients.Caller(UUID(int=1), "terminal", None, frozenset(), None)
+    answers: list[clients.Caller | Unauthenticated] = [Unauthenticated(), caller]
+    known, now, looked = KnownKeys(60), datetime.now(UTC), 0
+
+    async def look() -> clients.Caller:
+        nonlocal looked
+        looked += 1
+        await asyncio.sleep(0.01)
+        answer = answers[looked - 1]
+        if isinstance(answer, Unauthenticated):
+            raise answer
+        return answer
+
+    async def together() -> list[Any]:
+        asked = [asyncio.ensure_future(known.caller("key", now, look)) for _ in range(20)]
+        await asyncio.sleep(0)
+        asked[0].cancel()
+        return await asyncio.gather(*asked[1:], return_exceptions=True)
+
+    async def thrice() -> list[list[Any]]:
+        return [await together() for _ in range(3)]
+
+    assert asyncio.run(thrice()) == [[answers[0]] * 19, [caller] * 19, [caller] * 19]
+    assert looked == 2

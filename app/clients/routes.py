@@ -53,12 +53,9 @@ class _Scoped(HTTPBearer):
         state = request.app.state
         text, pepper, now = credentials.credentials, state.pepper, state.clock()
         known: KnownKeys = state.known_keys
-        caller = known.caller(text, now)
-        if caller is None:
-            database: Database = state.database
-            caller = await run_in_threadpool(database.read, partial(authenticate, text=text, pepper=pepper, now=now))
-            known.keep(text, caller)
-        return caller
+        database: Database = state.database
+        read = partial(authenticate, text=text, pepper=pepper, now=now)
+        return await known.caller(text, now, partial(run_in_threadpool, database.read, read))
 
 
 class _Needs(_Scoped):

@@ -2,9 +2,11 @@
 
 import hmac
 import time
-from collections.abc import Collection, Sequence
+from asyncio import AbstractEventLoop, Task, get_running_loop, shield
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, or_, select, update
@@ -183,15 +185,30 @@ class KnownKeys:
     def __init__(self, seconds: float):
         self._seconds = seconds
         self._known: dict[str, tuple[float, Caller]] = {}
+        self._asked: dict[tuple[AbstractEventLoop, str], Task[Caller]] = {}
 
-    def caller(self, text: str, now: datetime) -> Caller | None:
+    async def caller(self, text: str, now: datetime, look: Callable[[], Coroutine[Any, Any, Caller]]) -> Caller:
+        """Who calls. All that come while it is looked up wait for the one answer: a till's requests come together."""
+        caller = self._kept(text, now)
+        if caller is not None:
+            return caller
+        loop = get_running_loop()
+        task = self._asked.get((loop, text))
+        if task is None:
+            self._asked[loop, text] = task = loop.create_task(look())
+            task.add_done_callback(lambda _: self._asked.pop((loop, text)))
+        caller = await shield(task)  # who goes away does not take the answer from the others
+        self._keep(text, caller)
+        return caller
+
+    def _kept(self, text: str, now: datetime) -> Caller | None:
         """Who calls, if that was looked up lately and the key has not expired since."""
         until, caller = self._known.get(text, (0.0, None))
         if caller is None or time.monotonic() >= until:
             return None
         return None if caller.expires_at is not None and caller.expires_at <= now else caller
 
-    def keep(self, text: str, caller: Caller) -> None:
+    def _keep(self, text: str, caller: Caller) -> None:
         if len(self._known) >= self.MOST:
             self._known.clear()
         self._known[text] = time.monotonic() + self._seconds, caller

@@ -138,15 +138,7 @@ def _covers(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, tuple[Co
     """What stands in for points of each member's lots, oldest first."""
     if not member_ids:
         return {}
-    mine = db.any_of(session, CoverRow.member_id.expression, member_ids)
-    whom = (CoverRow.member_id, CoverRow.lot_id, CoverRow.by_lot_id, CoverRow.effect, CoverRow.forgiven)
-    sums = (
-        select(*whom, func.sum(CoverRow.points))
-        .where(mine)
-        .group_by(*whom)
-        .order_by(func.min(sql_cast(CoverRow.id, String)))
-    )
-    rows = session.execute(sums).all()
+    rows = db.found(session, _cover_sums, ids=member_ids)
     lots = _lots_by_id(session, member_ids, {id_ for row in rows for id_ in (row.lot_id, row.by_lot_id) if id_})
     found: dict[UUID, dict[Any, Cover]] = {member_id: {} for member_id in member_ids}
     for member_id, of, by, effect, forgiven, points in rows:
@@ -154,6 +146,13 @@ def _covers(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, tuple[Co
         before = found[member_id].get(each.key)
         found[member_id][each.key] = each if before is None else replace(before, points=before.points + each.points)
     return {id_: tuple(each for each in covers.values() if each.points) for id_, covers in found.items()}
+
+
+def _cover_sums(engine: str) -> Select[*tuple[Any, ...]]:
+    mine = db.one_of(engine, CoverRow.member_id.expression, "ids")
+    whom = (CoverRow.member_id, CoverRow.lot_id, CoverRow.by_lot_id, CoverRow.effect, CoverRow.forgiven)
+    rows = select(*whom, func.sum(CoverRow.points)).where(mine).group_by(*whom)
+    return rows.order_by(func.min(sql_cast(CoverRow.id, String)))
 
 
 def _lots_by_id(session: Session, member_ids: Sequence[UUID], ids: Collection[UUID]) -> dict[UUID, OpenLot]:
@@ -323,35 +322,42 @@ def granted_lots(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, l
     """The lots that documents granted, with all that has become of them. Read it after claiming the accounts."""
     if not document_ids:
         return {}
-    used = _uses_by_document(session, document_ids, "used")
-    expired = _uses_by_document(session, document_ids, "expired")
-    sums = ("points", "allocated", "residue", "expected", "of_used", "of_expired")
-    theirs = (LotReturnRow.member_id == Lot.member_id) & (LotReturnRow.lot_id == Lot.id)
-    past = [
-        func.coalesce(select(func.sum(getattr(LotReturnRow, name))).where(theirs).correlate(Lot).scalar_subquery(), 0)
-        for name in sums
-    ]
-    mine = db.any_of(session, Lot.document_id.expression, document_ids) & Lot.source_lot_id.is_(None)
-    facts: list[Any] = [Lot.allocated, Lot.residue, Lot.expected, *past]
+    gone = {(row.member_id, row.document_id): row for row in db.found(session, _gone, ids=document_ids)}
     found: dict[UUID, list[GrantedLot]] = defaultdict(list)
-    rows = session.execute(select(Lot.member_id, *OPEN_LOT, *facts).where(mine).order_by(Lot.document_id, Lot.id))
-    for member_id, *row in rows:
+    for member_id, *row in db.found(session, _granted, ids=document_ids):
         lot, figures = OpenLot(*row[: len(OPEN_LOT)]), [int(value) for value in row[len(OPEN_LOT) :]]
         allocated, residue, expected, *returned, of_used, of_expired = figures
-        key = (member_id, lot.document_id)
-        found[lot.document_id].append(
-            GrantedLot(
-                lot,
-                lot.granted,
-                allocated,
-                residue,
-                expected,
-                used.get(key, 0) - of_used,
-                expired.get(key, 0) - of_expired,
-                *returned,
-            )
-        )
+        whole = gone.get((member_id, lot.document_id))
+        used, expired = (0, 0) if whole is None else (int(whole.used), int(whole.expired))
+        parts = (used - of_used, expired - of_expired, *returned)
+        found[lot.document_id].append(GrantedLot(lot, lot.granted, allocated, residue, expected, *parts))
     return dict(found)
+
+
+def _granted(engine: str) -> Select[*tuple[Any, ...]]:
+    """Lots by the documents that granted them, and what returns took back of each."""
+    sums = ("points", "allocated", "residue", "expected", "of_used", "of_expired")
+    past = [func.coalesce(func.sum(getattr(LotReturnRow, name)), 0) for name in sums]
+    theirs = (LotReturnRow.member_id == Lot.member_id) & (LotReturnRow.lot_id == Lot.id)
+    mine = db.one_of(engine, Lot.document_id.expression, "ids") & Lot.source_lot_id.is_(None)
+    facts: tuple[Any, ...] = (Lot.member_id, *OPEN_LOT, Lot.allocated, Lot.residue, Lot.expected)
+    rows = select(*facts, *past).outerjoin(LotReturnRow, theirs).where(mine).group_by(Lot.member_id, Lot.id)
+    return rows.order_by(Lot.document_id, Lot.id)
+
+
+def _gone(engine: str) -> Select[*tuple[Any, ...]]:
+    """By member and document: how many points of the lots it granted, and of those they live on in at that member, are
+    used or expired."""
+
+    def points(effect: Effect) -> ColumnElement[int]:
+        return func.coalesce(func.sum(LotUse.points).filter(LotUse.effect == effect), 0).label(effect)
+
+    return (
+        select(Lot.member_id, Lot.document_id, points("used"), points("expired"))
+        .join(LotUse, (LotUse.member_id == Lot.member_id) & (LotUse.lot_id == Lot.id))
+        .where(db.one_of(engine, Lot.document_id.expression, "ids"))
+        .group_by(Lot.member_id, Lot.document_id)
+    )
 
 
 def expired_part(session: Session, account: Account, lot_id: UUID) -> tuple[OpenLot, int] | None:
@@ -370,18 +376,6 @@ def expired_part(session: Session, account: Account, lot_id: UUID) -> tuple[Open
     uses = [use for _, _, use in account.rows.uses if use.lot.id == lot_id and use.effect == "expired"]
     expired = int(written) - int(taken_back) + sum(use.points for use in uses)
     return account.lots.get(lot_id, OpenLot(*row)), expired
-
-
-def _uses_by_document(session: Session, document_ids: Sequence[UUID], effect: str) -> dict[tuple[UUID, UUID], int]:
-    """By member and document: how many points of the lots it granted, and of those they live on in at that member,
-    have gone with `effect`."""
-    rows = session.execute(
-        select(Lot.member_id, Lot.document_id, func.sum(LotUse.points))
-        .join(LotUse, (LotUse.member_id == Lot.member_id) & (LotUse.lot_id == Lot.id))
-        .where(db.any_of(session, Lot.document_id.expression, document_ids), LotUse.effect == effect)
-        .group_by(Lot.member_id, Lot.document_id)
-    )
-    return {(member_id, document_id): int(points) for member_id, document_id, points in rows}
 
 
 def spent_parts(session: Session, purchases: Mapping[UUID, UUID]) -> dict[UUID, list[SpentPart]]:

@@ -272,7 +272,7 @@ class Kept:
     between two of these, never negative, and all returns together change what one would have.
     """
 
-    lines: tuple[Fraction, ...]
+    lines: tuple[Fraction | int, ...]
     """The part of each line that the customer keeps."""
     earning: Earning
     """Of the lines kept, at most that of the whole."""
@@ -295,10 +295,10 @@ def kept(basket: Basket, terms: Terms, returned: Mapping[int, Decimal], returned
     """
     parts = _parts_kept(basket, terms, returned, returned_amount)
     lines = list(zip(basket.lines, parts, strict=True))
-    whole, rule = earn(basket, terms), terms.earning
-    forgiven = terms.returns.minimum_spend == "kept" and whole.reasons
+    rule = terms.earning
+    forgiven = terms.returns.minimum_spend == "kept" and earn(basket, terms).reasons
     eligible = [_eligible(line, terms) * part for line, part in lines]
-    total = sum((paid(line, terms) * part for line, part in lines), Fraction(0))
+    total = sum(paid(line, terms) * part for line, part in lines)
     price = sum(net(line, terms) * part for line, part in lines)
     cash, tender = cash_part(basket), tender_of(basket, terms)
     return Kept(
@@ -308,27 +308,29 @@ def kept(basket: Basket, terms: Terms, returned: Mapping[int, Decimal], returned
         consideration=_halves_up(price * cash),
         tax=_halves_down(sum(line.tax * part for line, part in lines) * cash),
         net_paid_with_points=_halves_down(price * (1 - cash)),
-        tender=None if tender is None else _tender_kept(tender, total / basket.total),
+        tender=None if tender is None else _tender_kept(tender, Fraction(total) / basket.total),
     )
 
 
 def _parts_kept(
     basket: Basket, terms: Terms, returned: Mapping[int, Decimal], returned_amount: int
-) -> tuple[Fraction, ...]:
+) -> tuple[Fraction | int, ...]:
     parts = [_part_kept(line, returned.get(line.number)) for line in basket.lines]
     if returned_amount == 0:
         return tuple(parts)
-    left = sum((paid(line, terms) * part for line, part in zip(basket.lines, parts, strict=True)), Fraction(0))
+    left = Fraction(sum(paid(line, terms) * part for line, part in zip(basket.lines, parts, strict=True)))
     unrefunded = max(Fraction(0), 1 - returned_amount / left) if left else Fraction(0)
     return tuple(part * unrefunded for part in parts)
 
 
-def _part_kept(line: Line, returned: Decimal | None) -> Fraction:
+def _part_kept(line: Line, returned: Decimal | None) -> Fraction | int:
     if returned is None:
-        return Fraction(1)
+        return 1
     if not 0 <= returned <= line.quantity:
         raise ValueError("more of a line came back than was bought")
-    return 1 - Fraction(returned) / Fraction(line.quantity) if line.quantity else Fraction(0)
+    if returned == line.quantity:
+        return 0  # most lines come back whole: then nothing needs a fraction
+    return 1 - Fraction(returned) / Fraction(line.quantity)
 
 
 def _tender_kept(tender: PointsTender, part: Fraction) -> PointsTender:

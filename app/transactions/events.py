@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import db, ledger, outbox, programs
+from app import ledger, outbox, programs
 from app.errors import Problem, finding, or_problem
 from app.ledger import Account, Act
 from app.programs import PendingEvent, Terms, Timeline
-from app.transactions.models import TransactionClaim
-from app.transactions.returns import Fields
+from app.transactions.returns import Fields, claims_of
 from app.transactions.service import purchases, shown
 
 CANCELLED = "cancelled"
@@ -98,7 +96,7 @@ def happen(
     """
     rows = purchases(session, program_id, [each.transaction_id for each in reported])
     timeline = programs.timeline(session, program_id)
-    claims = _claims(session, rows)
+    claims = claims_of(session, rows.values())
     meant = [or_problem(_meant, rows, timeline, claims, each) for each in reported]
     member_ids = {each.member_id for each in meant if not isinstance(each, Problem)}
     get = programs.look if dry_run else programs.claim
@@ -124,16 +122,6 @@ def _meant(
     if row["id"] not in claims:
         raise PurchaseUnclaimed
     return _Meant(row, terms, reported.event, *claims[row["id"]])
-
-
-def _claims(session: Session, rows: Mapping[UUID, Fields]) -> dict[UUID, tuple[UUID, UUID]]:
-    """By purchase of a guest, its claim and who claimed it."""
-    guests = sorted(id_ for id_, row in rows.items() if row["member_id"] is None)
-    if not guests:
-        return {}
-    chosen = db.any_of(session, TransactionClaim.transaction_id.expression, guests)
-    made = select(TransactionClaim.transaction_id, TransactionClaim.id, TransactionClaim.member_id).where(chosen)
-    return {purchase_id: (claim_id, member_id) for purchase_id, claim_id, member_id in session.execute(made)}
 
 
 def _happen(loaded: _Loaded, meant: _Meant, session: Session) -> Happened:

@@ -166,20 +166,21 @@ def coming(item: Return, basket: Basket, version: Version, before: Before) -> Co
     terms = version.terms
     if before.voided:
         raise NothingToReturn
-    lines, amount = _named(item, basket, terms, before)
+    bought = whole(basket, terms)
+    lines, amount = _named(item, basket, terms, before, bought.total)
     after = kept(basket, terms, _sum(before.lines, lines), before.amount + amount)
-    figures = whole(basket, terms).less(_figures(after)).less(before.figures).possible
+    figures = bought.less(_figures(after)).less(before.figures).possible
     if item.type == "return" and item.lines is not None and item.total not in (None, figures.total):
         detail = f"what was paid for these lines is {figures.total}"
         raise RefundDiffers(findings=[finding(("total",), "refund_differs", detail)])
     return Coming(figures, after.earning.points, lines, amount)
 
 
-def _named(item: Return, basket: Basket, terms: Terms, before: Before) -> tuple[Mapping[int, Decimal], int]:
-    """The quantities and the amount that come back now."""
-    unrefunded = left(basket, terms, before).total
+def _named(item: Return, basket: Basket, terms: Terms, before: Before, paid: int) -> tuple[Mapping[int, Decimal], int]:
+    """The quantities and the amount that come back now, of a purchase for which so much was `paid`."""
+    unrefunded = left(basket, terms, before).total if before.lines or before.amount else paid
     # the void of an earlier return gave money back that the return of all the rest has left to it
-    open_ = whole(basket, terms).total - before.figures.total if unrefunded == 0 else 0
+    open_ = paid - before.figures.total if unrefunded == 0 else 0
     if item.lines is None and item.total is not None and item.type == "return":
         if item.total > unrefunded and item.total != open_:
             detail = f"{unrefunded or open_} is left of the purchase"

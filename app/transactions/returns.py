@@ -1,14 +1,14 @@
 """Returns and voids: load what they rest on, and decide them."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import ColumnElement, RowMapping, Select, select
 from sqlalchemy.orm import Session
 
 from app import accounting, db, ledger, programs
@@ -72,36 +72,72 @@ class Done:
 
 def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock: bool) -> dict[Key, Returnable]:
     """What may be taken back, by its key. Purchases are locked, so that two returns of one take turns."""
-    ids = sorted({row["purchase_id"] or row["id"] for row in rows.values()})
+    about = {key: row["purchase_id"] or row["id"] for key, row in rows.items() if _has_purchase(row)}
+    ids = sorted(set(about.values()))
     if not ids:
         return {}
-    columns = Transaction.__table__.c
-    wanted = select(*columns).where(db.any_of(session, Transaction.id.expression, ids)).order_by(Transaction.id)
-    purchases = {
-        row["id"]: row for row in session.execute(wanted.with_for_update(key_share=True) if lock else wanted).mappings()
-    }
-    later = select(*columns).where(db.any_of(session, Transaction.purchase_id.expression, ids)).order_by(Transaction.id)
-    past = list(session.execute(later).mappings())
-    chosen = db.any_of(session, TransactionClaim.transaction_id.expression, ids)
-    claims = {claim.transaction_id: claim for claim in session.scalars(select(TransactionClaim).where(chosen))}
+    if lock:
+        db.found(session, _locking, ids=ids)
+    purchases = {row["id"]: row for row in rows.values()}
+    if missing := [id_ for id_ in ids if id_ not in purchases]:
+        purchases |= {row.id: row._mapping for row in db.found(session, _by_id, ids=missing)}
+    past: dict[UUID, list[Fields]] = {id_: [] for id_ in ids}
+    for row in db.found(session, _later, ids=ids):
+        past[row.purchase_id].append(row._mapping)
+    claims = claims_of(session, (purchases[id_] for id_ in ids))
     versions = {version.id: version for version in terms.versions}
     found = {}
-    for key, row in rows.items():
-        if row["type"] == "void" or (row["type"] == "return" and row["purchase_id"] is None):
-            continue
-        purchase = purchases[row["purchase_id"] or row["id"]]
-        claim = claims.get(purchase["id"])
+    for key, purchase_id in about.items():
+        purchase = purchases[purchase_id]
+        version = versions[purchase["terms_id"]]
+        document_id, member_id = claims.get(purchase_id, (purchase_id, purchase["member_id"]))
         found[key] = Returnable(
-            row=row,
+            row=rows[key],
             purchase=purchase,
-            version=versions[purchase["terms_id"]],
-            taking=_taking(terms, versions[purchase["terms_id"]], purchase["occurred_at"]),
+            version=version,
+            taking=_taking(terms, version, purchase["occurred_at"]),
             basket=basket_of(PurchaseIn.model_validate(purchase["content"])),
-            past=[each for each in past if each["purchase_id"] == purchase["id"]],
-            document_id=purchase["id"] if claim is None else claim.id,
-            member_id=purchase["member_id"] if claim is None else claim.member_id,
+            past=past[purchase_id],
+            document_id=document_id,
+            member_id=member_id,
         )
     return found
+
+
+def _has_purchase(row: Fields) -> bool:
+    return row["type"] == "purchase" or (row["type"] == "return" and row["purchase_id"] is not None)
+
+
+def _locking(engine: str) -> Select[UUID]:
+    """What is locked never changes, so nothing else of it need be read after that."""
+    mine = db.one_of(engine, Transaction.id.expression, "ids")
+    return select(Transaction.id).where(mine).order_by(Transaction.id).with_for_update(key_share=True)
+
+
+def _by_id(engine: str) -> Select[*tuple[Any, ...]]:
+    return select(*Transaction.__table__.c).where(db.one_of(engine, Transaction.id.expression, "ids"))
+
+
+_PAST = (Transaction.purchase_id, Transaction.id, Transaction.type, Transaction.original_id, Transaction.outcome)
+"""What later returns and voids need to know of earlier ones."""
+
+
+def _later(engine: str) -> Select[*tuple[Any, ...]]:
+    mine = db.one_of(engine, cast("ColumnElement[UUID]", Transaction.purchase_id.expression), "ids")
+    return select(*_PAST).where(mine).order_by(Transaction.id)
+
+
+def claims_of(session: Session, purchases: Iterable[Fields]) -> dict[UUID, tuple[UUID, UUID]]:
+    """By purchase of a guest, its claim and who claimed it."""
+    guests = sorted(row["id"] for row in purchases if row["member_id"] is None)
+    if not guests:
+        return {}
+    return {row.transaction_id: (row.id, row.member_id) for row in db.found(session, _claims, ids=guests)}
+
+
+def _claims(engine: str) -> Select[UUID, UUID, UUID]:
+    mine = db.one_of(engine, TransactionClaim.transaction_id.expression, "ids")
+    return select(TransactionClaim.transaction_id, TransactionClaim.id, TransactionClaim.member_id).where(mine)
 
 
 def complete(
@@ -110,7 +146,8 @@ def complete(
     """With what the ledger and the journal know. To be called when the members' accounts are claimed."""
     owned = [each for each in returnable.values() if each.member_id is not None]
     granted = ledger.granted_lots(session, sorted({each.document_id for each in owned}))
-    documents = {row["id"]: each.purchase["id"] for each in owned for row in (each.purchase, *each.past)}
+    paid = [each for each in owned if each.basket.tendered]
+    documents = {row["id"]: each.purchase["id"] for each in paid for row in (each.purchase, *each.past)}
     spent = _spent(session, program_id, documents, {each.member_id for each in owned if each.member_id}, now)
     conceded = _conceded(session, sorted({each.purchase["id"] for each in owned}))
     undone = sorted({each.row["id"] for each in returnable.values() if each.row["type"] == "return"})
@@ -159,14 +196,17 @@ def _conceded(session: Session, purchase_ids: Sequence[UUID]) -> dict[UUID, list
     """What was conceded on purchases, in the order in which it was."""
     if not purchase_ids:
         return {}
-    chosen = db.any_of(session, TransactionConcession.purchase_id.expression, purchase_ids)
-    notes = session.scalars(select(TransactionConcession).where(chosen).order_by(TransactionConcession.document_id))
-    given = {note.document_id: note for note in notes}
+    given = {note.document_id: note for note in db.found(session, _concessions, ids=purchase_ids)}
     found: dict[UUID, list[Conceded]] = {}
     for document_id, lots in ledger.granted_lots(session, list(given)).items():
         note = given[document_id]
         found.setdefault(note.purchase_id, []).extend(Conceded(note.price_left, lot) for lot in lots)
     return found
+
+
+def _concessions(engine: str) -> Select[*tuple[Any, ...]]:
+    mine = db.one_of(engine, TransactionConcession.purchase_id.expression, "ids")
+    return select(*TransactionConcession.__table__.c).where(mine).order_by(TransactionConcession.document_id)
 
 
 def just_granted(account: Account, document_id: UUID) -> list[GrantedLot]:
@@ -252,9 +292,9 @@ def decide(
     if account is not None:
         so_far = return_rules.outcome_so_far(known.past)
         account, outcome, share = _points(account, known, coming, so_far, act)
-        back = before.figures.plus(figures).consideration
-        price_left = return_rules.whole(known.basket, terms).consideration - back
         for each in known.conceded:
+            back = before.figures.plus(figures).consideration
+            price_left = return_rules.whole(known.basket, terms).consideration - back
             refund = figures.total - figures.tendered - outcome.withheld_amount
             account, more, amount = _concession(account, known, each, price_left, refund, so_far.plus(outcome), act)
             outcome = outcome.plus(more)

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, delete, select
+from sqlalchemy import RowMapping, Select, bindparam, delete, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -213,12 +213,12 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     # if it is on its way, either is there or finds what waits for it
     taken = {} if dry_run else _take(session, program_id, sorted({*keys, *originals}))
     sought = sorted({key for key in keys if key not in taken} | originals)
-    found = _find(session, program_id, sought, terms)
-    known = {key: found[key] for key in keys if key in found}
+    found = _find(session, program_id, sought)
+    known = _stored(session, {key: found[key] for key in keys if key in found}, terms)
     queue = waiting.load(session, program_id, items)
     judged = [_judge(program_id, item, terms, now) if item.key not in known else None for item in items]
     people, newcomers = _identify(session, program_id, items, judged, terms, now, dry_run)
-    rows = {key: found[key].row for key in originals if key in found}
+    rows = {key: found[key] for key in originals if key in found}
     returnable = returns.load(session, rows, terms, lock=not dry_run)
     earning, whole = _concerned(items, people, judged)
     owners = {each.member_id for each in returnable.values() if each.member_id is not None}
@@ -288,27 +288,28 @@ def _give_back(session: Session, transaction_ids: Sequence[UUID]) -> None:
         session.execute(delete(TransactionKey).where(chosen))
 
 
-def _find(session: Session, program_id: UUID, keys: Sequence[Key], terms: Timeline) -> dict[Key, Recorded]:
-    """The transactions recorded under `keys`, with their postings."""
+def _find(session: Session, program_id: UUID, keys: Sequence[Key]) -> dict[Key, RowMapping]:
+    """The transactions recorded under `keys`."""
     if not keys:
         return {}
-    columns = [getattr(TransactionKey, name).expression for name in _KEY]
-    found = session.execute(
-        select(*Transaction.__table__.c)
-        .join(TransactionKey, TransactionKey.transaction_id == Transaction.id)
-        .where(TransactionKey.program_id == program_id, db.any_row_of(session, columns, keys))
-    ).mappings()
-    return {(row["source"], row["external_id"], row["type"]): stored for row, stored in _stored(session, found, terms)}
+    rows = db.found(session, _by_key, program_id=program_id, **db.texts(session, keys))
+    return {(row.source, row.external_id, row.type): row._mapping for row in rows}
 
 
-def _stored(session: Session, rows: Iterable[RowMapping], terms: Timeline) -> list[tuple[RowMapping, Recorded]]:
+def _by_key(engine: str) -> Select[*tuple[Any, ...]]:
+    ours = TransactionKey.program_id == bindparam("program_id", type_=TransactionKey.program_id.type)
+    columns = tuple(getattr(TransactionKey, name).expression for name in _KEY)
+    own = TransactionKey.transaction_id == Transaction.id
+    return select(*Transaction.__table__.c).join(TransactionKey, own).where(ours, db.one_row_of(engine, columns))
+
+
+def _stored(session: Session, rows: Mapping[Key, Fields], terms: Timeline) -> dict[Key, Recorded]:
     """Transactions read from the database, with the postings they made when they were recorded."""
-    rows = list(rows)
-    postings: dict[UUID, list[Any]] = {row["id"]: [] for row in rows}
+    postings: dict[UUID, list[Any]] = {row["id"]: [] for row in rows.values()}
     for posting in accounting.postings_of(session, list(postings)) if rows else ():
         postings[posting.document_id].append(posting)
     versions = {version.id: version for version in terms.versions}
-    return [(row, Recorded(row, postings[row["id"]], versions[row["terms_id"]], True, None)) for row in rows]
+    return {key: Recorded(row, postings[row["id"]], versions[row["terms_id"]], True, None) for key, row in rows.items()}
 
 
 def _judge(program_id: UUID, item: Item, terms: Timeline, now: datetime) -> Judged | Problem | None:
@@ -552,9 +553,10 @@ class Found:
 
 def find(session: Session, program_id: UUID, key: Key) -> Found:
     """The transaction with this natural key. NotFound if there is none."""
-    found = _find(session, program_id, [key], programs.timeline(session, program_id)).get(key)
-    if found is None:
+    rows = _find(session, program_id, [key])
+    if not rows:
         raise NotFound
+    found = _stored(session, rows, programs.timeline(session, program_id))[key]
     claims = select(TransactionClaim).where(TransactionClaim.transaction_id == found.row["id"])
     returned = select(Transaction.id).where(Transaction.purchase_id == found.row["id"]).order_by(Transaction.id)
     return Found(found, session.scalars(claims).one_or_none(), session.scalars(returned).all())
