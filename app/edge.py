@@ -96,9 +96,7 @@ _DRAIN_SECONDS = 10.0
 def parse_json(body: bytes) -> Any:
     """`body` as a JSON value. InvalidJson for what is not UTF-8, repeats a key, is not finite, or cannot be stored."""
     try:
-        value = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite
-        )
+        value = _DECODER.decode(body.decode("utf-8"))
         if b"\\ud" in body.lower():  # an escaped surrogate; alone it is not a character and no database takes it
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         if body.count(b"{") + body.count(b"[") >= DEEPEST:  # else it cannot be that deep
@@ -142,6 +140,9 @@ def _finite(text: str) -> float:
     if number in (float("inf"), float("-inf")):
         raise _Refused("a number is out of range")
     return number
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite)
 
 
 class StrictRequest(Request):
