@@ -1,6 +1,5 @@
 """Holds over HTTP."""
 
-from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
@@ -120,7 +119,7 @@ def read_hold(hold_id: UUID, caller: Annotated[Caller, needs("holds:read")], dat
     """With the lots it reserves, or reserved, and what each of them paid. Once its time is up it has ended."""
     found = database.read(lambda session: service.read(session, caller.program, hold_id, now))
     return HoldRead(
-        **asdict(found.standing.hold),
+        **found.standing.hold.facts,
         lots=[HeldLotOut.model_validate(lot) for lot in found.lots],
         balance=balance_out(found.standing.account),
         balance_at=now,
@@ -129,7 +128,7 @@ def read_hold(hold_id: UUID, caller: Annotated[Caller, needs("holds:read")], dat
 
 def _reply(_asked: object, done: Standing, now: datetime, *, dry_run: bool, new: bool = False) -> Reply:
     """`new`: the hold was made just now; one that a dry run would make has no id."""
-    facts = asdict(done.hold) | ({"id": None} if dry_run and new else {})
+    facts = done.hold.facts | ({"id": None} if dry_run and new else {})
     answer = HoldDone(
         **facts,
         dry_run=dry_run,

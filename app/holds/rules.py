@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from app.errors import Problem
@@ -30,6 +30,11 @@ class HoldState:
     ends_at: datetime
     ended_at: datetime | None
     recorded_at: datetime
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All of it by name, as answers tell it."""
+        return {name: getattr(self, name) for name in self.__slots__}
 
     def at(self, now: datetime) -> "HoldState":
         """The hold at `now`: once its time is up it has ended then, whether or not that is written down."""

@@ -253,7 +253,13 @@ class Outcome:
     settled: int = 0
 
     def plus(self, other: "Outcome") -> "Outcome":
-        return Outcome(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+        return Outcome(*(getattr(self, name) + getattr(other, name) for name in OUTCOMES))
+
+    def document(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in OUTCOMES}
+
+
+OUTCOMES = tuple(each.name for each in fields(Outcome))
 
 
 def outcome_so_far(past: Iterable[Any]) -> Outcome:
@@ -263,7 +269,7 @@ def outcome_so_far(past: Iterable[Any]) -> Outcome:
 
 def outcome_of(row: Any) -> Outcome:
     """What a return or void did, as it is kept."""
-    return Outcome(**{each.name: row["outcome"].get(each.name, 0) for each in fields(Outcome)})
+    return Outcome(**{name: row["outcome"].get(name, 0) for name in OUTCOMES})
 
 
 def withheld(forgiven: int, refund: int, before: Outcome, terms: Terms) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from typing import Any, cast
@@ -483,7 +483,7 @@ def _row(item: Return, id_: UUID, known: Returnable, figures: Figures, outcome: 
         "shares": [],
         "purchase_id": known.purchase["id"],
         "original_id": known.row["id"],
-        "outcome": {"figures": figures.document(), **asdict(outcome)},
+        "outcome": {"figures": figures.document(), **outcome.document()},
     }
 
 
@@ -493,7 +493,7 @@ def _void_of_return(
     """A return that did not happen after all: everything it did, the other way round."""
     past = known.row["outcome"]
     figures = Figures().less(Figures(**past["figures"]))
-    outcome = Outcome(**{name: -done for name, done in asdict(return_rules.outcome_of(known.row)).items()})
+    outcome = Outcome(**{name: -done for name, done in return_rules.outcome_of(known.row).document().items()})
     # a guest's return took nothing back itself: that went with the claim
     taken_back = 0 if known.reversal is None else sum(each.points for each in known.reversal.returns)
     outcome = replace(outcome, taken_back=-taken_back)
@@ -564,7 +564,7 @@ def without_receipt(
         "original_id": None,
         "outcome": {
             "figures": Figures(total=total, consideration=total).document(),
-            **asdict(outcome),
+            **outcome.document(),
             "lines": {},
             "amount": 0,
         },
