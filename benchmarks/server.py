@@ -58,10 +58,15 @@ def facts(server: str) -> dict[str, str]:
 
 
 def settle_down(url: str) -> None:
-    """Lets neither side pay for what the other left to be written: a checkpoint, where we may ask for one."""
+    """Lets neither side pay for what the other left to be written: a checkpoint, where we may ask for one.
+
+    Statistics are fresh, as autovacuum keeps them where a database lives for longer than a minute: else whoever is
+    connected goes on with plans that were made when tables were empty.
+    """
     if url.startswith("sqlite"):
         return
     with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("ANALYZE")
         try:
             connection.execute("CHECKPOINT")
         except psycopg.errors.InsufficientPrivilege:
