@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from fastapi import FastAPI
@@ -42,7 +43,7 @@ class _Parameter:
     required: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Call:
     """A function with what it wants: the results of other calls, by name, the request, parameters."""
 
@@ -53,6 +54,11 @@ class _Call:
     path: Sequence[_Parameter]
     query: Sequence[_Parameter]
     headers: Sequence[_Parameter]
+
+    @cached_property
+    def wants_more(self) -> bool:
+        """Than the request."""
+        return bool(self.before or self.path or self.query or self.headers)
 
 
 _REQUEST = ("request_param_name", "http_connection_param_name")
@@ -90,13 +96,14 @@ async def _arguments(call: _Call, request: Request, errors: list[Any]) -> dict[s
     values: dict[str, Any] = {}
     for each in call.before:
         found = len(errors)
-        given = await _arguments(each, request, errors)
+        given = await _arguments(each, request, errors) if each.wants_more else dict.fromkeys(each.request, request)
         if len(errors) == found:
             result = await each.call(**given)
             if each.name is not None:
                 values[each.name] = result
-    if call.path:
-        _read(call.path, request.path_params, values, errors)
+    for part in call.path:  # always there, and one text
+        values[part.field.name], wrong = part.field.validate(request.path_params[part.alias], loc=("path", part.alias))
+        errors += wrong
     if call.query:
         _read(call.query, request.query_params, values, errors)
     if call.headers:
