@@ -129,7 +129,9 @@ class Database:
 
     def __init__(self, settings: Settings):
         url = read_url(settings.database_url)
-        self.engine = _sqlite_engine(url, settings) if url.get_backend_name() == "sqlite" else _postgres(url, settings)
+        self.one_writer = url.get_backend_name() == "sqlite"
+        """Whether everybody who writes waits for everybody else who does."""
+        self.engine = _sqlite_engine(url, settings) if self.one_writer else _postgres(url, settings)
         self._reading = self.engine.execution_options(loyalty_read=True)
         if self.engine.dialect.name == "postgresql":
             self._reading = self._reading.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)

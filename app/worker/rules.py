@@ -7,7 +7,7 @@ from app.programs import day_begins
 AIM_SECONDS = 0.1
 """How long a slice should take: on SQLite nobody else writes meanwhile."""
 
-FIRST_SLICE, LARGEST_SLICE = 50, 500
+FIRST_SLICE, LARGEST_SLICE = 50, 2000
 
 
 class AsOfInvalid(ValueError):
