@@ -12,10 +12,13 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from sqlalchemy.orm import configure_mappers
+
 from app import insight, telemetry, worker
 from app.clock import system_clock
 from app.config import Settings
 from app.db import Database
+from app.garbage import collect_rarely
 from app.programs import every_program, zone_at
 from app.wallet.statements import statement
 from benchmarks.shop import member_id
@@ -28,6 +31,8 @@ def main(name: str) -> None:
     settings = Settings()
     telemetry.configure_logging("error")
     database = Database(settings)
+    configure_mappers()
+    collect_rarely()
     start = time.perf_counter()
     JOBS[name](database)
     seconds = time.perf_counter() - start
