@@ -319,7 +319,7 @@ from app.db import Database
 from app.worker import JOBS, run
 import app.worker.service as service
 service.FIRST_SLICE = 7
-service.next_slice = lambda size, seconds: time.sleep(0.2) or 7
+service.next_slice = lambda *_: time.sleep(0.2) or 7
 now = datetime.fromisoformat(sys.argv[1])
 run(Database(Settings()), "settle", JOBS["settle"], now, lambda: now)
 """

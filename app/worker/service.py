@@ -20,7 +20,7 @@ from app.db import Database
 from app.errors import Problem
 from app.ids import new_id
 from app.worker.models import JobRun, Status
-from app.worker.rules import FIRST_SLICE, next_slice
+from app.worker.rules import AIM_SECONDS, AIM_SECONDS_BESIDE_OTHERS, FIRST_SLICE, next_slice
 
 LEASE = timedelta(minutes=5)
 KEPT = timedelta(days=30)
@@ -89,10 +89,11 @@ class Run:
         A slice that fails is done again thing by thing, so that what cannot be done is left alone, logged and counted.
         """
         size, after = FIRST_SLICE, None
+        aim = AIM_SECONDS if self.database.one_writer else AIM_SECONDS_BESIDE_OTHERS
         while found := self._find(find, after, size):
             started = time.monotonic()
             self._do(found, work)
-            size, after = next_slice(size, time.monotonic() - started), found[-1]
+            size, after = next_slice(size, time.monotonic() - started, aim), found[-1]
             if self.database.one_writer:
                 self.stop.wait(PAUSE_SECONDS)
 
