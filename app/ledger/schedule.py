@@ -146,7 +146,8 @@ def expiring_ahead(
         )
     )
     if after is not None:
-        rows = rows.where(db.beyond(key, (after.member_id, after.expires_at)))
+        # the first follows from the second, but an index only knows the first
+        rows = rows.where(Lot.member_id >= after.member_id, db.beyond(key, (after.member_id, after.expires_at)))
     found = session.execute(rows.group_by(*key).order_by(*key).limit(limit))
     return [Ahead(member_id, at, int(points), granted_at) for member_id, at, points, granted_at in found if at]
 
