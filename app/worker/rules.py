@@ -8,7 +8,7 @@ AIM_SECONDS, AIM_SECONDS_BESIDE_OTHERS = 0.1, 0.3
 """How long a slice should take: where there is one writer, nobody else writes meanwhile. Beside others it is only the
 accounts of the slice that wait."""
 
-FIRST_SLICE, LARGEST_SLICE = 50, 2000
+FIRST_SLICE, LARGEST_SLICE = 50, 1000
 
 
 class AsOfInvalid(ValueError):
