@@ -25,6 +25,7 @@ from app.clock import system_clock
 from app.config import Settings
 from app.db import Database
 from app.errors import Problem
+from app.garbage import collect_rarely
 from app.main import create_app
 
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -85,6 +86,7 @@ def run_worker() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    collect_rarely()
     worker.work(Database(settings), system_clock, stop)
 
 
@@ -227,6 +229,7 @@ def run_job(
         return [(id_, now if as_of is None else worker.as_of_in(as_of, zone, now)) for id_, zone in zones]
 
     left = False
+    collect_rarely()
     for program_id, instant in database.read(instants):
         ended = worker.run(database, name, worker.JOBS[name], instant, system_clock, program_id=program_id)
         if ended is None:

@@ -42,6 +42,7 @@ from sqlalchemy import (
     cast,
     column,
     create_engine,
+    delete,
     event,
     func,
     literal,
@@ -50,11 +51,13 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy import Row as SelectedRow
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, CursorResult, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.types import TypeEngine
 
@@ -64,6 +67,9 @@ from app.errors import Busy, OutcomeUnknown
 
 Row = Mapping[str, Any]
 """One row to write: a value per column name."""
+
+Columns = ReadOnlyColumnCollection[str, Any]
+"""The columns of a table, or of what a statement answers, by name."""
 
 T = TypeVar("T")
 
@@ -123,7 +129,9 @@ class Database:
 
     def __init__(self, settings: Settings):
         url = read_url(settings.database_url)
-        self.engine = _sqlite_engine(url, settings) if url.get_backend_name() == "sqlite" else _postgres(url, settings)
+        self.one_writer = url.get_backend_name() == "sqlite"
+        """Whether everybody who writes waits for everybody else who does."""
+        self.engine = _sqlite_engine(url, settings) if self.one_writer else _postgres(url, settings)
         self._reading = self.engine.execution_options(loyalty_read=True)
         if self.engine.dialect.name == "postgresql":
             self._reading = self._reading.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -298,6 +306,27 @@ def update_rows(session: Session, model: type[Base], key: Sequence[str], rows: S
     if rows:
         table, names = _table(model), tuple(rows[0])
         _write(session, _Part(_update, (table, names, tuple(key)), _types(table, names), rows))
+
+
+def consume(
+    session: Session,
+    model: type[Base],
+    chosen: ColumnElement[bool],
+    names: Sequence[str],
+    summary: Callable[[Columns], Select[*tuple[Any, ...]]],
+) -> Sequence[SelectedRow[*tuple[Any, ...]]]:
+    """Deletes the `chosen` rows of `model`; answers what `summary` selects of them, from their columns `names`.
+
+    One statement on PostgreSQL, where somebody else may write a row meanwhile. SQLite has no such statement, and one
+    writer.
+    """
+    table = _table(model)
+    if session.get_bind().dialect.name == "postgresql":
+        taken = delete(table).where(chosen).returning(*(table.c[name] for name in names)).cte("taken")
+        return session.execute(summary(taken.c)).all()
+    rows = session.execute(summary(table.c).where(chosen)).all()
+    session.execute(delete(table).where(chosen))
+    return rows
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Assembles the application."""
 
-import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +19,7 @@ from app.db import Database
 from app.direct import Direct
 from app.edge import Db, Edge, answer_problem, handle_problems
 from app.errors import Busy, InvalidRequest, NotFound, answers, every_problem
+from app.garbage import collect_rarely
 from app.holds.routes import router as holds_router
 from app.idempotency import Writer
 from app.insight.routes import router as insight_router
@@ -177,6 +177,4 @@ def from_environment() -> FastAPI:
 def tune_process() -> None:
     """How a process that serves takes turns and collects garbage, once it has its application."""
     sys.setswitchinterval(0.0005)  # seconds; the event loop gets its turn beside a writer that is busy building rows
-    gc.collect()
-    gc.freeze()  # what is there for good need not be looked through again and again
-    gc.set_threshold(10_000, 20, 50)
+    collect_rarely()

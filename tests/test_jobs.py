@@ -310,6 +310,7 @@ def test_one_killed_after_some_slices_is_gone_on_with(shop: Shop, monkeypatch: p
 
 CHILD = """
 import sys
+import time
 from datetime import UTC, datetime
 from app import ledger
 from app.db import Database
@@ -318,8 +319,7 @@ from app.db import Database
 from app.worker import JOBS, run
 import app.worker.service as service
 service.FIRST_SLICE = 7
-service.next_slice = lambda size, seconds: 7
-service.PAUSE_SECONDS = 0.2
+service.next_slice = lambda *_: time.sleep(0.2) or 7
 now = datetime.fromisoformat(sys.argv[1])
 run(Database(Settings()), "settle", JOBS["settle"], now, lambda: now)
 """

@@ -16,9 +16,18 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import accounting
-from app.accounting import CohortChange, CohortKey, Folded
+from app.accounting import CohortChange, CohortKey, Folded, default_codes
 from app.accounting.models import Cohort, CohortChangeRow
-from app.accounting.recognition import ChangeCause, CohortState, Release, fold, revise, target
+from app.accounting.recognition import (
+    FIGURES,
+    ChangeCause,
+    CohortState,
+    Release,
+    fold,
+    release_postings,
+    revise,
+    target,
+)
 from app.accounting.rules import MILLION
 from app.money import Rounding
 from app.paging import encode
@@ -529,6 +538,50 @@ def test_more_points_than_64_bits_hold_in_millionths(shop: Shop) -> None:
     assert [row["amount"] for row in answer["released"]] == [
         cohort["allocated"] * 2 * many * MILLION // cohort["expected"]
     ]
+
+
+def test_many_changes_fold_as_their_sums_do(shop: Shop) -> None:
+    """One cohort is told of each change by itself, its twin of all at once; both end where the formula ends."""
+    chance, many = random.Random(5), 3 * 10**13
+    alone, at_once = key_of(shop, estimate_class="1/2"), key_of(shop, estimate_class="2/3")
+
+    def some(key: CohortKey) -> Iterable[CohortChange]:
+        for number in range(300):
+            at = NOW.replace(hour=number % 24)
+            place: dict[str, Any] = {"key": key, "period": chance.choice([OCTOBER, NOVEMBER, DECEMBER]), "at": at}
+            points, part = chance.randint(many, 2 * many), chance.randint(-many, many)
+            match number % 4:
+                case 0:
+                    exact = points * MILLION - 1
+                    issued = points * 5 // 4
+                    yield changed("accrual", **place, allocated=points, residue=part, issued=issued, expected=exact)
+                case 1:
+                    yield changed("return", **place, issued=-points // 100, expected=part, used=-points // 200)
+                case 2:
+                    yield spent(points // 2, abs(part), **place)
+                case _:
+                    yield expired(points // 2, **place)
+
+    changes = list(some(alone))
+    for each in changes:
+        change(shop, each)
+    twins = [replace(each, cohort_id=at_once.id, key=at_once if each.key else None) for each in changes]
+    change(shop, *twins)
+    assert sum(each.expected for each in changes) > 2**63
+    run(shop)
+    state, releases = fold(CohortState(), changes)
+    assert {release.cause for release in releases} == {"return", "redemption", "expiry"}
+    for key in (alone, at_once):
+        (cohort,) = [each for each in shop.get("/v1/accounting/cohorts")["items"] if each["id"] == str(key.id)]
+        known = {name: cohort[name] for name in (*FIGURES, "recognised")}
+        assert known == {name: getattr(state, name) for name in known}
+        rows = [row for row in all_pages(shop, "/v1/accounting/journal") if row["cohort_id"] == str(key.id)]
+        legs = [posting for release in releases for posting in release_postings(key, release, default_codes())]
+        assert [(row["debit"], row["credit"], row["amount"], row["cause"]) for row in rows] == [
+            (leg.debit, leg.credit, leg.amount, leg.cause) for leg in legs
+        ]
+        instants = [datetime.fromisoformat(row["occurred_at"]) for row in rows]
+        assert instants == [leg.occurred_at for leg in legs]
 
 
 def test_more_money_than_64_bits_hold_is_left_unfolded(shop: Shop) -> None:

@@ -1,6 +1,6 @@
 """Reads of the journal and the cohorts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -106,25 +106,24 @@ def balances(session: Session, program_id: UUID, period_to: date | None = None) 
 
     legs = union_all(side(JournalPosting.debit.expression, 1), side(JournalPosting.credit.expression, 0)).subquery()
     sums = (
-        select(Account, legs.c.currency, *_apart(legs.c.debits), *_apart(legs.c.credits))
+        select(Account, legs.c.currency, *exact_sums([legs.c.debits, legs.c.credits]))
         .join(Account, (Account.code == legs.c.code) & (Account.program_id == program_id))
         .group_by(*Account.__table__.c, legs.c.currency)
         .order_by(legs.c.currency, Account.code)
     )
     return [
-        AccountBalance(account, currency, _together(*parts[:2]), _together(*parts[2:]))
-        for account, currency, *parts in session.execute(sums)
+        AccountBalance(account, currency, *whole_sums(parts)) for account, currency, *parts in session.execute(sums)
     ]
 
 
-def _apart(amount: ColumnElement[int]) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
-    """A sum as its millions and the rest: SQLite refuses a sum beyond 64 bits."""
-    return func.sum(amount // MILLION), func.sum(amount % MILLION)
+def exact_sums(columns: Iterable[ColumnElement[int]]) -> list[ColumnElement[Any]]:
+    """The sum of each column as its millions and the rest, for `whole_sums`: SQLite refuses a sum beyond 64 bits."""
+    return [func.sum(part) for column in columns for part in (column // MILLION, column % MILLION)]
 
 
-def _together(millions: Any, rest: Any) -> int:
-    """A whole sum, from what `_apart` made of it."""
-    return int(millions) * MILLION + int(rest)
+def whole_sums(parts: Sequence[Any]) -> list[int]:
+    """The sums, of what `exact_sums` selected."""
+    return [int(millions) * MILLION + int(rest) for millions, rest in zip(parts[::2], parts[1::2], strict=True)]
 
 
 CohortPlace = tuple[str, date, str, str]
@@ -188,13 +187,12 @@ _NOTHING = dict.fromkeys((*_SUMMED, "waiting"), 0)
 
 def _unfolded(session: Session, ids: Sequence[UUID]) -> dict[UUID, dict[str, int]]:
     """What waits for the next fold, by cohort: the sums of changes, and how many they are."""
-    sums = [part for name in _SUMMED for part in _apart(getattr(CohortChangeRow, name))]
+    sums = exact_sums(getattr(CohortChangeRow, name) for name in _SUMMED)
     chosen = db.any_of(session, CohortChangeRow.cohort_id.expression, ids)
     rows = select(CohortChangeRow.cohort_id, func.count(), *sums).where(chosen).group_by(CohortChangeRow.cohort_id)
     unfolded = {}
     for id_, count, *parts in session.execute(rows):
-        totals = [_together(*pair) for pair in zip(parts[::2], parts[1::2], strict=True)]
-        unfolded[id_] = dict(zip(_SUMMED, totals, strict=True)) | {"waiting": count}
+        unfolded[id_] = dict(zip(_SUMMED, whole_sums(parts), strict=True)) | {"waiting": count}
     return unfolded
 
 

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from fractions import Fraction
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import RowMapping, Select, bindparam, delete, select, update
+from sqlalchemy import RowMapping, Select, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from app import db
 from app.accounting import recognition
 from app.accounting.models import Account, Cohort, CohortChangeRow, JournalPosting
 from app.accounting.postings import Posting
+from app.accounting.queries import exact_sums, whole_sums
 from app.accounting.recognition import (
     FIGURES,
     CohortChange,
@@ -168,11 +170,34 @@ def revise_estimate(
 
 def _fold_cohort(session: Session, cohort_id: UUID, now: datetime) -> _Step:
     key, before = _lock_cohort(session, cohort_id)
-    taken = delete(CohortChangeRow).where(CohortChangeRow.cohort_id == cohort_id)
-    rows = session.execute(taken.returning(*CohortChangeRow.__table__.c)).mappings().all()
-    state, releases = recognition.fold(before, map(_change_of, rows))
-    postings = _write_cohort(session, key, state, releases, now) if rows else 0
-    return _Step(key, state, len(rows), releases, postings)
+    count, changes = _take_changes(session, key)
+    state, releases = recognition.fold(before, changes)
+    postings = _write_cohort(session, key, state, releases, now) if count else 0
+    return _Step(key, state, count, releases, postings)
+
+
+_SUMMED = (*FIGURES, "expected_millionths", "used_as_agent")
+
+
+def _take_changes(session: Session, key: CohortKey) -> tuple[int, list[CohortChange]]:
+    """Deletes what waits for the fold of a cohort; answers how many rows that were, and their sums by cause and month.
+
+    The database sums them: they may be a million.
+    """
+    names = ("cause", "period", "occurred_at", *_SUMMED)
+    rows = db.consume(session, CohortChangeRow, CohortChangeRow.cohort_id == key.id, names, _sums)
+    changes = []
+    for cause, period, occurred_at, _, *parts in rows:
+        sums = dict(zip(_SUMMED, whole_sums(parts), strict=True))
+        sums["expected"] = _together(sums["expected"], sums.pop("expected_millionths"))
+        changes.append(CohortChange(key.id, key.program_id, key.currency, cause, period, occurred_at, None, **sums))
+    return sum(count for _, _, _, count, *_ in rows), changes
+
+
+def _sums(change: db.Columns) -> Select[*tuple[Any, ...]]:
+    by = (change.cause, change.period)
+    sums = exact_sums(change[name] for name in _SUMMED)
+    return select(*by, func.max(change.occurred_at), func.count(), *sums).group_by(*by)
 
 
 def _lock_cohort(session: Session, cohort_id: UUID) -> tuple[CohortKey, CohortState]:
@@ -194,18 +219,14 @@ def _lock_cohort(session: Session, cohort_id: UUID) -> tuple[CohortKey, CohortSt
 
 
 def _state_of(row: RowMapping) -> CohortState:
-    figures = {name: row[name] for name in FIGURES} | {"expected": _together(row)}
+    figures = {name: row[name] for name in FIGURES}
+    figures["expected"] = _together(row["expected"], row["expected_millionths"])
     return CohortState(**figures, estimate=Fraction(row["estimate"]), recognised=row["recognised"])
 
 
-def _change_of(row: RowMapping) -> CohortChange:
-    names = ("cohort_id", "program_id", "currency", "cause", "period", "occurred_at", *FIGURES, "used_as_agent")
-    return CohortChange(**{name: row[name] for name in names} | {"expected": _together(row)})
-
-
-def _together(row: RowMapping) -> int:
+def _together(points: int, millionths: int) -> int:
     """Millionths of a point, from what `_apart` made of them."""
-    return int(row["expected"] * MILLION + row["expected_millionths"])
+    return points * MILLION + millionths
 
 
 def _write_cohort(

@@ -46,7 +46,8 @@ def load_accounts(
     """
     needed = set(lots) | {row.member_id for row in rows if row.next_due_at is not None and row.next_due_at <= now}
     whole = [row.member_id for row in rows if row.member_id in needed]
-    open_lots, open_holds = _open_lots(session, whole), _open_holds(session, whole)
+    open_lots = _open_lots(session, whole)
+    open_holds = _open_holds(session, [row.member_id for row in rows if row.held and row.member_id in needed])
     partial = [row.member_id for row in rows if row.member_id not in needed and row.next_due_at is not None]
     expiring = {row.member_id: row for row in _first_expiry(session, partial)}
     covers = _covers(session, [row.member_id for row in rows if row.debt])
@@ -103,22 +104,20 @@ OPEN_LOT: tuple[Any, ...] = (
 def _open_lots(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, dict[UUID, OpenLot]]:
     found: dict[UUID, dict[UUID, OpenLot]] = defaultdict(dict)
     if member_ids:
-        mine = db.any_of(session, Lot.member_id.expression, member_ids)
-        for member_id, *lot in session.execute(select(Lot.member_id, *OPEN_LOT).where(mine, Lot.remaining > 0)):
+        for member_id, *lot in db.found(session, _open, ids=member_ids):
             found[member_id][lot[0]] = OpenLot(*lot)
     return dict(found)
+
+
+def _open(engine: str) -> Select[*tuple[Any, ...]]:
+    mine = db.one_of(engine, Lot.member_id.expression, "ids")
+    return select(Lot.member_id, *OPEN_LOT).where(mine, Lot.remaining > 0)
 
 
 def _open_holds(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, dict[UUID, OpenHold]]:
     if not member_ids:
         return {}
-    mine = db.any_of(session, Hold.member_id.expression, member_ids)
-    rows = session.execute(
-        select(Hold.member_id, Hold.id, Hold.points, Hold.ends_at, HoldLot.lot_id, HoldLot.points)
-        .join(HoldLot, (HoldLot.member_id == Hold.member_id) & (HoldLot.hold_id == Hold.id))
-        .where(mine, Hold.status == "open")
-        .order_by(Hold.id, HoldLot.lot_id)
-    ).all()
+    rows = db.found(session, _held, ids=member_ids)
     parts: dict[tuple[UUID, UUID, int, datetime | None], list[tuple[UUID, int]]] = defaultdict(list)
     for member_id, hold_id, points, ends_at, lot_id, reserved in rows:
         parts[member_id, hold_id, points, ends_at].append((lot_id, reserved))
@@ -126,6 +125,16 @@ def _open_holds(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, dict
     for (member_id, hold_id, points, ends_at), reserved_parts in parts.items():
         found[member_id][hold_id] = OpenHold(hold_id, points, ends_at, tuple(reserved_parts))
     return dict(found)
+
+
+def _held(engine: str) -> Select[*tuple[Any, ...]]:
+    mine = db.one_of(engine, Hold.member_id.expression, "ids")
+    return (
+        select(Hold.member_id, Hold.id, Hold.points, Hold.ends_at, HoldLot.lot_id, HoldLot.points)
+        .join(HoldLot, (HoldLot.member_id == Hold.member_id) & (HoldLot.hold_id == Hold.id))
+        .where(mine, Hold.status == "open")
+        .order_by(Hold.id, HoldLot.lot_id)
+    )
 
 
 def with_covers(session: Session, accounts: Mapping[UUID, Account]) -> dict[UUID, Account]:

@@ -9,8 +9,10 @@ its own instant, before anything else is decided.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, date, datetime, tzinfo
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -84,7 +86,12 @@ class Act:
     @property
     def period(self) -> date:
         """First day of the accounting month."""
-        return self.occurred_at.astimezone(self.zone).date().replace(day=1)
+        return _month(self.occurred_at, self.zone)
+
+
+@lru_cache(maxsize=1024)
+def _month(instant: datetime, zone: tzinfo) -> date:
+    return instant.astimezone(zone).date().replace(day=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +126,14 @@ class OpenLot:
     def free(self) -> int:
         """What is neither held nor gone."""
         return self.remaining - self.held
+
+    def with_remaining(self, remaining: int) -> "OpenLot":
+        """The lot with so many points left; in half of the time that `replace` takes, since every movement does it."""
+        id_, _, *rest = _fields(self)
+        return OpenLot(id_, remaining, *rest)
+
+
+_fields = attrgetter(*(each.name for each in fields(OpenLot)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +366,7 @@ def take(account: Account, entry_id: UUID, act: Act, uses: Iterable[Use]) -> Acc
     lots = dict(account.lots)
     for use in made:
         lot = lots.get(use.lot.id, use.lot)
-        lots[lot.id] = replace(lot, remaining=lot.remaining - use.points)
+        lots[lot.id] = lot.with_remaining(lot.remaining - use.points)
     return due(add_rows(account.but(lots=lots), uses=tuple((entry_id, act, use) for use in made)))
 
 
@@ -471,7 +486,7 @@ def cover(account: Account, entry_id: UUID, covers: Iterable[Cover]) -> Account:
 def less(lots: Sequence[OpenLot], uses: Sequence[Use]) -> list[OpenLot]:
     """`lots` as they are after `uses`."""
     gone = {lot.id: sum(use.points for use in uses if use.lot.id == lot.id) for lot in lots}
-    return [replace(lot, remaining=lot.remaining - gone[lot.id]) for lot in lots]
+    return [lot.with_remaining(lot.remaining - gone[lot.id]) for lot in lots]
 
 
 def in_turn(account: Account, lots: Iterable[OpenLot]) -> list[OpenLot]:

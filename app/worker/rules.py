@@ -4,10 +4,11 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 
 from app.programs import day_begins
 
-AIM_SECONDS = 0.1
-"""How long a slice should take: on SQLite nobody else writes meanwhile."""
+AIM_SECONDS, AIM_SECONDS_BESIDE_OTHERS = 0.1, 0.3
+"""How long a slice should take: where there is one writer, nobody else writes meanwhile. Beside others it is only the
+accounts of the slice that wait."""
 
-FIRST_SLICE, LARGEST_SLICE = 50, 500
+FIRST_SLICE, LARGEST_SLICE = 50, 1000
 
 
 class AsOfInvalid(ValueError):
@@ -35,8 +36,8 @@ def _instant(text: str, zone: tzinfo) -> datetime:
     return instant.astimezone(UTC)
 
 
-def next_slice(size: int, seconds: float) -> int:
+def next_slice(size: int, seconds: float, aim: float = AIM_SECONDS) -> int:
     """How many to take next, when `size` took so long: half as many after a slow slice, twice as many after a fast."""
-    if seconds > AIM_SECONDS:
+    if seconds > aim:
         return max(1, size // 2)
-    return min(LARGEST_SLICE, size * 2) if seconds < AIM_SECONDS / 3 else size
+    return min(LARGEST_SLICE, size * 2) if seconds < aim / 3 else size
