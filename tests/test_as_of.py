@@ -279,7 +279,7 @@ def figures(account: Account) -> dict[str, Any]:
 def asked(database: Database, shop: Shop, member: str, as_of: datetime, known_at: datetime) -> Account:
     def read(session: Session) -> Account:
         zone = zone_at(session, shop.program_id, known_at)
-        return ledger.as_of(session, UUID(member), as_of, known_at, zone)
+        return ledger.as_of(session, [UUID(member)], ledger.Past(as_of, known_at), zone)[UUID(member)]
 
     return database.read(read)
 

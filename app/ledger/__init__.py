@@ -6,11 +6,11 @@ ends; what is due has happened to them); decide with pure verbs that take an `Ac
 `reverse_any`, `forgive`, `restore`, `undo`, `spend_again`, `reinstate`, `write_off`); hand the accounts to `write`,
 once. Cohorts learn from `write` what was issued, used, expired and returned; only the journal is left to the caller. A
 dry run takes the accounts from `look` and stops before `write`. Jobs deal with many accounts at a time: `settle_due`,
-`warn`. `as_of` answers an account as it was, from what never changes.
+`warn`. `as_of` answers accounts as they were, from what never changes.
 """
 
 from app.ledger.costs import with_costs
-from app.ledger.history import as_of, counted, movements
+from app.ledger.history import Past, as_of, as_of_each, counted, movements
 from app.ledger.models import Hold, Lot, PointEntry
 from app.ledger.queries import (
     EndedWaiting,
@@ -76,7 +76,6 @@ from app.ledger.schemas import (
     EntryPage,
     ExpiringOut,
     LotPage,
-    Past,
     PlannedEntries,
     PlannedEntry,
     StandingOut,
@@ -146,6 +145,7 @@ __all__ = [
     "activate",
     "adopt",
     "as_of",
+    "as_of_each",
     "awaiting",
     "balance_out",
     "cancel",

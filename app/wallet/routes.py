@@ -148,7 +148,7 @@ def _standings(program_id: UUID) -> Read[UUID, ledger.StandingOut]:
 def _past_standing(member: MemberCaller, past: ledger.Past, now: datetime, session: Session) -> ledger.StandingOut:
     service.check_member(session, member)
     zone = zone_at(session, member.program_id, now)
-    account = ledger.as_of(session, member.member_id, past.as_of, past.known_at, zone)
+    account = ledger.as_of(session, [member.member_id], past, zone)[member.member_id]
     return ledger.standing_out(account, past.as_of)
 
 
