@@ -6,11 +6,11 @@ ends; what is due has happened to them); decide with pure verbs that take an `Ac
 `reverse_any`, `forgive`, `restore`, `undo`, `spend_again`, `reinstate`, `write_off`); hand the accounts to `write`,
 once. Cohorts learn from `write` what was issued, used, expired and returned; only the journal is left to the caller. A
 dry run takes the accounts from `look` and stops before `write`. Jobs deal with many accounts at a time: `settle_due`,
-`warn`. `as_of` answers accounts as they were, from what never changes.
+`warn`. `as_of` answers accounts as they were, `spans` what happened to them meanwhile, from what never changes.
 """
 
 from app.ledger.costs import with_costs
-from app.ledger.history import Past, as_of, as_of_each, counted, movements
+from app.ledger.history import Past, as_of, counted
 from app.ledger.models import Hold, Lot, PointEntry
 from app.ledger.queries import (
     EndedWaiting,
@@ -89,6 +89,7 @@ from app.ledger.schemas import (
     standing_out,
 )
 from app.ledger.service import claim, lock, look, open_accounts, write
+from app.ledger.spans import Span, spans
 from app.ledger.spending import (
     CaptureAboveHold,
     HoldEnded,
@@ -138,6 +139,7 @@ __all__ = [
     "PointEntry",
     "Reversal",
     "Reversed",
+    "Span",
     "SpentPart",
     "StandingOut",
     "TooManyPoints",
@@ -145,7 +147,6 @@ __all__ = [
     "activate",
     "adopt",
     "as_of",
-    "as_of_each",
     "awaiting",
     "balance_out",
     "cancel",
@@ -172,7 +173,6 @@ __all__ = [
     "lot_page",
     "lots",
     "move_costs",
-    "movements",
     "open_accounts",
     "payments",
     "planned_entries",
@@ -184,6 +184,7 @@ __all__ = [
     "reverse_any",
     "settle",
     "settle_due",
+    "spans",
     "spend",
     "spend_again",
     "spendable",

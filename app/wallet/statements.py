@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app import ledger, members, programs
 from app.errors import NotFound
-from app.ledger import Account, Ladder, Past
+from app.ledger import Account, Ladder
 from app.programs import Timeline
 
 _UNDER_WAY = timedelta(hours=1)
@@ -118,8 +118,7 @@ def statements(
     names = members.names(session, program_id, member_ids, month.ends_at)
     zone = programs.zone_at(session, program_id, month.begins_at)
     before, at = month.begins_at - _MOMENT, min(month.ends_at - _MOMENT, now)
-    opening, closing = ledger.as_of_each(session, names, [Past(before, before), Past(at, at)], zone)
-    moved = ledger.movements(session, opening, closing)
+    spans = ledger.spans(session, names, before, at, zone)
     return [
         Statement(
             program_name=program.name,
@@ -129,10 +128,10 @@ def statements(
             zone=zone,
             at=at,
             provisional=month.provisional(now),
-            opening=opening[member_id],
-            movements=[Movement(entry, entry["occurred_at"] < month.begins_at) for entry in moved[member_id]],
-            closing=closing[member_id],
-            ladder=ledger.expiry_ladder(closing[member_id]),
+            opening=spans[member_id].opening,
+            movements=[Movement(entry, entry["occurred_at"] < month.begins_at) for entry in spans[member_id].movements],
+            closing=spans[member_id].closing,
+            ladder=spans[member_id].ladder,
         )
         for member_id, member_name in names.items()
     ]
