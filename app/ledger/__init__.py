@@ -9,6 +9,7 @@ dry run takes the accounts from `look` and stops before `write`. Jobs deal with 
 `warn`. `as_of` answers accounts as they were, `spans` what happened to them meanwhile, from what never changes.
 """
 
+from app.ledger.between import Span, spans
 from app.ledger.costs import with_costs
 from app.ledger.history import Past, as_of, counted
 from app.ledger.models import Hold, Lot, PointEntry
@@ -89,7 +90,6 @@ from app.ledger.schemas import (
     standing_out,
 )
 from app.ledger.service import claim, lock, look, open_accounts, write
-from app.ledger.spans import Span, spans
 from app.ledger.spending import (
     CaptureAboveHold,
     HoldEnded,

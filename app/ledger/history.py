@@ -60,7 +60,7 @@ def as_of(session: Session, member_ids: Collection[UUID], past: Past, zone: tzin
     holds = _holds(session, given)
     lots = _lots(session, given, holds)
     accounts = [_account(row, lots, holds) for row in rows]
-    if lacking := [account for account in accounts if _lacking(account)]:
+    if lacking := [account for account in accounts if _lacks(account)]:
         given = _given(session, past, [(account.member_id, account.last_entry) for account in lacking])
         lots = _lots(session, given, holds, used_up=True)
         accounts = [account.but(lots=lots.get(account.member_id, account.lots)) for account in accounts]
@@ -249,31 +249,19 @@ def _account(row: Sequence[Any], lots: Lots, holds: Holds) -> Account:
     )
 
 
-def _lacking(account: Account) -> int:
-    """How many points the lots have less than the balance."""
-    return max(0, account.balance - sum(lot.remaining for lot in account.lots.values()))
+def _lacks(account: Account) -> bool:
+    """Whether the lots have fewer points than the balance."""
+    return sum(lot.remaining for lot in account.lots.values()) < account.balance
 
 
 def _evened(account: Account) -> Account:
     """The account with lots and figures that fit each other; its balance stays."""
-    balance = account.balance
-    debt = sum(lot.remaining for lot in account.lots.values()) - balance
-    open_ = [lot for lot in in_turn(account, account.lots.values()) if not lot.pending]
-    surplus = max(0, debt - max(0, account.debt))
-    changed = {use.lot.id: -use.points for use in pick(open_, surplus, "used")}
-    lacking = _lacking(account)
-    for lot in reversed(open_):
-        part = min(lacking, max(0, lot.granted - lot.remaining))
-        if part:
-            changed[lot.id] = part
-            lacking -= part
-    evened = {lot.id: replace(lot, remaining=lot.remaining + changed.get(lot.id, 0)) for lot in account.lots.values()}
-    kept = {id_: lot for id_, lot in evened.items() if lot.remaining}
+    kept = {id_: lot for id_, lot in _evened_lots(account).items() if lot.remaining}
     held = sum(lot.held for lot in kept.values())
     pending = sum(lot.remaining for lot in kept.values() if lot.pending)
-    debt = max(0, sum(lot.remaining for lot in kept.values()) - balance)
+    debt = max(0, sum(lot.remaining for lot in kept.values()) - account.balance)
     return account.but(
-        available=balance + debt - held - pending,
+        available=account.balance + debt - held - pending,
         held=held,
         pending=pending,
         debt=debt,
@@ -281,3 +269,19 @@ def _evened(account: Account) -> Account:
         lifetime=max(0, account.lifetime),
         lots=kept,
     )
+
+
+def _evened_lots(account: Account) -> Mapping[UUID, OpenLot]:
+    """The account's lots, less what they have beyond balance and debt, or with what they lack."""
+    debt = sum(lot.remaining for lot in account.lots.values()) - account.balance
+    surplus, lacking = max(0, debt - max(0, account.debt)), max(0, -debt)
+    if not (surplus or lacking):
+        return account.lots
+    open_ = [lot for lot in in_turn(account, account.lots.values()) if not lot.pending]
+    changed = {use.lot.id: -use.points for use in pick(open_, surplus, "used")}
+    for lot in reversed(open_):
+        part = min(lacking, max(0, lot.granted - lot.remaining))
+        if part:
+            changed[lot.id] = part
+            lacking -= part
+    return {id_: replace(lot, remaining=lot.remaining + changed.get(id_, 0)) for id_, lot in account.lots.items()}

@@ -1,4 +1,4 @@
--- Past for the members who have entries: each entry five days after the one before, the last of them now.
+-- Past for the members who have more than a few entries: each entry five days after the one before, the last is now.
 ALTER TABLE lot DISABLE TRIGGER USER;
 ALTER TABLE point_entry DISABLE TRIGGER USER;
 UPDATE lot l
@@ -13,5 +13,5 @@ WHERE older.member_id = e.member_id AND older.id = e.id;
 ALTER TABLE lot ENABLE TRIGGER USER;
 ALTER TABLE point_entry ENABLE TRIGGER USER;
 UPDATE member m SET enrolled_at = m.enrolled_at - interval '1 year'
-WHERE EXISTS (SELECT FROM point_account a WHERE a.member_id = m.id AND a.last_entry > 0);
+WHERE EXISTS (SELECT FROM point_account a WHERE a.member_id = m.id AND a.last_entry > 5);
 UPDATE program SET created_at = created_at - interval '1 year';
