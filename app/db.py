@@ -384,6 +384,19 @@ def one_row_of(engine: str, columns: Sequence[ColumnElement[str]]) -> ColumnElem
     return tuple_(*columns).in_(select(*given.c))
 
 
+def given(engine: str, columns: tuple[tuple[str, TypeEngine[Any]], ...]) -> FromClause:
+    """Some rows as a table, for `found`, which is given them with `**rows_of(session, columns, rows)`."""
+    return _source(engine, columns)
+
+
+def rows_of(
+    session: Session, columns: tuple[tuple[str, TypeEngine[Any]], ...], rows: Sequence[tuple[Any, ...]]
+) -> dict[str, Any]:
+    """The parameters for `given`, of any number of rows."""
+    names = [name for name, _ in columns]
+    return _parameters(session.get_bind().dialect, dict(columns), [dict(zip(names, row, strict=True)) for row in rows])
+
+
 def texts(session: Session, rows: Sequence[tuple[str, ...]]) -> dict[str, Any]:
     """The parameters for `one_row_of`, of at least one row."""
     if session.get_bind().dialect.name != "postgresql":

@@ -29,8 +29,8 @@ from app.redemptions.routes import router as redemptions_router
 from app.telemetry import Observe
 from app.transactions.routes import router as transactions_router
 from app.transfers.routes import router as transfers_router
+from app.wallet.routes import partners as statements_router
 from app.wallet.routes import router as wallet_router
-from app.wallet.routes import statements as statements_router
 from app.wallet.routes import tokens as tokens_router
 from app.wire import Answer
 

@@ -76,7 +76,7 @@ def run_once(connection: psycopg.Connection[Any], text: str, given: Variables) -
     known = dict(given)
     with connection.cursor(row_factory=dict_row) as cursor:
         for statement, kept in statements(text):
-            cursor.execute(_PARAMETER.sub(r"%(\1)s", statement.replace("%", "%%")).encode(), known)
+            cursor.execute(for_psycopg(statement), known)
             if kept:
                 (row,) = cursor.fetchall()
                 known |= variables(row)
@@ -90,6 +90,11 @@ def statements(text: str) -> Iterator[tuple[str, bool]]:
         statement = found["sql"].strip()
         if statement not in ("BEGIN", "COMMIT"):
             yield statement, bool(found["kept"])
+
+
+def for_psycopg(statement: str) -> bytes:
+    """A statement with parameters as psycopg writes them."""
+    return _PARAMETER.sub(r"%(\1)s", statement.replace("%", "%%")).encode()
 
 
 def parameters(text: str) -> set[str]:

@@ -88,9 +88,9 @@ class Bench:
         """Parameters of scripts that write many purchases, `of` these baskets."""
         return {"program_id": str(self.template.program_id), "after": str(of.start), "baskets": str(len(of))}
 
-    def purchases(self, stage: Shop, count: int, of: range = REAL) -> int:
-        """Records so many purchases by sets, fast, as `fill-N`; answers the first N."""
-        first, members = self.generator.take(count), self.generator.members
+    def purchases(self, stage: Shop, count: int, of: range = REAL, members: int | None = None) -> int:
+        """Records so many purchases by sets, fast, as `fill-N`, of all members or the first; answers the first N."""
+        first, members = self.generator.take(count), members or self.generator.members
         with psycopg.connect(stage.url) as connection:
             for lowest in range(first, first + count, AT_ONCE):
                 highest = min(lowest + AT_ONCE, first + count) - 1

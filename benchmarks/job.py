@@ -7,12 +7,13 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
-from sqlalchemy.orm import configure_mappers
+from sqlalchemy.orm import Session, configure_mappers
 
 from app import insight, telemetry, worker
 from app.clock import system_clock
@@ -20,11 +21,11 @@ from app.config import Settings
 from app.db import Database
 from app.garbage import collect_rarely
 from app.programs import every_program, timeline, zone_at
-from app.wallet.statements import statement
-from benchmarks.shop import member_id
+from app.wallet.schemas import statement_page
+from app.wallet.statements import recipients, statements
 
-STATEMENTS = 200
-"""Members who get one."""
+SLICE = 1_000
+"""Statements read at a time."""
 
 
 def main(name: str) -> None:
@@ -70,13 +71,20 @@ def _prove(database: Database) -> None:
 
 
 def _statements(database: Database) -> None:
-    """One after the other, as members ask for them."""
+    """Those of the month before this one, as JSON: what a partner reads who mails them all."""
     now = datetime.now(UTC)
     (program_id,) = database.read(every_program)
-    month = f"{now.astimezone(database.read(lambda session: zone_at(session, program_id, now))):%Y-%m}"
-    for number in range(1, STATEMENTS + 1):
-        mine = partial(statement, program_id=program_id, member_id=member_id(number), name=month, now=now)
-        database.read(mine)
+    today = now.astimezone(database.read(lambda session: zone_at(session, program_id, now))).date()
+    month = f"{today.replace(day=1) - timedelta(days=1):%Y-%m}"
+
+    def read(session: Session, after: UUID | None) -> Sequence[UUID]:
+        ids = recipients(session, program_id, month, now, after, SLICE)
+        statement_page(statements(session, program_id, ids, month, now), None).model_dump_json()
+        return ids
+
+    ids = database.read(partial(read, after=None))
+    while ids:
+        ids = database.read(partial(read, after=ids[-1]))
 
 
 JOBS: dict[str, Callable[[Database], None]] = {

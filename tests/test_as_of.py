@@ -131,21 +131,22 @@ def test_points_spent_before_they_were_earned_are_debt_as_of_then(engines: Engin
         assert balance(shop, member) == then | {"available": 6, "debt": 0}
 
 
-def test_debt_paid_before_it_was_owed_was_not_paid_yet(shop: Shop) -> None:
+@pytest.mark.parametrize("left", [20, 0], ids=["some are left", "used up"])
+def test_debt_paid_before_it_was_owed_was_not_paid_yet(shop: Shop, left: int) -> None:
     """Debt of the 22nd is paid by a purchase of the 20th that arrives on the 23rd: on the 21st all of it was there."""
     member = shop.post(purchase("r1")).json()["member"]["id"]
     act_on(shop, member, lambda account, act: ledger.spend(account, 10, act))
     shop.post(returned("b1", "r1"))
     assert balance(shop, member)["debt"] == 10
     shop.clock.forward(days=1)
-    shop.post(purchase("r2", total=3000, occurred_at="2026-11-20T12:00:00Z"))
+    shop.post(purchase("r2", total=1000 + 100 * left, occurred_at="2026-11-20T12:00:00Z"))
     assert balance(shop, member, as_of="2026-11-21T00:00:00Z") == {
-        "available": 30,
+        "available": 10 + left,
         "held": 0,
         "pending": 0,
         "debt": 0,
     }
-    assert balance(shop, member) == {"available": 20, "held": 0, "pending": 0, "debt": 0}
+    assert balance(shop, member) == {"available": left, "held": 0, "pending": 0, "debt": 0}
 
 
 # --- any history ----------------------------------------------------------------------------------------------------
@@ -181,9 +182,9 @@ def act_on(shop: Shop, member: str, verb: Callable[[Account, Act], Account], **f
 class History:
     """Random acts on two members, always the same on both; only the second's account is settled by jobs."""
 
-    def __init__(self, shop: Shop, seed: int):
-        self.shop, self.random = shop, random.Random(seed)
-        self.members = [self.buy(card, "first", 5000, START)["member"]["id"] for card in ("900", "901")]
+    def __init__(self, shop: Shop, seed: int, cards: tuple[str, str] = ("900", "901")):
+        self.shop, self.random, self.cards = shop, random.Random(seed), cards
+        self.members = [self.buy(card, "first", 5000, START)["member"]["id"] for card in cards]
         self.holds: list[dict[str, UUID]] = []
         self.bought: list[str] = ["first"]
         self.returns: list[str] = []
@@ -210,8 +211,8 @@ class History:
         if chance.random() < 0.3:
             act_on(shop, self.members[1], lambda account, _act: account)  # a job
         if kind == "hold":
-            self.holds.append({"900": new_id(), "901": new_id()})
-        for card, member in zip(("900", "901"), self.members, strict=True):
+            self.holds.append({card: new_id() for card in self.cards})
+        for card, member in zip(self.cards, self.members, strict=True):
             if kind in ("buy", "late", "tender"):
                 tendered = points if kind == "tender" else 0
                 self.buy(card, name, 100 * points, now if kind == "buy" else now - back, tendered)
@@ -279,7 +280,7 @@ def figures(account: Account) -> dict[str, Any]:
 def asked(database: Database, shop: Shop, member: str, as_of: datetime, known_at: datetime) -> Account:
     def read(session: Session) -> Account:
         zone = zone_at(session, shop.program_id, known_at)
-        return ledger.as_of(session, UUID(member), as_of, known_at, zone)
+        return ledger.as_of(session, [UUID(member)], ledger.Past(as_of, known_at), zone)[UUID(member)]
 
     return database.read(read)
 

@@ -1,7 +1,9 @@
-"""The hand-written SQL of the benchmarks writes the rows that the service writes."""
+"""The hand-written SQL of the benchmarks writes the rows that the service writes, and reads what it answers."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -9,12 +11,14 @@ import pytest
 
 from app.db import Database
 from benchmarks import baseline, rows, shop
-from benchmarks.figures import spending
+from benchmarks.figures import jobs, spending
 from benchmarks.loop import Loop, baskets
 from benchmarks.shop import Shop
 from tests.conftest import Engines
 
 MEMBERS = 20
+
+_INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +36,21 @@ class Staged:
 
     def three(self, prefix: str, *, after: int, baskets: int) -> dict[str, str]:
         """Parameters of three purchases, number 3 to 5, of `baskets` baskets after the first `after`."""
-        given = {"lowest": 3, "highest": 5, "members": MEMBERS, "prefix": prefix, "after": after, "baskets": baskets}
+        return self.some(range(3, 6), prefix, after, baskets)
+
+    def some(self, numbers: range, prefix: str, after: int, baskets: int) -> dict[str, str]:
+        """The same of other purchases."""
+        given = {"lowest": numbers[0], "highest": numbers[-1], "members": MEMBERS, "prefix": prefix}
+        given |= {"after": after, "baskets": baskets}
         return {name: str(value) for name, value in given.items()} | {"program_id": str(self.shop.program_id)}
+
+    def told(self, month: str) -> list[dict[str, Any]]:
+        """The statements of a month by the service."""
+        with shop.in_process(self.shop, "partner") as http:
+            page = http.get(f"/v1/statements/{month}", params={"limit": 500}).raise_for_status().json()
+        assert page["next"] is None
+        items: list[dict[str, Any]] = page["items"]
+        return items
 
     def by_sql(self, name: str, given: dict[str, str]) -> Any:
         before = rows.snapshot(self.database)
@@ -48,7 +65,7 @@ def staged(engines: Engines) -> Iterator[Staged]:
     shop.add_members(made, MEMBERS)
     bodies = shop.spread(shop.baskets(made), 3)
     with shop.in_process(made) as http:
-        shop.post_baskets(http, [*bodies, shop.large_basket(made)])
+        shop.post_baskets(http, [*bodies, shop.large_basket(made), shop.old_basket(made)])
         shop.add_reward(http)
     database = Database(made.settings)
     yield Staged(made, database, bodies, baseline.stage_baskets(made.url))
@@ -90,6 +107,57 @@ def test_return(staged: Staged) -> None:
     by_service = staged.by_service("/v1/transactions", body)
     given = spending.return_parameters(staged.shop) | {"number": "4"}
     assert staged.by_sql("return", given) == by_service
+
+
+def test_statements(staged: Staged) -> None:
+    """Of members with holds and spends, and with points that were gone without anybody's having written that down."""
+    staged.by_sql("purchases", staged.some(range(20), "gone-", after=0, baskets=3))
+    staged.by_sql("purchases", staged.some(range(20, 40), "large-", after=3, baskets=1))
+    staged.by_sql("purchases", staged.some(range(40, 200), "then-", after=0, baskets=3))
+    with shop.in_process(staged.shop) as http:
+        for number in range(1, MEMBERS, 2):
+            path, body = list(spending.BODIES.values())[number // 2 % 2]
+            mine = {"member": {"card": shop.card(number)}}
+            http.post(path, json=body | mine, headers={"Idempotency-Key": str(number)}).raise_for_status()
+    staged.by_sql("purchases", staged.some(range(200, 360), "later-", after=0, baskets=3))
+    staged.by_sql("aged", {})
+    month = jobs.last_month()
+    begins_at = datetime.fromisoformat(month["begins_at"])
+    ((statement, _),) = baseline.statements(baseline.script("statements", "18"))
+    given = {"program_id": staged.shop.program_id, **month}
+    with psycopg.connect(staged.shop.url, options="-c timezone=UTC") as connection:
+        end = _expire_at(connection, begins_at + timedelta(days=9), begins_at - timedelta(days=9))
+        by_service = staged.told(month["month"])
+        by_sql = [row[0] for row in connection.execute(baseline.for_psycopg(statement), given)]
+        _expire_at(connection, end, end)
+    moved = [movement for told in by_service for movement in told["movements"]]
+    assert {movement["kind"] for movement in moved} >= {"accrual", "expiration"}
+    assert {told["closing"]["held"] for told in by_service} == {0, 50}
+    assert [_read(told) for told in by_sql] == [_read(told) for told in by_service]
+
+
+def _expire_at(connection: psycopg.Connection[Any], early: datetime, late: datetime) -> datetime:
+    """Lets points that are to be gone expire at one instant for the first half of the members, at another for the
+    others; answers when they did before."""
+    gone = b"document_id IN (SELECT id FROM transaction WHERE starts_with(external_id, 'gone-'))"
+    before = connection.execute(b"SELECT expires_at FROM lot WHERE " + gone).fetchall()[0][0]
+    instant = b"CASE WHEN member_id <= %(middle)s THEN %(early)s ELSE %(late)s END"
+    given = {"early": early, "late": late, "middle": shop.member_id(MEMBERS // 2)}
+    connection.execute(b"ALTER TABLE lot DISABLE TRIGGER USER")
+    connection.execute(b"UPDATE lot SET expires_at = " + instant + b" WHERE " + gone, given)
+    connection.execute(b"ALTER TABLE lot ENABLE TRIGGER USER")
+    connection.commit()
+    assert isinstance(before, datetime)
+    return before
+
+
+def _read(value: Any) -> Any:
+    """With instants instead of texts: the two sides write them with more digits or fewer."""
+    if isinstance(value, dict):
+        return {name: _read(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_read(part) for part in value]
+    return datetime.fromisoformat(value) if isinstance(value, str) and _INSTANT.match(value) else value
 
 
 def test_purchase_on_sqlite(engines: Engines) -> None:

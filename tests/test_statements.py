@@ -7,13 +7,21 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
+from uuid import UUID
 
 import pytest
+from sqlalchemy.orm import Session
 
+from app import ledger
+from app.ledger import Account
+from app.paging import encode
+from app.programs import zone_at
+from app.wallet.statements import statements
 from tests.conftest import Engines, settings_for
-from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned
+from tests.shop import TERMS, Shop, TestClock, make_key, make_program, open_shop, purchase, returned
 from tests.test_access import check_problem
-from tests.test_as_of import LIVES, VALUE, History, at
+from tests.test_as_of import LIVES, VALUE, History, act_on, at
+from tests.test_purchase import statements as sent
 from tests.test_tokens import token_of
 
 FIGURES = ("available", "held", "pending", "debt")
@@ -150,6 +158,140 @@ def _finished(now: datetime) -> Iterator[str]:
     while (following := (month + timedelta(days=31)).replace(day=1)) < now - timedelta(days=1):
         yield f"{month:%Y-%m}"
         month = following
+
+
+# --- all members' ---------------------------------------------------------------------------------------------------
+
+
+def pages(shop: Shop, month: str, limit: int) -> Iterator[list[dict[str, Any]]]:
+    """The statements of a month, page by page, by the links."""
+    response = shop.http.get(f"/v1/statements/{month}", params={"limit": limit})
+    while True:
+        assert response.status_code == 200, response.text
+        yield response.json()["items"]
+        if response.json()["next"] is None:
+            return
+        assert response.json()["next"] in response.links["next"]["url"]
+        response = shop.http.get(response.links["next"]["url"])
+
+
+def figures(told: dict[str, Any], end: str) -> dict[str, Any]:
+    """What a statement says of an end of its month; of the closing, when what is left expires."""
+    there: dict[str, Any] = told[end] | {"balance": told[f"{end}_balance"]}
+    return there if end == "opening" else there | {"expiring": told["expiring"], "stay": told["stay"]}
+
+
+def lot_by_lot(shop: Shop, members: list[str], told: dict[str, Any], end: str) -> list[dict[str, Any]]:
+    """The same, from each account as it was then."""
+    instant = at(told["begins_at"]) - timedelta(microseconds=1) if end == "opening" else at(told["at"])
+
+    def read(session: Session) -> dict[UUID, Account]:
+        past, zone = ledger.Past(instant, instant), zone_at(session, shop.program_id, instant)
+        return ledger.as_of(session, [UUID(member) for member in members], past, zone)
+
+    accounts = shop.database.read(read)
+    found = []
+    for account in (accounts[UUID(member)] for member in members):
+        there = {name: getattr(account, name) for name in (*FIGURES, "balance")}
+        if end == "closing":
+            ladder = ledger.expiry_ladder(account)
+            there["expiring"] = [{"points": step.points, "at": step.at.isoformat()} for step in ladder.steps]
+            there["stay"] = ladder.stay
+        found.append(there)
+    return found
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_many_at_once_are_what_each_is_alone(engines: Engines, engine: str, life: str) -> None:
+    """Members with holds, debt, pending points, late uploads, and what was due and nobody wrote down."""
+    terms = TERMS | LIVES[life] | {"points_tender": {"value": VALUE}}
+    with open_shop(settings_for(engines.fresh(engine)), TestClock(), terms) as shop:
+        histories = [History(shop, 200 + seed, (f"9{seed}0", f"9{seed}1")) for seed in range(4)]
+        for number in range(30):
+            for history in histories:
+                history.step(number)
+            if number == 20:
+                for card, member in zip(histories[0].cards, histories[0].members, strict=True):
+                    act_on(shop, member, lambda account, act: ledger.spend(account, max(1, account.available), act))
+                    histories[0].take_back(card, "owed", "return", 0.99, 1, shop.clock())
+        members = sorted(member for history in histories for member in history.members)
+        shop.clock.forward(days=40)
+        moved = set()
+        for month in [*_finished(shop.clock()), f"{shop.clock():%Y-%m}"]:
+            told = [each for page in pages(shop, month, 3) for each in page]
+            assert told == [statement(shop, member, month) for member in members]
+            for end in ("opening", "closing"):
+                assert [figures(each, end) for each in told] == lot_by_lot(shop, members, told[0], end)
+            moved |= {name for each in told for entry in each["movements"] for name in FIGURES if entry[name]}
+        assert moved >= ({"pending"} if life.startswith("pending") else {"available", "held", "debt"})
+
+
+def test_pages_are_of_those_who_had_joined(shop: Shop) -> None:
+    """In the order of ids, two at a time; closed members too, those who joined later not."""
+    first = [shop.post(purchase(f"r{n}", member={"card": str(n)})).json()["member"]["id"] for n in range(5)]
+    shop.http.patch(f"/v1/members/{first[1]}", json={"status": "closed"}, headers={"If-Match": '"1"'})
+    shop.clock.now = at("2026-12-01T05:00:00Z")  # December in New York, at last
+    late = shop.post(purchase("late", member={"card": "late"})).json()["member"]["id"]
+    for month, there in (("2026-11", first), ("2026-12", [*first, late])):
+        told = list(pages(shop, month, 2))
+        assert [len(page) for page in told] == ([2, 2, 1] if month == "2026-11" else [2, 2, 2])
+        assert [each["member_id"] for page in told for each in page] == sorted(there)
+    assert shop.http.get("/v1/statements/2026-11").headers["Cache-Control"] == "private, no-cache"
+
+
+def test_pages_there_are_not(shop: Shop) -> None:
+    """Of months to come, of months before there was the programme, and of what is no month."""
+    assert shop.get("/v1/statements/2026-11") == {"items": [], "next": None}
+    for absent in ("2026-10", "2026-12", "1000-01", "9999-12"):
+        check_problem(shop.http.get(f"/v1/statements/{absent}"), 404, "not_found")
+    for wrong in ("2026-13", "2026-1", "0000-01", "november", "2026-11.html", "2026-11?limit=501"):
+        check_problem(shop.http.get(f"/v1/statements/{wrong}"), 422, "invalid_request")
+    for cursor in ("x", encode([1]), encode([])):
+        check_problem(shop.http.get("/v1/statements/2026-11", params={"cursor": cursor}), 400, "cursor_invalid")
+
+
+def test_another_programme_s_members_are_nowhere(shop: Shop) -> None:
+    """Not in a page, not by their ids, not by a cursor that names one of them."""
+    ours = shop.post(purchase("r1")).json()["member"]["id"]
+    program_id, key = shop.database.write(lambda session: _another(session, shop.clock()))
+    stranger = shop.client(key)
+    theirs = stranger.post("/v1/transactions", json=purchase("r2")).json()["member"]["id"]
+    for http, mine in ((shop.http, ours), (stranger, theirs)):
+        assert [each["member_id"] for each in http.get("/v1/statements/2026-11").json()["items"]] == [mine]
+    after = encode([ours]) if ours < theirs else encode([theirs])
+    http, mine = (stranger, theirs) if ours < theirs else (shop.http, ours)
+    page = http.get("/v1/statements/2026-11", params={"cursor": after}).json()
+    assert [each["member_id"] for each in page["items"]] == [mine]
+    both = [UUID(ours), UUID(theirs)]
+    found = shop.database.read(lambda session: statements(session, program_id, both, "2026-11", shop.clock()))
+    assert [each.member_id for each in found] == [UUID(theirs)]
+
+
+def _another(session: Session, now: datetime) -> tuple[UUID, str]:
+    program_id = make_program(session, TERMS, now, "other")
+    return program_id, make_key(session, "staff", now, program_id)
+
+
+def test_a_page_of_1_and_a_page_of_100_run_the_same_statements(shop: Shop) -> None:
+    """Whatever their members have been doing: spends, holds that ended and that did not, returns."""
+    for n in range(100):
+        card = {"member": {"card": f"c{n}"}}
+        shop.post(purchase(f"r{n}", total=100 * (n + 10), **card))
+        hold = shop.http.post("/v1/holds", json=card | {"points": 3}, headers={"Idempotency-Key": f"k{n}"}).json()
+        if n % 2:
+            path = f"/v1/holds/{hold['id']}/capture"
+            assert shop.http.post(path, json={}, headers={"Idempotency-Key": f"c{n}"}).status_code == 200
+            shop.post(returned(f"b{n}", f"r{n}"))
+    shop.get("/v1/statements/2026-11")  # what is looked up once per process
+    texts = {}
+    for limit in (1, 100):
+        with sent(shop.database) as noted:
+            page = shop.get("/v1/statements/2026-11", limit=limit)
+        texts[limit] = [*noted]
+        assert len(page["items"]) == limit
+        assert page["items"][0] == statement(shop, page["items"][0]["member_id"], "2026-11")
+    assert texts[1] == texts[100]
+    assert len(texts[1]) < 24
 
 
 # --- to print -------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ SCOPES: dict[str, str] = {
     "pools:draw": "collect a pool's points for a spend of one member",
     "pools:read": "read pools and the balances in them",
     "members:lookup": "find a member by identifier and read the balance",
-    "members:read": "read members, their balances, entries and lots",
+    "members:read": "read members, their balances, entries, lots and statements",
     "members:write": "enrol and change members",
     "tokens:write": "get tokens with which members read their own points",
     "programs:read": "read programmes and their terms",

@@ -6,11 +6,12 @@ ends; what is due has happened to them); decide with pure verbs that take an `Ac
 `reverse_any`, `forgive`, `restore`, `undo`, `spend_again`, `reinstate`, `write_off`); hand the accounts to `write`,
 once. Cohorts learn from `write` what was issued, used, expired and returned; only the journal is left to the caller. A
 dry run takes the accounts from `look` and stops before `write`. Jobs deal with many accounts at a time: `settle_due`,
-`warn`. `as_of` answers an account as it was, from what never changes.
+`warn`. `as_of` answers accounts as they were, `spans` what happened to them meanwhile, from what never changes.
 """
 
+from app.ledger.between import Span, spans
 from app.ledger.costs import with_costs
-from app.ledger.history import as_of, counted, movements
+from app.ledger.history import Past, as_of, counted
 from app.ledger.models import Hold, Lot, PointEntry
 from app.ledger.queries import (
     EndedWaiting,
@@ -76,7 +77,6 @@ from app.ledger.schemas import (
     EntryPage,
     ExpiringOut,
     LotPage,
-    Past,
     PlannedEntries,
     PlannedEntry,
     StandingOut,
@@ -139,6 +139,7 @@ __all__ = [
     "PointEntry",
     "Reversal",
     "Reversed",
+    "Span",
     "SpentPart",
     "StandingOut",
     "TooManyPoints",
@@ -172,7 +173,6 @@ __all__ = [
     "lot_page",
     "lots",
     "move_costs",
-    "movements",
     "open_accounts",
     "payments",
     "planned_entries",
@@ -184,6 +184,7 @@ __all__ = [
     "reverse_any",
     "settle",
     "settle_due",
+    "spans",
     "spend",
     "spend_again",
     "spendable",

@@ -242,11 +242,16 @@ class Ladder:
 
 def expiry_ladder(account: Account) -> Ladder:
     """All open points of an account that was loaded with its lots, by the instant they expire."""
+    return ladder((account.expiry_of(lot), lot.remaining) for lot in account.lots.values())
+
+
+def ladder(points: Iterable[tuple[datetime | None, int]]) -> Ladder:
+    """Some points, each with the instant they expire (None: they stay), as a ladder."""
     steps: dict[datetime | None, int] = defaultdict(int)
-    for lot in account.lots.values():
-        steps[account.expiry_of(lot)] += lot.remaining
+    for expires_at, part in points:
+        steps[expires_at] += part
     stay = steps.pop(None, 0)
-    return Ladder([Expiring(points, at) for at, points in sorted(steps.items()) if at and points], stay)
+    return Ladder([Expiring(part, at) for at, part in sorted(steps.items()) if at and part], stay)
 
 
 @dataclass(frozen=True, slots=True)

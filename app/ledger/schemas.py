@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Annotated, Literal, TypeVar
 from uuid import UUID
@@ -12,19 +11,12 @@ from pydantic import Field
 
 from app.edge import Now
 from app.errors import Finding, InvalidRequest
+from app.ledger.history import Past
 from app.ledger.models import Lot, PointEntry
 from app.ledger.queries import expiry_ladder
 from app.ledger.rules import Account, Effect, Kind, OpenLot
 from app.paging import decode, page
 from app.wire import Answer, Stamp, WireInstant
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """Which past is asked for: how it was as of one instant, as known at another."""
-
-    as_of: datetime
-    known_at: datetime
 
 
 async def _past(

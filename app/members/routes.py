@@ -214,7 +214,7 @@ def _past_standing(
     program_id: UUID, member_id: UUID, past: ledger.Past, now: datetime, session: Session
 ) -> ledger.StandingOut:
     service.read(session, program_id, member_id)
-    account = ledger.as_of(session, member_id, past.as_of, past.known_at, zone_at(session, program_id, now))
+    account = ledger.as_of(session, [member_id], past, zone_at(session, program_id, now))[member_id]
     return ledger.standing_out(account, past.as_of)
 
 
@@ -235,7 +235,7 @@ def list_entries(
 
     def read(session: Session) -> ledger.EntryPage:
         service.read(session, caller.program, member_id)
-        among = None if past is None else ledger.counted(session, member_id, past.as_of, past.known_at)
+        among = None if past is None else ledger.counted(member_id, past)
         return ledger.entry_page(ledger.entries(session, member_id, before, limit + 1, among), limit)
 
     answer = database.read(read)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, delete, func, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from app import db, ledger, outbox
@@ -205,6 +205,31 @@ def read(session: Session, program_id: UUID, member_id: UUID) -> Enrolled:
     identifiers = session.scalars(theirs.order_by(MemberIdentifier.kind, MemberIdentifier.value)).all()
     profile = session.get(MemberProfile, member_id) or MemberProfile(member_id=member_id, name=None, language=None)
     return Enrolled(member, identifiers, profile)
+
+
+def names(session: Session, program_id: UUID, member_ids: Collection[UUID], before: datetime) -> dict[UUID, str | None]:
+    """Those members who joined the programme `before` an instant, in the order of their ids, each with their name."""
+    return dict(db.found(session, _names, program_id=program_id, before=before, ids=list(member_ids)))
+
+
+def _names(engine: str) -> Select[UUID, str | None]:
+    profile = MemberProfile.member_id == Member.id
+    rows = select(Member.id, MemberProfile.name).outerjoin(MemberProfile, profile).where(*_joined())
+    return rows.where(db.one_of(engine, Member.id.expression, "ids")).order_by(Member.id)
+
+
+def joined(session: Session, program_id: UUID, before: datetime, after: UUID | None, limit: int) -> Sequence[UUID]:
+    """The members who joined the programme `before` an instant, by id, from the one after `after`; at most `limit`."""
+    rows = select(Member.id).where(*_joined())
+    if after is not None:
+        rows = rows.where(Member.id > after)
+    given = {"program_id": program_id, "before": before}
+    return session.scalars(rows.order_by(Member.id).limit(limit), given).all()
+
+
+def _joined() -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    program_id = bindparam("program_id", type_=Member.program_id.type)
+    return Member.program_id == program_id, Member.enrolled_at < bindparam("before", type_=Member.enrolled_at.type)
 
 
 def change(

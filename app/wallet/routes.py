@@ -18,7 +18,7 @@ from app.db import Database
 from app.edge import ASKING, READING, Db, IfNoneMatch, Now, Reads, StrictRoute, has_tag, weak_tag
 from app.errors import Busy, CursorInvalid, InvalidRequest, NotFound, Problem, Unauthenticated, answers
 from app.members import GATES, IdentifierInvalid, MemberClosed, UnknownMember
-from app.paging import Cursor, Limit, link_next
+from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms, look, zone_at
 from app.wallet import printing, service
 from app.wallet.schemas import (
@@ -27,21 +27,25 @@ from app.wallet.schemas import (
     MeOut,
     MonthList,
     StatementOut,
+    StatementPage,
     TokenIn,
     TokenOut,
     month_list,
     statement_out,
+    statement_page,
 )
-from app.wallet.statements import months, statement
+from app.wallet.statements import months, recipients, statement, statements
 
 tokens = APIRouter(tags=["mobile"], route_class=StrictRoute)
 router = APIRouter(prefix="/v1/me", tags=["mobile"], route_class=StrictRoute)
-statements = APIRouter(prefix="/v1/members/{member_id}/statements", tags=["members"])
+partners = APIRouter(prefix="/v1", tags=["members"])
 
 _SUFFIX = ".html"
 _PAGE: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {"schema": {"type": "string"}}}}}
 
-MonthName = Annotated[str, Path(pattern=r"^[1-9][0-9]{3}-(0[1-9]|1[0-2])(\.html)?$", examples=["2026-11"])]
+_MONTH = "[1-9][0-9]{3}-(0[1-9]|1[0-2])"
+MonthName = Annotated[str, Path(pattern=f"^{_MONTH}$", examples=["2026-11"])]
+MonthOrPage = Annotated[str, Path(pattern=rf"^{_MONTH}(\.html)?$", examples=["2026-11"])]
 Accept = Annotated[str, Header(description="`text/html` for a page to print")]
 
 _EXAMPLE = {"by card": {"value": {"member": {"card": "900"}}}}
@@ -148,7 +152,7 @@ def _standings(program_id: UUID) -> Read[UUID, ledger.StandingOut]:
 def _past_standing(member: MemberCaller, past: ledger.Past, now: datetime, session: Session) -> ledger.StandingOut:
     service.check_member(session, member)
     zone = zone_at(session, member.program_id, now)
-    account = ledger.as_of(session, member.member_id, past.as_of, past.known_at, zone)
+    account = ledger.as_of(session, [member.member_id], past, zone)[member.member_id]
     return ledger.standing_out(account, past.as_of)
 
 
@@ -251,22 +255,22 @@ def list_my_statements(member: Annotated[MemberCaller, me()], database: Db, now:
     summary="Read your statement of a month",
 )
 def read_my_statement(
-    month: MonthName, member: Annotated[MemberCaller, me()], database: Db, now: Now, accept: Accept = ""
+    month: MonthOrPage, member: Annotated[MemberCaller, me()], database: Db, now: Now, accept: Accept = ""
 ) -> Response:
     """What there was, came, went and is left, as known when the month ended; provisional until an hour later. As a page
     to print with `Accept: text/html` or `.html` after the month."""
     return _statement(database, member.program_id, member.member_id, month, now, accept)
 
 
-@statements.get(
-    "/{month}",
+@partners.get(
+    "/members/{member_id}/statements/{month}",
     response_model=StatementOut,
     responses=answers(*READING, NotFound) | _PAGE,
     summary="Read a statement",
 )
 def read_statement(
     member_id: UUID,
-    month: MonthName,
+    month: MonthOrPage,
     caller: Annotated[Caller, needs("members:read")],
     database: Db,
     now: Now,
@@ -275,6 +279,35 @@ def read_statement(
     """Of a month since the member joined, as known when it ended; provisional until an hour later. As a page to print
     with `Accept: text/html` or `.html` after the month."""
     return _statement(database, caller.program, member_id, month, now, accept)
+
+
+@partners.get(
+    "/statements/{month}",
+    response_model=StatementPage,
+    responses=answers(*READING, NotFound, CursorInvalid),
+    summary="List the statements of a month",
+)
+def list_statements(
+    month: MonthName,
+    caller: Annotated[Caller, needs("members:read")],
+    database: Db,
+    now: Now,
+    request: Request,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Response:
+    """Of all members who had joined by its end, closed ones too, by id; each is what reading that one answers."""
+    after = None if cursor is None else decode(cursor, UUID)[0]
+
+    def read(session: Session) -> StatementPage:
+        ids = recipients(session, caller.program, month, now, after, limit + 1)
+        found = page(ids, limit, lambda id_: [str(id_)])
+        return statement_page(statements(session, caller.program, found.rows, month, now), found.next)
+
+    answer = database.read(read)
+    response = Response(answer.model_dump_json(), headers={"Cache-Control": _PRIVATE}, media_type="application/json")
+    link_next(request, response, answer.next)
+    return response
 
 
 def _account(session: Session, member: MemberCaller, now: datetime) -> ledger.Account:

@@ -130,5 +130,16 @@ def statement_out(statement: Statement) -> StatementOut:
     )
 
 
+class StatementPage(Answer):
+    """The statements of a month, in the order of the members' ids."""
+
+    items: list[StatementOut]
+    next: str | None
+
+
+def statement_page(statements: Sequence[Statement], following: str | None) -> StatementPage:
+    return StatementPage(items=[statement_out(each) for each in statements], next=following)
+
+
 def _movement_out(movement: Movement) -> MovementOut:
     return MovementOut.model_validate({**movement.entry, "late": movement.late})

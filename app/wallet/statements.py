@@ -8,7 +8,7 @@ after its month, when no request of that month is under way any more; from then 
 ever.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, tzinfo
 from typing import Any
@@ -74,11 +74,25 @@ def months(session: Session, program_id: UUID, member_id: UUID, now: datetime) -
 
 
 def _months(timeline: Timeline, since: datetime, now: datetime) -> Iterator[Month]:
-    month = _month(timeline, now.astimezone(timeline.zone_at(now)).date().replace(day=1))
+    month = _month(timeline, _current(timeline, now))
     while month.ends_at > since:
         if month.begins_at <= now:  # a zone that moved at the turn of a month
             yield month
         month = _month(timeline, (month.first_day - timedelta(days=1)).replace(day=1))
+
+
+def _named(timeline: Timeline, name: str, now: datetime) -> Month:
+    """The month `name`. NotFound unless it has begun."""
+    first_day = date.fromisoformat(f"{name}-01")
+    if first_day <= _current(timeline, now):
+        month = _month(timeline, first_day)
+        if month.begins_at <= now:  # as above
+            return month
+    raise NotFound
+
+
+def _current(timeline: Timeline, now: datetime) -> date:
+    return now.astimezone(timeline.zone_at(now)).date().replace(day=1)
 
 
 def _month(timeline: Timeline, first_day: date) -> Month:
@@ -88,28 +102,47 @@ def _month(timeline: Timeline, first_day: date) -> Month:
 
 def statement(session: Session, program_id: UUID, member_id: UUID, name: str, now: datetime) -> Statement:
     """The statement of the month `name` (`2026-11`), provisional while that runs. NotFound if there is none."""
-    found = [month for month in months(session, program_id, member_id, now) if month.name == name]
+    found = statements(session, program_id, [member_id], name, now)
     if not found:
         raise NotFound
-    month = found[0]
+    return found[0]
+
+
+def statements(
+    session: Session, program_id: UUID, member_ids: Collection[UUID], name: str, now: datetime
+) -> list[Statement]:
+    """The statements of some members, in the order of their ids; who joined after the month, or another programme, has
+    none. NotFound for a month to come. The number of SQL statements does not depend on how many members they are."""
+    month = _named(programs.timeline(session, program_id), name, now)
+    program = session.get_one(programs.Program, program_id)
+    names = members.names(session, program_id, member_ids, month.ends_at)
     zone = programs.zone_at(session, program_id, month.begins_at)
     before, at = month.begins_at - _MOMENT, min(month.ends_at - _MOMENT, now)
-    opening = ledger.as_of(session, member_id, before, before, zone)
-    closing = ledger.as_of(session, member_id, at, at, zone)
-    program = session.get_one(programs.Program, program_id)
-    return Statement(
-        program_name=program.name,
-        member_id=member_id,
-        member_name=members.read(session, program_id, member_id).profile.name,
-        month=month,
-        zone=zone,
-        at=at,
-        provisional=month.provisional(now),
-        opening=opening,
-        movements=[
-            Movement(entry, entry["occurred_at"] < month.begins_at)
-            for entry in ledger.movements(session, opening, closing)
-        ],
-        closing=closing,
-        ladder=ledger.expiry_ladder(closing),
-    )
+    spans = ledger.spans(session, names, before, at, zone)
+    return [
+        Statement(
+            program_name=program.name,
+            member_id=member_id,
+            member_name=member_name,
+            month=month,
+            zone=zone,
+            at=at,
+            provisional=month.provisional(now),
+            opening=spans[member_id].opening,
+            movements=[Movement(entry, entry["occurred_at"] < month.begins_at) for entry in spans[member_id].movements],
+            closing=spans[member_id].closing,
+            ladder=spans[member_id].ladder,
+        )
+        for member_id, member_name in names.items()
+    ]
+
+
+def recipients(
+    session: Session, program_id: UUID, name: str, now: datetime, after: UUID | None, limit: int
+) -> Sequence[UUID]:
+    """The members who have a statement of the month, by id, from the one after `after`; at most `limit`. NotFound for
+    one to come, and for one that was over before there was the programme."""
+    month = _named(programs.timeline(session, program_id), name, now)
+    if month.ends_at <= session.get_one(programs.Program, program_id).created_at:
+        raise NotFound
+    return members.joined(session, program_id, month.ends_at, after, limit)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import psycopg
 from sqlalchemy.dialects.postgresql.psycopg import dialect as psycopg_dialect
@@ -16,10 +16,15 @@ from app.insight import CHECKS
 from benchmarks import baseline
 from benchmarks.bench import OLD, SMALL, Bench, check_books
 from benchmarks.figures.spending import ZONE
-from benchmarks.job import STATEMENTS
 from benchmarks.report import Figure, Rounds, at_most
 from benchmarks.server import settle_down
-from benchmarks.shop import MEMBER_PREFIX, PATIENCE_MS, Shop
+from benchmarks.shop import PATIENCE_MS, Shop
+
+TOLD = 4_000
+"""Members who get a statement."""
+
+EXPIRED, OPEN = 5, 15
+"""Lots of each of them."""
 
 LIMIT_MB = 300.0
 SLOWER = at_most(3)
@@ -38,8 +43,20 @@ def run(bench: Bench) -> list[Figure]:
         _script(bench, earned, "changes", {})
         figures += _measured(bench, earned, "recognition", f"recognition of {lots:,} accruals", _fold)
         figures += _measured(bench, earned, "proof", f"proof of {lots:,} purchases", _prove)
-        figures += _measured(bench, earned, "statements", f"{STATEMENTS:,} statements", _statements)
+    with bench.fresh("told") as told:
+        _age(bench, told)
+        figures += _measured(bench, told, "statements", f"{TOLD:,} statements", _statements)
     return figures
+
+
+def _age(bench: Bench, stage: Shop) -> None:
+    """Some members with points that have expired, points that are there, and entries of a hundred days."""
+    bench.purchases(stage, EXPIRED * TOLD, OLD, TOLD)
+    _expire(bench, stage)
+    bench.purchases(stage, OPEN * TOLD, SMALL, TOLD)
+    _script(bench, stage, "aged", {})
+    with psycopg.connect(stage.url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
 
 
 def _measured(bench: Bench, stage: Shop, job: str, name: str, by_sql: Sql) -> list[Figure]:
@@ -90,9 +107,14 @@ def _fold(bench: Bench, stage: Shop) -> None:
 
 
 def _statements(bench: Bench, stage: Shop) -> None:
-    begins_at = datetime.now(ZONE).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    given = {"begins_at": begins_at.isoformat(), "members": str(STATEMENTS), "prefix": MEMBER_PREFIX}
-    _script(bench, stage, "statements", given)
+    _script(bench, stage, "statements", last_month())
+
+
+def last_month() -> dict[str, str]:
+    """The month before this one, as parameters."""
+    ends_at = datetime.now(ZONE).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    begins_at = (ends_at - timedelta(days=1)).replace(day=1)
+    return {"month": f"{begins_at:%Y-%m}", "begins_at": begins_at.isoformat(), "ends_at": ends_at.isoformat()}
 
 
 def _prove(_bench: Bench, stage: Shop) -> None:
