@@ -108,7 +108,7 @@ class _Returns:
 
     bench: Bench
     stage: Shop
-    fastest: float = MOST_RETURNS
+    fastest: float | None = None
 
     def requests(self) -> Requests:
         first = self._supply(self.bench.plan.seconds)
@@ -119,11 +119,12 @@ class _Returns:
         common = return_parameters(self.stage) | {"first": str(self._supply(seconds)), "step": "-1"}
         settle_down(self.stage.url)
         done = baseline.measure(self.stage.url, self.bench.script("return"), common, [{}], clients, seconds)
-        self.fastest = max(done.per_second, self.fastest if seconds < self.bench.plan.seconds else 0)
+        if seconds >= self.bench.plan.seconds:  # not to warm up
+            self.fastest = max(done.per_second, self.fastest or 0)
         return done.per_second
 
     def _supply(self, seconds: float) -> int:
-        return self.bench.purchases(self.stage, round(1.5 * self.fastest * seconds) + 1000)
+        return self.bench.purchases(self.stage, round(2.5 * (self.fastest or MOST_RETURNS) * seconds) + 1000)
 
 
 def return_body(stage: Shop, number: str, same: str) -> dict[str, Any]:
