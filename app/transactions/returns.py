@@ -292,9 +292,9 @@ def decide(
     if account is not None:
         so_far = return_rules.outcome_so_far(known.past)
         account, outcome, share = _points(account, known, coming, so_far, act)
+        back = before.figures.plus(figures).consideration
+        price_left = return_rules.whole(known.basket, terms).consideration - back if known.conceded else 0
         for each in known.conceded:
-            back = before.figures.plus(figures).consideration
-            price_left = return_rules.whole(known.basket, terms).consideration - back
             refund = figures.total - figures.tendered - outcome.withheld_amount
             account, more, amount = _concession(account, known, each, price_left, refund, so_far.plus(outcome), act)
             outcome = outcome.plus(more)
