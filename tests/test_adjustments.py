@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,8 +138,8 @@ def change(before: Counter[str], after: Counter[str]) -> dict[str, int]:
 
 
 @contextmanager
-def open_desk(url: str, clock: TestClock, **terms: Any) -> Iterator[Desk]:
-    with open_shop(settings_for(url), clock, ADJUSTING | terms) as shop:
+def open_desk(url: str, clock: TestClock, settings: Mapping[str, int] | None = None, **terms: Any) -> Iterator[Desk]:
+    with open_shop(settings_for(url, **settings or {}), clock, ADJUSTING | terms) as shop:
         member = shop.post(purchase("r1", 10_000)).json()["member"]["id"]
         yield Desk(shop, member, staff(shop, "Ann"), staff(shop, "Bob"))
         shop.prove()
@@ -572,6 +572,24 @@ def test_racing_concessions_never_pass_what_was_paid(desk: Desk) -> None:
     posted = [posting["amount"] for answer in answers for posting in answer.json().get("postings", [])]
     assert (sum(posted), sorted(posted)) == (1000, [40, 320, 320, 320])
     assert Counter(answer.status_code for answer in answers) == {201: 4, 422: 2}
+
+
+def test_a_concession_and_the_return_of_its_goods_at_once_leave_no_points(
+    database_url: str, clock: TestClock, crowded: dict[str, int]
+) -> None:
+    """Whichever comes first: what is conceded goes with the goods, and nothing is conceded on goods that are gone."""
+    with open_desk(database_url, clock, crowded) as desk:
+        before = net(desk.shop)
+        for number in range(8):
+            order = f"order-{number}"
+            desk.shop.post(purchase(order, 1000))
+            acts = [lambda: desk.concede(200, order=order), lambda: desk.shop.post(returned(f"b{number}", order))]  # noqa: B023  # done before the next turn
+            with ThreadPoolExecutor(4) as pool:
+                answers = list(pool.map(lambda act: act(), [*acts, acts[0]][:: 1 if number % 2 else -1]))
+            refused = {answer.json()["code"] for answer in answers if answer.status_code != 201}
+            assert refused <= {"nothing_to_concede"}
+            assert desk.available() == 100
+        assert change(before, net(desk.shop)) == {}
 
 
 # --- debt -----------------------------------------------------------------------------------------------------------

@@ -215,7 +215,7 @@ def _load(
     session: Session,
     program_id: UUID,
     member_ids: Collection[UUID],
-    orders: ColumnElement[bool] | None,
+    wanted: ColumnElement[bool] | None,
     now: datetime,
     *,
     dry_run: bool,
@@ -224,21 +224,22 @@ def _load(
     terms = programs.timeline(session, program_id)
     named = {Identifier("id", str(member_id)) for member_id in member_ids}
     ours = sorted(members.find(session, program_id, named).values())
-    found = [] if orders is None else transactions.find_orders(session, program_id, orders, lock=not dry_run)
+    found = [] if wanted is None else transactions.find_orders(session, program_id, wanted, lock=not dry_run)
     accounts = (programs.look if dry_run else programs.claim)(session, program_id, ours, now, ours)
     chart = accounting.chart(session, program_id)
     accounts |= ledger.with_costs(session, {id_: each for id_, each in accounts.items() if each.debt}, (), chart)
-    by_id: dict[UUID | tuple[str, str], Order] = {order.id: order for order in found}
+    orders = transactions.orders(session, found)
+    by_id: dict[UUID | tuple[str, str], Order] = {order.id: order for order in orders}
     return _Loaded(
         program_id=program_id,
         now=now,
         dry_run=dry_run,
         version=terms.at(now),
         chart=chart,
-        orders=by_id | {order.key: order for order in found},
+        orders=by_id | {order.key: order for order in orders},
         accounts=accounts,
         statuses=members.statuses(session, ours),
-        conceded=transactions.conceded(session, found) if found else {},
+        conceded=transactions.conceded(session, orders) if orders else {},
     )
 
 

@@ -8,7 +8,7 @@ crossed with it, `overdue_returns` and `alarm_waiting` tell of those that wait f
 """
 
 from app.transactions.claims import claim
-from app.transactions.concessions import Order, by_ids, by_keys, concede, conceded, find_orders
+from app.transactions.concessions import Order, by_ids, by_keys, concede, conceded, find_orders, orders
 from app.transactions.rules import CurrencyMismatch, Purchase, act_of
 from app.transactions.schemas import PurchaseIn, TransactionOut
 from app.transactions.service import Recorded, apply_waiting, record
@@ -33,6 +33,7 @@ __all__ = [
     "concede",
     "conceded",
     "find_orders",
+    "orders",
     "overdue_returns",
     "record",
 ]

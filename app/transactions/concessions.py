@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from app import db, ledger, programs
 from app.transactions import return_rules, returns
 from app.transactions.models import Transaction, TransactionConcession, TransactionKey
+from app.transactions.returns import Fields, Returnable
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,9 @@ def by_ids(session: Session, transaction_ids: Collection[UUID]) -> ColumnElement
     return db.any_of(session, TransactionKey.transaction_id.expression, sorted(transaction_ids))
 
 
-def find_orders(session: Session, program_id: UUID, wanted: ColumnElement[bool], *, lock: bool) -> list[Order]:
-    """Those purchases of the programme that there are. With `lock` their returns wait until the transaction ends."""
+def find_orders(session: Session, program_id: UUID, wanted: ColumnElement[bool], *, lock: bool) -> list[Returnable]:
+    """Those purchases of the programme that there are. With `lock` the returns of guests' wait until the transaction
+    ends; those of members' wait for the account."""
     purchases = (
         select(*Transaction.__table__.c)
         .join(TransactionKey, TransactionKey.transaction_id == Transaction.id)
@@ -53,25 +55,30 @@ def find_orders(session: Session, program_id: UUID, wanted: ColumnElement[bool],
     rows = {
         (row["source"], row["external_id"], row["type"]): row for row in session.execute(purchases).mappings().all()
     }
-    found = returns.load(session, rows, programs.timeline(session, program_id), lock=lock)
-    return [_order(known) for known in found.values()]
+    return list(returns.load(session, rows, programs.timeline(session, program_id), lock=lock).values())
 
 
-def _order(known: returns.Returnable) -> Order:
+def orders(session: Session, found: Sequence[Returnable]) -> list[Order]:
+    """What `find_orders` has found, with what is left of it. To be called when the members' accounts are claimed."""
+    past = returns.past_of(session, found)
+    return [_order(known, past[known.purchase["id"]]) for known in found]
+
+
+def _order(known: Returnable, past: Sequence[Fields]) -> Order:
     row = known.row
-    left = return_rules.whole(known.basket, known.version.terms).less(return_rules.before(known.past).figures)
+    left = return_rules.whole(known.basket, known.version.terms).less(return_rules.before(past).figures)
     return Order(row["id"], (row["source"], row["external_id"]), known.member_id, row["currency"], left.consideration)
 
 
-def conceded(session: Session, orders: Collection[Order]) -> dict[UUID, int]:
+def conceded(session: Session, about: Collection[Order]) -> dict[UUID, int]:
     """By order, what has been put aside for concessions on it and not been taken back, minor units.
 
     To be called when the members' accounts are claimed.
     """
-    chosen = db.any_of(session, TransactionConcession.purchase_id.expression, sorted(order.id for order in orders))
+    chosen = db.any_of(session, TransactionConcession.purchase_id.expression, sorted(order.id for order in about))
     given = select(TransactionConcession.document_id, TransactionConcession.purchase_id).where(chosen)
     order_of: dict[UUID, UUID] = dict(session.execute(given).all())
-    found = {order.id: 0 for order in orders}
+    found = {order.id: 0 for order in about}
     for document_id, lots in ledger.granted_lots(session, sorted(order_of)).items():
         found[order_of[document_id]] += sum(lot.allocated - lot.returned_allocated for lot in lots)
     return found

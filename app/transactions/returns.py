@@ -39,10 +39,10 @@ class Returnable:
     taking: Version | None
     """The later version by whose expiry its points go, if its own has none (`switched_on`)."""
     basket: Basket
-    past: Sequence[Fields]
     document_id: UUID
     """What granted its points: the purchase, or the claim of a guest's."""
     member_id: UUID | None
+    past: Sequence[Fields] = ()
     granted: Sequence[GrantedLot] = ()
     spent: Sequence[SpentPart] = ()
     conceded: Sequence["Conceded"] = ()
@@ -71,20 +71,19 @@ class Done:
 
 
 def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock: bool) -> dict[Key, Returnable]:
-    """What may be taken back, by its key. Purchases are locked, so that two returns of one take turns."""
+    """What may be taken back, by its key, but for what has come back of it: two returns of a member's purchase take
+    turns at the account, so `complete` reads that. Guests have none: their purchases are locked here."""
     about = {key: row["purchase_id"] or row["id"] for key, row in rows.items() if _has_purchase(row)}
     ids = sorted(set(about.values()))
     if not ids:
         return {}
-    if lock:
-        db.found(session, _locking, ids=ids)
     purchases = {row["id"]: row for row in rows.values()}
     if missing := [id_ for id_ in ids if id_ not in purchases]:
         purchases |= {row.id: row._mapping for row in db.found(session, _by_id, ids=missing)}
-    past: dict[UUID, list[Fields]] = {id_: [] for id_ in ids}
-    for row in db.found(session, _later, ids=ids):
-        past[row.purchase_id].append(row._mapping)
-    claims = claims_of(session, (purchases[id_] for id_ in ids))
+    guests = [purchases[id_] for id_ in ids if purchases[id_]["member_id"] is None]
+    if guests and lock:
+        db.found(session, _locking, ids=[row["id"] for row in guests])
+    claims = claims_of(session, guests)
     versions = {version.id: version for version in terms.versions}
     found = {}
     for key, purchase_id in about.items():
@@ -97,7 +96,6 @@ def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock:
             version=version,
             taking=_taking(terms, version, purchase["occurred_at"]),
             basket=basket_of(PurchaseIn.model_validate(purchase["content"])),
-            past=past[purchase_id],
             document_id=document_id,
             member_id=member_id,
         )
@@ -116,6 +114,14 @@ def _locking(engine: str) -> Select[UUID]:
 
 def _by_id(engine: str) -> Select[*tuple[Any, ...]]:
     return select(*Transaction.__table__.c).where(db.one_of(engine, Transaction.id.expression, "ids"))
+
+
+def past_of(session: Session, returnable: Iterable[Returnable]) -> dict[UUID, list[Fields]]:
+    """By purchase, what has come back of it, in the order in which it did."""
+    past: dict[UUID, list[Fields]] = {each.purchase["id"]: [] for each in returnable}
+    for row in db.found(session, _later, ids=sorted(past)) if past else ():
+        past[row.purchase_id].append(row._mapping)
+    return past
 
 
 _PAST = (Transaction.purchase_id, Transaction.id, Transaction.type, Transaction.original_id, Transaction.outcome)
@@ -143,11 +149,13 @@ def _claims(engine: str) -> Select[UUID, UUID, UUID]:
 def complete(
     session: Session, program_id: UUID, returnable: Mapping[Key, Returnable], now: datetime
 ) -> dict[Key, Returnable]:
-    """With what the ledger and the journal know. To be called when the members' accounts are claimed."""
+    """With what has come back, and what the ledger and the journal know. To be called when the members' accounts are
+    claimed."""
+    past = past_of(session, returnable.values())
     owned = [each for each in returnable.values() if each.member_id is not None]
     granted = ledger.granted_lots(session, sorted({each.document_id for each in owned}))
     paid = [each for each in owned if each.basket.tendered]
-    documents = {row["id"]: each.purchase["id"] for each in paid for row in (each.purchase, *each.past)}
+    documents = {row["id"]: each.purchase["id"] for each in paid for row in (each.purchase, *past[each.purchase["id"]])}
     spent = _spent(session, program_id, documents, {each.member_id for each in owned if each.member_id}, now)
     conceded = _conceded(session, sorted({each.purchase["id"] for each in owned}))
     undone = sorted({each.row["id"] for each in returnable.values() if each.row["type"] == "return"})
@@ -158,6 +166,7 @@ def complete(
     return {
         key: replace(
             each,
+            past=past[each.purchase["id"]],
             granted=granted.get(each.document_id, ()),
             spent=spent.get(each.purchase["id"], ()),
             conceded=conceded.get(each.purchase["id"], ()),

@@ -1,7 +1,7 @@
 """Record what tills post: load, decide, write.
 
-Order matters: natural keys first (they are what a retry collides with), then the purchases that returns name, then
-members by identifier, then the lock on their accounts, and only then whatever a decision rests on. Everything that is
+Order matters: natural keys first (they are what a retry collides with), then members by identifier, then guests'
+purchases that come back, then the lock on the accounts, and only then whatever a decision rests on. Everything that is
 locked is locked sorted.
 """
 
