@@ -3,7 +3,7 @@
 import json
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -89,6 +89,18 @@ class JsonText(str):
 
     def parsed(self) -> Any:
         return json.loads(self)
+
+
+def chosen_by(name: str, value: Any, first: type[Request], *others: type[Request]) -> Any:
+    """A document as that model which its field `name` names; as the `first` if it names none, or one there is not.
+
+    Unlike a discriminated union's, the findings of what is wrong with it point at its fields.
+    """
+    if value is None or isinstance(value, Request):
+        return value
+    named = value.get(name) if isinstance(value, dict) else None
+    chosen = [model for model in others if named in get_args(model.model_fields[name].annotation)]
+    return (chosen or [first])[0].model_validate(value)
 
 
 class Money(Answer):

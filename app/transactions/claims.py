@@ -109,8 +109,10 @@ def _meant(program_id: UUID, rows: Mapping[UUID, Fields], terms: Timeline, wante
     if row["member_id"] is not None:
         raise rules.TransactionHasMember
     version = next(version for version in terms.versions if version.id == row["terms_id"])
-    basket = basket_of(PurchaseIn.model_validate(row["content"]))
-    priced = rules.price(program_id, basket, row["occurred_at"], version, granted=True)
+    bought = PurchaseIn.model_validate(row["content"])
+    basket = basket_of(bought)
+    occasion = rules.occasion_of(row["occurred_at"], bought.store, bought.channel, version.terms)
+    priced = rules.price(program_id, basket, occasion, version, granted=True)
     priced = rules.with_end(priced, terms, row["occurred_at"], now)
     identifier = identifier_of(wanted.member, version)
     if isinstance(identifier, Problem):
@@ -195,7 +197,8 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
     before, account, past = loaded.claims.get(row["id"]), loaded.accounts[member_id], loaded.past.get(row["id"], [])
     claim_id, priced = new_id(), meant.verdict.priced
     points = priced.earning.points
-    left = return_rules.left(meant.basket, version.terms, return_rules.before(past))
+    reasons = priced.earning.reasons
+    left = return_rules.left(meant.basket, version.terms, return_rules.before(past), reasons)
     taken_back = points - left.earning.points
     if before is not None:
         if before["member_id"] != member_id:
@@ -209,7 +212,7 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
         act = rules.act_of(loaded.program_id, claim_id, row["occurred_at"], now, version.terms, "purchase")
         account = ledger.accrue(account, rules.accrual_of(priced, version.terms, act))
     sale = rules.sale_of(priced, claim_id, row["occurred_at"])
-    account, contra = _take_back(account, sale, past, meant.basket, version, loaded.chart, now)
+    account, contra = _take_back(account, sale, past, meant, loaded.chart, now)
     posted = [*accounting.grant_postings(sale, loaded.chart), *contra]
     new = {
         "id": claim_id,
@@ -228,8 +231,7 @@ def _take_back(
     account: ledger.Account,
     sale: accounting.Sale,
     past: Sequence[Fields],
-    basket: Basket,
-    version: Version,
+    meant: _Meant,
     chart: accounting.Chart,
     now: datetime,
 ) -> tuple[ledger.Account, list[accounting.Posting]]:
@@ -239,12 +241,13 @@ def _take_back(
     gives its points back. What the granted points have paid of a debt is owed again, whatever the terms say of points
     already spent: nobody has spent these.
     """
+    version, reasons = meant.verdict.version, meant.verdict.priced.earning.reasons
     undone = {row["original_id"] for row in past if row["type"] == "void"}
     standing = [row for row in past if row["type"] == "return" and row["id"] not in undone]
     postings: list[accounting.Posting] = []
     for count, row in enumerate(standing, start=1):
         granted = returns.just_granted(account, sale.document_id)
-        left = return_rules.left(basket, version.terms, return_rules.before(standing[:count]))
+        left = return_rules.left(meant.basket, version.terms, return_rules.before(standing[:count]), reasons)
         points = sum(lot.granted - lot.returned for lot in granted) - left.earning.points
         if points:
             occurred_at = max(row["occurred_at"], sale.occurred_at)

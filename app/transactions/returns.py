@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app import accounting, db, ledger, programs
 from app.ledger import Account, Act, GrantedLot, Reversed, SpentPart
 from app.money import round_to_int
-from app.programs import Basket, Terms, Timeline, Version, day_end, expires_at, switched_on
+from app.programs import Basket, Reason, Terms, Timeline, Version, day_end, expires_at, switched_on
 from app.transactions import return_rules
 from app.transactions.models import Transaction, TransactionClaim, TransactionConcession
 from app.transactions.return_rules import AlreadyVoided, Figures, Key, NothingToReturn, Outcome, ReceiptNeeded, Return
@@ -48,6 +48,11 @@ class Returnable:
     conceded: Sequence["Conceded"] = ()
     reversal: Reversed | None = None
     postings: Sequence[accounting.JournalPosting] = ()
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """By which rules it earned."""
+        return [Reason(each["rule"], each["base"], each["points"]) for each in self.purchase["reasons"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +298,7 @@ def decide(
         known = _without_withholding(known)
     terms = known.version.terms
     before = return_rules.before(known.past)
-    coming = return_rules.coming(item, known.basket, known.version, before)
+    coming = return_rules.coming(item, known.basket, known.version, before, known.reasons)
     act = Act(known.purchase["program_id"], id_, _not_before(known, item), now, terms.zone)
     outcome, share = Outcome(), 0
     figures, profile = coming.figures, terms.posting_profile

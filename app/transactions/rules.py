@@ -16,6 +16,7 @@ from app.programs import (
     Basket,
     Earning,
     NoTerms,
+    Occasion,
     PointsTender,
     Terms,
     Timeline,
@@ -115,6 +116,7 @@ class Purchase:
     external_id: str
     occurred_at: datetime
     store: str | None
+    channel: str | None
     currency: str
     basket: Basket
     member: MemberRef | None
@@ -142,7 +144,8 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     check_time(purchase, version, now)
     check_currency(purchase.currency, version.terms.currency)
     _check_amounts(purchase.basket, version)
-    priced = price(program_id, purchase.basket, purchase.occurred_at, version, granted=purchase.member is not None)
+    occasion = occasion_of(purchase.occurred_at, purchase.store, purchase.channel, version.terms)
+    priced = price(program_id, purchase.basket, occasion, version, granted=purchase.member is not None)
     priced = with_end(priced, terms, purchase.occurred_at, now)
     if priced.tender is not None and purchase.member is None:
         raise PointsTenderRefused("a guest has no points to pay with")
@@ -242,13 +245,18 @@ class Priced:
     """That part of the price, net of VAT."""
 
 
-def price(program_id: UUID, basket: Basket, occurred_at: datetime, version: Version, *, granted: bool) -> Priced:
+def occasion_of(occurred_at: datetime, store: str | None, channel: str | None, terms: Terms) -> Occasion:
+    """When and where a purchase happened, as earning rules see it."""
+    return Occasion(occurred_at.astimezone(terms.zone), store, channel)
+
+
+def price(program_id: UUID, basket: Basket, occasion: Occasion, version: Version, *, granted: bool) -> Priced:
     """Applies `version` to a basket whose sums match. IFRS 15.74: by stand-alone prices, at the time of the sale.
 
     Where nobody is `granted` the points (a guest), they are counted but get no part of the price.
     """
-    terms = version.terms
-    earning = earn(basket, terms)
+    terms, occurred_at = version.terms, occasion.at
+    earning = earn(basket, terms, occasion)
     rate = terms.redemption_rate.fraction
     paid = consideration(basket, terms)
     allocation = allocate(

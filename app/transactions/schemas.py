@@ -176,6 +176,7 @@ def purchase_of(body: PurchaseIn) -> Purchase:
         external_id=body.external_id,
         occurred_at=body.occurred_at,
         store=body.store,
+        channel=body.channel,
         currency=body.currency,
         basket=basket_of(body),
         member=body.member,
