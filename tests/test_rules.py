@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.programs import Basket, Occasion, Reason, Terms, consider, earn, kept
+from app.programs import Basket, Occasion, Reason, Terms, earn, explain, kept
 from tests.baskets import OCCASION, basket, baskets, examples, line, terms
 
 TRIPLE_DAIRY: dict[str, Any] = {"gives": {"type": "multiply", "times": 3}, "on": {"departments": ["Dairy"]}}
@@ -42,7 +42,7 @@ def more(bought: Basket, *rules: dict[str, Any], occasion: Occasion = OCCASION, 
 
 
 def why(bought: Basket, *rules: dict[str, Any], occasion: Occasion = OCCASION, **options: Any) -> dict[str, str | None]:
-    return {each.rule.code: each.why for each in consider(bought, ruled(*rules, **options), occasion)}
+    return {each.rule: each.why for each in explain(bought, ruled(*rules, **options), occasion)[1:]}
 
 
 # --- what rules give ------------------------------------------------------------------------------------------------
@@ -402,11 +402,12 @@ def test_reasons_come_to_the_points_and_say_the_same_as_the_explanation(data: st
     bought = data.draw(numbered(found))
     earned = earn(bought, found, OCCASION)
     assert earned.points == sum(reason.points for reason in earned.reasons)
-    explained = consider(bought, found, OCCASION)
-    assert [each.rule.code for each in explained] == [each.code for each in found.rules]
+    explained = explain(bought, found, OCCASION)
+    assert [each.rule for each in explained] == ["base", *(each.code for each in found.rules)]
     assert all((each.why is None) == (each.points > 0) for each in explained)
-    gave = [Reason(each.rule.code, each.base, each.points) for each in explained if each.points]
-    assert list(earned.reasons[1:]) == gave
+    assert earned.points == sum(each.points for each in explained)
+    gave = [Reason(each.rule, each.base, each.points) for each in explained if each.points]
+    assert [reason for reason in earned.reasons if reason.points] == gave
 
 
 @examples
@@ -418,9 +419,9 @@ def test_of_each_group_stand_as_many_as_its_policy_says(data: st.DataObject, fou
     assert stood.count("g") <= 1
     assert stood.count("i") <= 1
     apart = found.model_copy(update={"stacking": dict.fromkeys("ghi", "all")})
-    for each in consider(bought, apart, OCCASION):
-        if each.rule.group in ("g", "i") and each.why is None:
-            assert each.rule.group in stood, "where one applies, one stands"
+    for each in explain(bought, apart, OCCASION)[1:]:
+        if groups[each.rule] in ("g", "i") and each.why is None:
+            assert groups[each.rule] in stood, "where one applies, one stands"
 
 
 @examples

@@ -2,7 +2,7 @@
 
 Owns programmes and the versions of their terms. A version is drafted, changed while it is a draft, and published; a
 published one never changes. `timeline` answers the published versions; `Timeline.at` the one in force at an instant.
-The rules are pure. Of a basket: `earn` says what it earns and why, `consider` what became of each rule,
+The rules are pure. Of a basket: `earn` says what it earns and why, `explain` what became of each rule,
 `tender_of` what it pays with points, `kept` what is
 left of it all after returns. Of the calendar: `available_from` says from when points are good, `expires_at` (or
 `lapses_at`, where inactivity decides) until when, `switched_on` what becomes of those from before there was any expiry.
@@ -28,20 +28,21 @@ from app.programs.calendar import (
     switched_on,
     warnings_before,
 )
-from app.programs.earning import Considered, Occasion
+from app.programs.earning import Occasion
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
 from app.programs.models import Program
 from app.programs.rules import (
     Earning,
+    Explained,
     Kept,
     PointsTender,
     Reason,
     cash_part,
     check_basket,
     check_points_tender,
-    consider,
     consideration,
     earn,
+    explain,
     kept,
     net_paid_with_points,
     stand_alone_prices,
@@ -64,8 +65,8 @@ from app.programs.service import (
 __all__ = [
     "EXAMPLE_TERMS",
     "Basket",
-    "Considered",
     "Earning",
+    "Explained",
     "InactivityExpiry",
     "Kept",
     "Line",
@@ -86,7 +87,6 @@ __all__ = [
     "check_basket",
     "check_points_tender",
     "claim",
-    "consider",
     "consideration",
     "create_program",
     "day_begins",
@@ -98,6 +98,7 @@ __all__ = [
     "ended",
     "every_program",
     "expires_at",
+    "explain",
     "find_program",
     "kept",
     "lapses",

@@ -10,7 +10,7 @@ from fractions import Fraction
 from math import ceil, gcd
 
 from app.errors import Finding, finding
-from app.money import round_to_int, spread
+from app.money import Rounding, round_to_int, spread
 from app.programs.basket import Basket, Line
 from app.programs.earning import Considered, Occasion, Sale, paid_by, stacked
 from app.programs.schemas import BASE, PointValue, Terms
@@ -32,6 +32,22 @@ class Earning:
     points: int
     reasons: tuple[Reason, ...]
     line_bases: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What became of a rule, or of the base: the `points` it gave on its `base` (minor units), or `why` it gave none.
+
+    `rounding` is None where nothing is rounded; `capped` says that it would have given more.
+    """
+
+    rule: str
+    name: str | None
+    base: int
+    points: int
+    rounding: Rounding | None
+    why: str | None
+    capped: bool = False
 
 
 # --- what a basket is worth -----------------------------------------------------------------------------------------
@@ -142,12 +158,26 @@ def earn(basket: Basket, terms: Terms, occasion: Occasion) -> Earning:
     return _with(earning, [_reason(each) for each in stacked(given, terms.stacking) if each.points])
 
 
-def consider(basket: Basket, terms: Terms, occasion: Occasion) -> list[Considered]:
-    """What becomes of each rule of the terms, in their order: what it gives, or why it gives nothing."""
-    sale = _sale(basket, terms)
-    if not _base(sale, terms, terms.earning.minimum_spend).reasons:
-        return [Considered(rule, 0, 0, "no_base") for rule in terms.rules]
-    return stacked([rule.consider(sale, occasion) for rule in terms.rules], terms.stacking)
+def explain(basket: Basket, terms: Terms, occasion: Occasion) -> list[Explained]:
+    """What `earn` comes to and why: the base, then each rule of the terms in their order, what it gives or why it gives
+    nothing."""
+    sale, rule = _sale(basket, terms), terms.earning
+    reason = next(iter(_base(sale, terms, rule.minimum_spend).reasons), None)
+    if reason is None:
+        missed = "minimum_spend" if _base(sale, terms, 0).reasons else "nothing_earns"
+        base = Explained(BASE, None, 0, 0, rule.rounding, missed)
+        given = [Considered(each, 0, 0, "no_base") for each in terms.rules]
+    else:
+        why = None if reason.points else "too_little"
+        base = Explained(BASE, None, reason.base, reason.points, rule.rounding, why)
+        given = stacked([each.consider(sale, occasion) for each in terms.rules], terms.stacking)
+    return [base, *map(_explained, given)]
+
+
+def _explained(each: Considered) -> Explained:
+    rule = each.rule
+    rounding = getattr(rule.gives, "rounding", None)
+    return Explained(rule.code, rule.name, each.base, each.points, rounding, each.why, each.capped)
 
 
 def earning_part(basket: Basket, terms: Terms) -> Fraction | int:

@@ -38,7 +38,7 @@ from app.ledger import (
 )
 from app.members import IdentifierInvalid, MemberMayNotEarn, MemberMayNotSpend, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
-from app.programs import NoTerms, Version, available_from
+from app.programs import NoTerms, Version, available_from, explain
 from app.transactions import claims, events, return_rules, rules, service, waiting
 from app.transactions.claims import Claimed, Wanted
 from app.transactions.events import Happened, Reported
@@ -54,6 +54,7 @@ from app.transactions.schemas import (
     ClaimRead,
     EventIn,
     EventOut,
+    ExplainedOut,
     LineShare,
     Malformed,
     PointsOut,
@@ -69,6 +70,7 @@ from app.transactions.schemas import (
     VoidIn,
     WaitingOut,
     WaitingPage,
+    basket_of,
     item_of,
 )
 from app.transactions.service import Outcome, Recorded
@@ -325,6 +327,7 @@ def read_transaction(
         points=_points(row, found.recorded.version),
         returned=_returned(row),
         content=row["content"],
+        explanation=_explanation(row, found.recorded.version),
         shares=[LineShare(**share) for share in row["shares"]],
         postings=_postings(found.recorded.postings),
         claim=None if claim is None else ClaimRead.model_validate(claim),
@@ -559,6 +562,14 @@ def _points(row: Fields, version: Version) -> PointsOut:
         claimable=row["claimable"],
         reasons=[ReasonOut(**reason) for reason in row["reasons"]],
     )
+
+
+def _explanation(row: Fields, version: Version) -> list[ExplainedOut]:
+    if row["type"] != "purchase":
+        return []
+    bought = PurchaseIn.model_validate(row["content"])
+    occasion = rules.occasion_of(bought.occurred_at, bought.store, bought.channel, version.terms)
+    return [ExplainedOut.model_validate(each) for each in explain(basket_of(bought), version.terms, occasion)]
 
 
 def _returned(row: Fields) -> ReturnOut | None:

@@ -11,6 +11,7 @@ from app.accounting import PostingOut
 from app.errors import Finding, ProblemBody, finding
 from app.ledger import BalanceOut, ExpiringOut, PlannedEntries
 from app.members import MemberRef
+from app.money import Rounding
 from app.programs import Basket, Line, Tender
 from app.transactions.return_rules import Return
 from app.transactions.rules import Purchase
@@ -251,6 +252,19 @@ class ReasonOut(Answer):
     points: int
 
 
+class ExplainedOut(Answer):
+    """What became of a rule: the points it gave on its base (minor units), rounded so; or `why` it gave none. `capped`:
+    it would have given more."""
+
+    rule: str
+    name: str | None
+    base: int
+    points: int
+    rounding: Rounding | None
+    why: str | None
+    capped: bool
+
+
 class PointsOut(Answer):
     """What was earned and why. `pending` of them are not available yet; `claimable` is what a guest's purchase gives to
     whoever claims it; `spent` is what points tendered cost. What a return takes back is negative."""
@@ -381,6 +395,7 @@ class TransactionRead(Answer):
     points: PointsOut
     returned: ReturnOut | None
     content: Annotated[dict[str, Any], Field(description="What the till sent, less the member")]
+    explanation: Annotated[list[ExplainedOut], Field(description="Every rule of a purchase's terms, the base first")]
     shares: list[LineShare]
     postings: list[PostingOut]
     claim: ClaimRead | None
