@@ -10,7 +10,7 @@ Pure; points whole, money in minor units. For one purchase, in this order:
 A rule multiplies the points of the base, never those of another rule: so their order does not matter.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.money import Rounding, round_to_int
+from app.money import Rounding, round_to_int, rounded
 from app.programs.basket import Basket, Line
 from app.wire import Minor, Request, Text, Token, chosen_by
 
@@ -49,12 +49,12 @@ class Occasion:
     channel: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: where its goods are is kept
 class Sale:
     """A purchase, or what is left of one, for rules to look at.
 
     By line: what of it is `eligible` for points, in minor units, and the `quantities`. `part` is the share of the total
-    that was paid by tenders that earn; `paid_by` that of each of these. `rate`: base points per minor unit.
+    that was paid by tenders that earn; `paid_by` that of each of these. The base gives `points` `per` minor units.
     """
 
     lines: Sequence[Line]
@@ -62,7 +62,31 @@ class Sale:
     quantities: Sequence[Fraction | Decimal]
     part: Fraction | int
     paid_by: Mapping[str, Fraction | int]
-    rate: Fraction
+    points: int
+    per: int
+
+    @cached_property
+    def everywhere(self) -> list[int]:
+        """The positions of the lines that earn."""
+        return [position for position, amount in enumerate(self.eligible) if amount]
+
+    @cached_property
+    def by_department(self) -> dict[str | None, list[int]]:
+        return self._by([line.department for line in self.lines])
+
+    @cached_property
+    def by_category(self) -> dict[str | None, list[int]]:
+        return self._by([line.category for line in self.lines])
+
+    @cached_property
+    def by_product(self) -> dict[str | None, list[int]]:
+        return self._by([line.product for line in self.lines])
+
+    def _by(self, values: Sequence[str | None]) -> dict[str | None, list[int]]:
+        found: dict[str | None, list[int]] = {}
+        for position in self.everywhere:
+            found.setdefault(values[position], []).append(position)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +114,21 @@ class Goods(Request):
     def _sets(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
         return frozenset(self.departments), frozenset(self.categories), frozenset(self.products)
 
-    @property
+    @cached_property
     def empty(self) -> bool:
         return not (self.departments or self.categories or self.products)
 
-    def places(self, lines: Sequence[Line]) -> list[int]:
-        """The positions of those among `lines`."""
+    def places(self, sale: Sale) -> set[int]:
+        """The positions of those lines of a sale that earn."""
         departments, categories, products = self._sets
-        return [
-            position
-            for position, line in enumerate(lines)
-            if line.department in departments or line.category in categories or line.product in products
-        ]
+        found: set[int] = set()
+        for names, places in (
+            (departments, sale.by_department if departments else {}),
+            (categories, sale.by_category if categories else {}),
+            (products, sale.by_product if products else {}),
+        ):
+            found.update(*(places[name] for name in names & places.keys()))
+        return found
 
 
 def _day(value: Any) -> Any:
@@ -199,8 +226,8 @@ class PerAmount(Request):
     per: Annotated[int, Field(ge=1, le=10**12, description="Minor units")]
     rounding: Rounding = "down"
 
-    def points_for(self, base: int, _quantity: Callable[[], Fraction], _rate: Fraction) -> int:
-        return round_to_int(Fraction(base * self.points, self.per), self.rounding)
+    def points_for(self, base: int, _sale: Sale, _places: Iterable[int]) -> int:
+        return rounded(base * self.points, self.per, self.rounding)
 
 
 class PerItem(Request):
@@ -210,8 +237,8 @@ class PerItem(Request):
     points: Points
     items: Annotated[int, Field(ge=1, le=1_000_000)] = 1
 
-    def points_for(self, _base: int, quantity: Callable[[], Fraction], _rate: Fraction) -> int:
-        return floor(quantity()) // self.items * self.points
+    def points_for(self, _base: int, sale: Sale, places: Iterable[int]) -> int:
+        return floor(_quantity(sale, places)) // self.items * self.points
 
 
 class Fixed(Request):
@@ -220,7 +247,7 @@ class Fixed(Request):
     type: Literal["fixed"]
     points: Points
 
-    def points_for(self, _base: int, _quantity: Callable[[], Fraction], _rate: Fraction) -> int:
+    def points_for(self, _base: int, _sale: Sale, _places: Iterable[int]) -> int:
         return self.points
 
 
@@ -239,9 +266,8 @@ class Multiply(Request):
             raise PydanticCustomError("adds_nothing", "`times` must be more than `divisor`")
         return self
 
-    def points_for(self, base: int, _quantity: Callable[[], Fraction], rate: Fraction) -> int:
-        more = Fraction(self.times - self.divisor, self.divisor)
-        return round_to_int(base * rate * more, self.rounding)
+    def points_for(self, base: int, sale: Sale, _places: Iterable[int]) -> int:
+        return rounded(base * sale.points * (self.times - self.divisor), sale.per * self.divisor, self.rounding)
 
 
 def _gives(value: Any) -> Any:
@@ -279,19 +305,15 @@ class Rule(Request):
         part = self._part(sale)
         if not part:
             return Considered(self, 0, 0, "tenders" if self.when.tenders else "nothing_earns")
-        places = self._places(sale.lines)
+        places = self._places(sale)
         base = round_to_int(sum([sale.eligible[place] for place in places]) * part)
         if base <= 0:
             return Considered(self, 0, 0, "goods")
-
-        def quantity() -> Fraction:
-            return sum((Fraction(sale.quantities[place]) for place in places if sale.eligible[place]), Fraction(0))
-
         if base < minimum_spend:
             return Considered(self, base, 0, "minimum_spend")
-        if minimum_quantity and quantity() < minimum_quantity:
+        if minimum_quantity and _quantity(sale, places) < minimum_quantity:
             return Considered(self, base, 0, "minimum_quantity")
-        points = self.gives.points_for(base, quantity, sale.rate)
+        points = self.gives.points_for(base, sale, places)
         if self.most is not None and points > self.most:
             return Considered(self, base, self.most, capped=True)
         return Considered(self, base, points, None if points else "too_little")
@@ -300,12 +322,14 @@ class Rule(Request):
         tenders = self.when.tenders
         return sum(sale.paid_by.get(tender, 0) for tender in set(tenders)) if tenders else sale.part
 
-    def _places(self, lines: Sequence[Line]) -> Iterable[int]:
-        places: Iterable[int] = range(len(lines)) if self.on.empty else self.on.places(lines)
-        if self.excluded.empty:
-            return places
-        without = set(self.excluded.places(lines))
-        return [place for place in places if place not in without]
+    def _places(self, sale: Sale) -> Iterable[int]:
+        places = sale.everywhere if self.on.empty else self.on.places(sale)
+        return places if self.excluded.empty else set(places) - self.excluded.places(sale)
+
+
+def _quantity(sale: Sale, places: Iterable[int]) -> Fraction | Decimal:
+    """Of a sale all quantities are decimals, of what is left of one all are fractions."""
+    return sum([sale.quantities[place] for place in places])  # type: ignore[return-value]  # there is a place
 
 
 def stacked(considered: Sequence[Considered], stacking: Mapping[str, Stacking]) -> list[Considered]:

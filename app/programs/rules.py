@@ -10,7 +10,7 @@ from fractions import Fraction
 from math import ceil, gcd
 
 from app.errors import Finding, finding
-from app.money import Rounding, round_to_int, spread
+from app.money import Rounding, round_to_int, rounded, spread
 from app.programs.basket import Basket, Line
 from app.programs.earning import Considered, Occasion, Sale, paid_by, stacked
 from app.programs.schemas import BASE, PointValue, Terms
@@ -196,7 +196,8 @@ def _sale(basket: Basket, terms: Terms) -> Sale:
         quantities=[line.quantity for line in basket.lines],
         part=earning_part(basket, terms),
         paid_by=paid_by(basket, terms.earning.non_earning_tenders) if terms.rules else {},
-        rate=terms.earning.rate,
+        points=terms.earning.points,
+        per=terms.earning.per,
     )
 
 
@@ -207,7 +208,7 @@ def _base(sale: Sale, terms: Terms, minimum: int) -> Earning:
     if base < minimum:
         base = 0
     line_bases = spread(base, sale.eligible) if base else [0] * len(sale.eligible)
-    points = round_to_int(Fraction(base * rule.points, rule.per), rule.rounding)
+    points = rounded(base * rule.points, rule.per, rule.rounding)
     return Earning(points, (Reason(BASE, base, points),) if base else (), tuple(line_bases))
 
 

@@ -66,11 +66,6 @@ class BaseEarning(Request):
     """What earns nothing."""
     non_earning_tenders: Tenders = ["points", "gift_card", "store_credit"]
 
-    @cached_property
-    def rate(self) -> Fraction:
-        """Points per minor unit."""
-        return Fraction(self.points, self.per)
-
 
 class PointValue(Request):
     """What points are worth when used: `amount` minor units for `points` points, net of VAT and of public discounts."""
