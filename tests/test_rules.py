@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.programs import Basket, Occasion, Reason, Terms, earn, explain, kept
+from app.programs.earning import Limit, Used
 from tests.baskets import OCCASION, basket, baskets, examples, line, terms
 
 TRIPLE_DAIRY: dict[str, Any] = {"gives": {"type": "multiply", "times": 3}, "on": {"departments": ["Dairy"]}}
@@ -444,3 +445,93 @@ def _points(bought: Basket, found: Terms, numbers: Sequence[int], reasons: Seque
     quantities = {each.number: each.quantity for each in bought.lines}
     back = {number: quantities[number] for number in numbers}
     return {each.rule: each.points for each in kept(bought, found, back, 0, reasons).earning.reasons if each.points}
+
+
+# --- limits over time -----------------------------------------------------------------------------------------------
+
+
+def of_day(text: str) -> datetime:
+    return datetime.fromisoformat(f"{text}T12:00:00-05:00")
+
+
+PERIODS = {
+    # per, a day, another day: whether they share its limit
+    "a day": ("day", "2026-11-22", "2026-11-23", False),
+    "a week begins on Monday": ("week", "2026-11-22", "2026-11-23", False),
+    "and goes over New Year": ("week", "2026-12-31", "2027-01-01", True),
+    "a month": ("month", "2026-11-01", "2026-11-30", True),
+    "the next month": ("month", "2026-11-30", "2026-12-01", False),
+    "the same month of another year": ("month", "2026-11-22", "2027-11-22", False),
+    "a year": ("year", "2026-01-01", "2026-12-31", True),
+    "the next year": ("year", "2026-12-31", "2027-01-01", False),
+    "a life": ("lifetime", "1999-01-01", "2027-01-01", True),
+}
+
+
+@pytest.mark.parametrize(("per", "one", "other", "same"), PERIODS.values(), ids=PERIODS.keys())
+def test_periods_are_of_the_calendar(per: str, one: str, other: str, same: bool) -> None:
+    limit = Limit.model_validate({"per": per, "points": 1})
+    assert (limit.period(of_day(one).date()) == limit.period(of_day(other).date())) is same
+
+
+def test_names_of_periods_are_never_those_of_another_kind() -> None:
+    day = of_day("2026-11-22").date()
+    kinds = [Limit.model_validate({"per": per, "points": 1}) for per in ("day", "week", "month", "year", "lifetime")]
+    assert [limit.period(day) for limit in kinds] == ["2026-11-22", "2026-W47", "2026-11", "2026", ""]
+
+
+DAY, YEAR = "2026-11-22", "2026"
+ROOM: dict[str, tuple[dict[str, Any], dict[str, Used], int | str | None]] = {
+    # this rule, what it has given by period: what is left, or why nothing is
+    "nothing was given": ({"limits": [{"per": "day", "points": 100}]}, {}, 100),
+    "some was": ({"limits": [{"per": "day", "points": 100}]}, {DAY: Used(60, 2)}, 40),
+    "all was": ({"limits": [{"per": "day", "points": 100}]}, {DAY: Used(100, 2)}, "limit"),
+    "more was, by terms before": ({"limits": [{"per": "day", "points": 100}]}, {DAY: Used(150, 2)}, "limit"),
+    "as often as may be": ({"limits": [{"per": "day", "times": 2}]}, {DAY: Used(60, 2)}, "limit"),
+    "once more": ({"limits": [{"per": "day", "times": 2}]}, {DAY: Used(60, 1)}, None),
+    "points and times": ({"limits": [{"per": "day", "points": 100, "times": 2}]}, {DAY: Used(60, 1)}, 40),
+    "the narrower of two": (
+        {"limits": [{"per": "day", "points": 100}, {"per": "year", "points": 1000}]},
+        {DAY: Used(0, 0), YEAR: Used(970, 9)},
+        30,
+    ),
+    "long enough ago": ({"cooldown_hours": 24}, {"": Used(5, 1, of_day("2026-11-21"))}, None),
+    "not long enough": ({"cooldown_hours": 25}, {"": Used(5, 1, of_day("2026-11-21"))}, "cooldown"),
+    "a purchase that comes late is before the last": (
+        {"cooldown_hours": 24},
+        {"": Used(5, 1, of_day("2026-11-25"))},
+        "cooldown",
+    ),
+    "for the first time": ({"cooldown_hours": 24}, {}, None),
+}
+
+
+@pytest.mark.parametrize(("given", "used", "room"), ROOM.values(), ids=ROOM.keys())
+def test_what_limits_leave(given: dict[str, Any], used: dict[str, Used], room: int | str | None) -> None:
+    (found,) = ruled(rule(**VISIT, **given)).rules
+    assert found.room(of_day("2026-11-22"), used) == room
+
+
+def test_a_rule_gives_what_its_limits_leave() -> None:
+    given = rule(**VISIT, limits=[{"per": "day", "points": 100}])
+    for room, expected in ((None, {"more": 50}), (80, {"more": 50}), (30, {"more": 30})):
+        occasion = OCCASION if room is None else replace(OCCASION, allowed={"more": room})
+        assert more(SHOPPING, given, occasion=occasion) == expected
+    spent = replace(OCCASION, unmet={"more": "limit"})
+    assert more(SHOPPING, given, occasion=spent) == {}
+    assert why(SHOPPING, given, occasion=spent) == {"more": "limit"}
+
+
+def test_a_group_is_won_by_what_limits_leave() -> None:
+    """The better rule has 10 points left, so the other one is better."""
+    rules = [grouped("a", 50, limits=[{"per": "day", "points": 60}]), grouped("b", 20)]
+    occasion = replace(OCCASION, allowed={"a": 10})
+    assert more(SHOPPING, *rules, occasion=occasion, stacking={"g": "best"}) == {"b": 20}
+
+
+def test_a_limit_limits_something() -> None:
+    with pytest.raises(ValidationError) as caught:
+        ruled(rule(**VISIT, limits=[{"per": "day"}]))
+    assert [(error["loc"], error["type"]) for error in caught.value.errors()] == [
+        (("rules", 0, "limits", 0), "limits_nothing")
+    ]

@@ -30,6 +30,8 @@ from app.programs.calendar import (
 )
 from app.programs.earning import Occasion
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
+from app.programs.limits import Key as UseKey
+from app.programs.limits import Uses, keys_of, uses
 from app.programs.models import Program
 from app.programs.rules import (
     Earning,
@@ -79,6 +81,8 @@ __all__ = [
     "Tender",
     "Terms",
     "Timeline",
+    "UseKey",
+    "Uses",
     "Version",
     "adopt_expiry",
     "available_from",
@@ -101,6 +105,7 @@ __all__ = [
     "explain",
     "find_program",
     "kept",
+    "keys_of",
     "lapses",
     "lapses_after",
     "lapses_at",
@@ -117,6 +122,7 @@ __all__ = [
     "tender_of",
     "terms_at",
     "timeline",
+    "uses",
     "warn_of_expiry",
     "warnings_before",
     "zone_at",

@@ -11,8 +11,8 @@ A rule multiplies the points of the base, never those of another rule: so their 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import date, datetime, time
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
@@ -42,11 +42,17 @@ _WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun
 
 @dataclass(frozen=True, slots=True)
 class Occasion:
-    """When and where a purchase happened. `at` is in the programme's zone."""
+    """When and where a purchase happened, and what was known then. `at` is in the programme's zone.
+
+    By code of rules: which are `unmet`, and why; and how many points of those that limits leave room for are `allowed`.
+    Both are kept with the purchase, for nobody can find them out later.
+    """
 
     at: datetime
     store: str | None = None
     channel: str | None = None
+    unmet: Mapping[str, str] = field(default_factory=dict)
+    allowed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)  # without slots: where its goods are is kept
@@ -215,6 +221,65 @@ class When(Request):
         return (self.first_day is None or self.first_day <= day) and (self.last_day is None or day <= self.last_day)
 
 
+# --- what a rule gives one member over time -------------------------------------------------------------------------
+
+
+Period = Literal["day", "week", "month", "year", "lifetime"]
+"""Of the calendar of the programme's zone; weeks begin on Monday."""
+
+LIFETIME = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a rule has given a member in one period: so many `points` in so many `times`, the latest at `last_at`."""
+
+    points: int = 0
+    times: int = 0
+    last_at: datetime | None = None
+
+    def plus(self, points: int, at: datetime) -> "Used":
+        return Used(self.points + points, self.times + 1, max(at, self.last_at or at))
+
+
+class Limit(Request):
+    """The most that a rule gives one member in a period: `points`, `times`, or both.
+
+    A purchase counts in the period in which it happened, in the order in which purchases arrive. What comes back does
+    not make room again.
+    """
+
+    per: Period
+    points: Annotated[int | None, Field(ge=1, le=10**12)] = None
+    times: Annotated[int | None, Field(ge=1, le=10**6)] = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.points is None and self.times is None:
+            raise PydanticCustomError("limits_nothing", "either points or times")
+        return self
+
+    def period(self, day: date) -> str:
+        """The period in which a day is, by a name that no other period has."""
+        match self.per:
+            case "day":
+                return day.isoformat()
+            case "week":
+                return f"{day:%G-W%V}"
+            case "month":
+                return f"{day:%Y-%m}"
+            case "year":
+                return f"{day:%Y}"
+            case "lifetime":
+                return LIFETIME
+
+    def room(self, used: Used) -> int | None:
+        """How many points more; None: as many as there are."""
+        if self.times is not None and used.times >= self.times:
+            return 0
+        return None if self.points is None else max(0, self.points - used.points)
+
+
 # --- what a rule gives ----------------------------------------------------------------------------------------------
 
 
@@ -290,15 +355,21 @@ class Rule(Request):
     when: When = When()
     most: Annotated[int | None, Field(ge=1, le=10**9)] = None
     """Points of one purchase, at most; null: no limit."""
+    limits: Annotated[list[Limit], Field(max_length=10)] = []
+    """For one member over time."""
+    cooldown_hours: Annotated[int | None, Field(ge=1, le=87_600)] = None
+    """How long it gives the same member nothing more, after it did."""
     group: Token | None = None
     """Rules of one group compete, as `stacking` of the terms says; null: with none."""
     priority: Annotated[int, Field(ge=0, le=1000)] = 100
 
     def consider(self, sale: Sale, occasion: Occasion) -> Considered:
         """What it gives for a purchase, whatever other rules do."""
-        if why := self.when.unmet(occasion):
+        if why := self.when.unmet(occasion) or occasion.unmet.get(self.code):
             return Considered(self, 0, 0, why)
-        return self.apply(sale, self.when.minimum_spend, self.when.minimum_quantity)
+        given = self.apply(sale, self.when.minimum_spend, self.when.minimum_quantity)
+        room = occasion.allowed.get(self.code)
+        return given if room is None or given.points <= room else replace(given, points=room, capped=True)
 
     def apply(self, sale: Sale, minimum_spend: int, minimum_quantity: int) -> Considered:
         """The same, when time and place are right."""
@@ -318,6 +389,24 @@ class Rule(Request):
             return Considered(self, base, self.most, capped=True)
         return Considered(self, base, points, None if points else "too_little")
 
+    @property
+    def limited(self) -> bool:
+        """Whether what it gives depends on what it has given the member before."""
+        return bool(self.limits) or self.cooldown_hours is not None
+
+    def periods(self, day: date) -> set[str]:
+        """The periods in which what it gives on a day is counted."""
+        return {limit.period(day) for limit in self.limits} | ({LIFETIME} if self.cooldown_hours else set())
+
+    def room(self, at: datetime, used: Mapping[str, Used]) -> int | str | None:
+        """How many points its limits leave, None: as many as there are; or why it gives nothing. `used`: by period."""
+        last = used.get(LIFETIME, Used()).last_at
+        if self.cooldown_hours and last and at < last + timedelta(hours=self.cooldown_hours):
+            return "cooldown"
+        rooms = [limit.room(used.get(limit.period(at.date()), Used())) for limit in self.limits]
+        least = min((room for room in rooms if room is not None), default=None)
+        return "limit" if least == 0 else least
+
     def _part(self, sale: Sale) -> Fraction | int:
         tenders = self.when.tenders
         return sum(sale.paid_by.get(tender, 0) for tender in set(tenders)) if tenders else sale.part
@@ -330,6 +419,20 @@ class Rule(Request):
 def _quantity(sale: Sale, places: Iterable[int]) -> Fraction | Decimal:
     """Of a sale all quantities are decimals, of what is left of one all are fractions."""
     return sum([sale.quantities[place] for place in places])  # type: ignore[return-value]  # there is a place
+
+
+def limited(rules: Iterable[Rule], occasion: Occasion, used: Mapping[tuple[str, str], Used]) -> Occasion:
+    """The occasion with what is known of the member: `used` by rule and period."""
+    unmet, allowed = dict(occasion.unmet), dict(occasion.allowed)
+    for rule in rules:
+        if rule.limited:
+            theirs = {period: each for (code, period), each in used.items() if code == rule.code}
+            room = rule.room(occasion.at, theirs)
+            if isinstance(room, str):
+                unmet[rule.code] = room
+            elif room is not None:
+                allowed[rule.code] = room
+    return replace(occasion, unmet=unmet, allowed=allowed)
 
 
 def stacked(considered: Sequence[Considered], stacking: Mapping[str, Stacking]) -> list[Considered]:

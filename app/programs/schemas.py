@@ -379,6 +379,11 @@ class Terms(Request):
         return in_force[bisect_right(turns, day)]
 
     @cached_property
+    def limits(self) -> bool:
+        """Whether any rule is limited over time."""
+        return any(rule.limited for rule in self.rules)
+
+    @cached_property
     def _turns(self) -> tuple[list[date], list[tuple[Rule, ...]]]:
         """The days on which rules come into force or go, and which are in force before the first, and from each on."""
         first = {rule.when.first_day for rule in self.rules}

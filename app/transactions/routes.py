@@ -423,7 +423,7 @@ def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, *, dry_run: bool) 
         member=TransactionMember(
             id=None if dry_run and claimed.enrolled else claimed.account.member_id, enrolled=claimed.enrolled
         ),
-        points=_points({**claimed.transaction, "points": claimed.claim["points"], "claimable": 0}, claimed.version),
+        points=_points({**claimed.transaction, **_claimed_points(claimed.claim)}, claimed.version),
         taken_back=claimed.taken_back,
         balance=balance_out(claimed.account),
         balance_at=now,
@@ -432,6 +432,11 @@ def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, *, dry_run: bool) 
         postings=_postings(claimed.postings),
     )
     return Reply(200 if dry_run or claimed.duplicate else 201, answer.model_dump_json().encode())
+
+
+def _claimed_points(claim: Fields) -> dict[str, Any]:
+    reasons = {} if claim["reasons"] is None else {"reasons": claim["reasons"]}
+    return {"points": claim["points"], "claimable": 0} | reasons
 
 
 def _happened(reported: Reported, happened: Happened, now: datetime, *, dry_run: bool) -> Reply:
@@ -569,6 +574,7 @@ def _explanation(row: Fields, version: Version) -> list[ExplainedOut]:
         return []
     bought = PurchaseIn.model_validate(row["content"])
     occasion = rules.occasion_of(bought.occurred_at, bought.store, bought.channel, version.terms)
+    occasion = rules.remembered(occasion, row["facts"])
     return [ExplainedOut.model_validate(each) for each in explain(basket_of(bought), version.terms, occasion)]
 
 

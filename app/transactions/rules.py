@@ -130,9 +130,10 @@ class Purchase:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """An acceptable purchase: the version of terms it falls under, and what it comes to."""
+    """An acceptable purchase: the version of terms it falls under, when and where it was, and what it comes to."""
 
     version: Version
+    occasion: Occasion
     priced: "Priced"
 
 
@@ -145,13 +146,44 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     check_currency(purchase.currency, version.terms.currency)
     _check_amounts(purchase.basket, version)
     occasion = occasion_of(purchase.occurred_at, purchase.store, purchase.channel, version.terms)
-    priced = price(program_id, purchase.basket, occasion, version, granted=purchase.member is not None)
-    priced = with_end(priced, terms, purchase.occurred_at, now)
+    judged = priced_at(program_id, purchase.basket, occasion, version, terms, now, granted=purchase.member is not None)
+    priced = judged.priced
     if priced.tender is not None and purchase.member is None:
         raise PointsTenderRefused("a guest has no points to pay with")
     if priced.earning.points > MOST_GRANTED:
         raise TooManyPoints
-    return Judged(version, priced)
+    return judged
+
+
+def priced_at(
+    program_id: UUID,
+    basket: Basket,
+    occasion: Occasion,
+    version: Version,
+    terms: Timeline,
+    now: datetime,
+    *,
+    granted: bool,
+) -> Judged:
+    """What an acceptable basket comes to on an `occasion`, its points with the end that `terms` give them by now."""
+    priced = price(program_id, basket, occasion, version, granted=granted)
+    return Judged(version, occasion, with_end(priced, terms, occasion.at, now))
+
+
+def facts_of(occasion: Occasion) -> dict[str, Any] | None:
+    """What was known of a member, for the record."""
+    known = {"unmet": dict(occasion.unmet), "allowed": dict(occasion.allowed)}
+    return {name: facts for name, facts in known.items() if facts} or None
+
+
+def remembered(occasion: Occasion, facts: dict[str, Any] | None) -> Occasion:
+    """The occasion with what was known of a member, by the record."""
+    return replace(occasion, **facts) if facts else occasion
+
+
+def reasons_of(earning: Earning) -> list[dict[str, Any]]:
+    """Each rule's part of the points, for the record."""
+    return [{"rule": reason.rule, "base": reason.base, "points": reason.points} for reason in earning.reasons]
 
 
 def check_currency(stated: str | None, currency: str) -> None:
