@@ -7,7 +7,8 @@ Format: `array_send` in PostgreSQL's sources, and `..._send` of each type.
 
 import json
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
@@ -145,3 +146,15 @@ def teach_driver() -> None:
                 return obj  # type: ignore[no-any-return]  # of the class it is registered for
 
         psycopg.adapters.register_dumper(kind, AsItIs)
+
+
+@contextmanager
+def numbered_parameters(connection: Any) -> Iterator[None]:
+    """Within it statements of psycopg's `connection` have parameters by number (`$1`) and values in a sequence."""
+    import psycopg
+
+    connection.cursor_factory = psycopg.RawCursor
+    try:
+        yield
+    finally:
+        connection.cursor_factory = psycopg.Cursor

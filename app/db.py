@@ -11,6 +11,7 @@ What a batch writes is one statement (`together`); what every batch reads is a s
 
 import json
 import random
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,7 +62,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.types import TypeEngine
 
-from app.arrays import PackedArray, as_json, encoded, teach_driver
+from app.arrays import PackedArray, as_json, encoded, numbered_parameters, teach_driver
 from app.config import Settings
 from app.errors import Busy, OutcomeUnknown
 
@@ -414,9 +415,9 @@ def found(session: Session, make: Callable[..., Select[*tuple[Any, ...]]], *abou
     dialect = connection.dialect
     if dialect.name != "postgresql":
         return connection.execute(_made(make, dialect.name, about), values).all()
-    text, processors, fixed = _select(dialect, make, about)
-    given = {name: processors[name](value) for name, value in values.items()}
-    return connection.exec_driver_sql(text, fixed | given).all()
+    text, order, processors, fixed = _select(dialect, make, about)
+    given = fixed | {name: processors[name](value) for name, value in values.items()}
+    return _as_text(connection, text, [given[name] for name in order]).all()
 
 
 @lru_cache(maxsize=256)
@@ -427,16 +428,33 @@ def _made(make: Callable[..., Any], engine: str, about: tuple[Any, ...]) -> Any:
 @lru_cache(maxsize=256)
 def _select(
     dialect: Dialect, make: Callable[..., Any], about: tuple[Any, ...]
-) -> tuple[str, dict[str, Callable[[Any], Any]], dict[str, Any]]:
-    """A statement's text, how its parameters are sent, and those that never change."""
+) -> tuple[str, list[str], dict[str, Callable[[Any], Any]], dict[str, Any]]:
+    """A statement's text, its parameters in their order, how they are sent, and those that never change."""
     compiled = make(dialect.name, *about).compile(dialect=dialect)
     processors = {name: bind.type.bind_processor(dialect) or _as_is for name, bind in compiled.binds.items()}
     fixed = {name: processors[name](value) for name, value in compiled.params.items() if value is not None}
-    return compiled.string, processors, fixed
+    return *_numbered(compiled.string), processors, fixed
 
 
 def _as_is(value: Any) -> Any:
     return value
+
+
+_NAMED = re.compile(r"%\((\w+)\)s")
+
+
+def _numbered(text: str) -> tuple[str, list[str]]:
+    """A statement as PostgreSQL itself has parameters, by number, and their names in that order."""
+    names = list(dict.fromkeys(_NAMED.findall(text)))
+    numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
+    return _NAMED.sub(lambda match: numbers[match[1]], text).replace("%%", "%"), names
+
+
+def _as_text(connection: Connection, text: str, values: Sequence[Any]) -> CursorResult[Any]:
+    """Executes a statement whose parameters are numbered: the driver need not look for them in its text, which it would
+    do each time with one as long as ours."""
+    with numbered_parameters(connection.connection.driver_connection):
+        return connection.exec_driver_sql(text, tuple(values))
 
 
 def beyond(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
@@ -493,21 +511,21 @@ def _execute(session: Session, parts: Sequence[_Part]) -> CursorResult[Any]:
             for part in parts
         ]
         return done[-1]
-    text, processors = _compiled(dialect, tuple((part.make, part.about) for part in parts))
+    text, order, processors = _compiled(dialect, tuple((part.make, part.about) for part in parts))
     values = {
         name: process([row[column] for row in part.rows])
         for part, columns in zip(parts, processors, strict=True)
         for name, column, process in columns
     }
-    return connection.exec_driver_sql(text, values)
+    return _as_text(connection, text, [values[name] for name in order])
 
 
 @lru_cache(maxsize=256)
 def _compiled(
     dialect: Dialect, parts: tuple[tuple[Callable[..., Any], tuple[Any, ...]], ...]
-) -> tuple[str, list[list[tuple[str, str, Any]]]]:
-    """The text of `parts` as one statement; and for each its parameters: their names, whose columns they are, and how
-    they are sent."""
+) -> tuple[str, list[str], list[list[tuple[str, str, Any]]]]:
+    """The text of `parts` as one statement; its parameters in their order; and for each part its parameters: their
+    names, whose columns they are, and how they are sent."""
     texts, processors = [], []
     for position, (make, about) in enumerate(parts):
         compiled = make(dialect.name, *about).compile(dialect=dialect)
@@ -520,7 +538,7 @@ def _compiled(
         )
     *before, last = texts
     named = ", ".join(f"part{position} AS ({text})" for position, text in enumerate(before))
-    return f"WITH {named} {last}" if before else last, processors
+    return *_numbered(f"WITH {named} {last}" if before else last), processors
 
 
 @lru_cache(maxsize=256)
