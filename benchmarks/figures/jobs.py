@@ -121,6 +121,7 @@ def _prove(_bench: Bench, stage: Shop) -> None:
     """The checks' own statements, without the service: a proof is set-based SQL."""
     spoken = psycopg_dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's
     with psycopg.connect(stage.url) as connection:
+        connection.execute("SET enable_nestloop = off")
         for check in CHECKS:
             differing = check(None).limit(20).compile(dialect=spoken, compile_kwargs={"literal_binds": True})
             connection.execute(str(differing).replace("%%", "%").encode()).fetchall()
