@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, get_args
 from uuid import UUID
 
@@ -82,6 +82,19 @@ ExternalId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$", examples=["31
 
 Stamp = Annotated[datetime, PlainSerializer(datetime.isoformat, return_type=str)]
 """An instant in an answer, with its offset."""
+
+
+def _day(value: Any) -> Any:
+    if isinstance(value, date):
+        return value
+    try:
+        return date.fromisoformat(value) if isinstance(value, str) and len(value) == len("2026-11-22") else value
+    except ValueError:
+        raise PydanticCustomError("not_a_day", "there is no such day") from None
+
+
+Day = Annotated[date, BeforeValidator(_day), PlainSerializer(date.isoformat, return_type=str)]
+"""A day of the calendar, `2026-11-22`."""
 
 
 class JsonText(str):

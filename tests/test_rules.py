@@ -5,7 +5,7 @@ Tables and properties without a database. Under these terms a point is earned pe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.programs import Basket, Occasion, Reason, Terms, earn, explain, kept
-from app.programs.earning import Limit, Used
+from app.programs.conditions import BirthdayWindow, Customer, Limit, Used
+from app.programs.earning import known
 from tests.baskets import OCCASION, basket, baskets, examples, line, terms
 
 TRIPLE_DAIRY: dict[str, Any] = {"gives": {"type": "multiply", "times": 3}, "on": {"departments": ["Dairy"]}}
@@ -515,9 +516,9 @@ def test_what_limits_leave(given: dict[str, Any], used: dict[str, Used], room: i
 def test_a_rule_gives_what_its_limits_leave() -> None:
     given = rule(**VISIT, limits=[{"per": "day", "points": 100}])
     for room, expected in ((None, {"more": 50}), (80, {"more": 50}), (30, {"more": 30})):
-        occasion = OCCASION if room is None else replace(OCCASION, allowed={"more": room})
+        occasion = replace(OCCASION, known=True, allowed={} if room is None else {"more": room})
         assert more(SHOPPING, given, occasion=occasion) == expected
-    spent = replace(OCCASION, unmet={"more": "limit"})
+    spent = replace(OCCASION, known=True, unmet={"more": "limit"})
     assert more(SHOPPING, given, occasion=spent) == {}
     assert why(SHOPPING, given, occasion=spent) == {"more": "limit"}
 
@@ -535,3 +536,57 @@ def test_a_limit_limits_something() -> None:
     assert [(error["loc"], error["type"]) for error in caught.value.errors()] == [
         (("rules", 0, "limits", 0), "limits_nothing")
     ]
+
+
+# --- for whom -------------------------------------------------------------------------------------------------------
+
+
+SOMEBODY = Customer(bought=True, born_on=date(1990, 11, 24), attributes={"sex": "f"}, segments=["vip", "parents"])
+WHO: dict[str, tuple[dict[str, Any], Customer, str | None]] = {
+    # this condition, this member: why the rule gives nothing
+    "a first purchase": ({"first_purchase": True}, Customer(bought=False), None),
+    "not the first": ({"first_purchase": True}, SOMEBODY, "first_purchase"),
+    "two days before the birthday": ({"birthday": {"days_before": 2}}, SOMEBODY, None),
+    "too early": ({"birthday": {"days_before": 1, "days_after": 60}}, SOMEBODY, "birthday"),
+    "nobody knows when": ({"birthday": {"days_before": 60}}, Customer(bought=True), "birthday"),
+    "an attribute": ({"attributes": {"sex": ["m", "f"]}}, SOMEBODY, None),
+    "another value": ({"attributes": {"sex": ["m"]}}, SOMEBODY, "attributes"),
+    "an attribute that is not known": ({"attributes": {"children": ["0"]}}, SOMEBODY, "attributes"),
+    "all attributes that are named": ({"attributes": {"sex": ["f"], "children": ["0"]}}, SOMEBODY, "attributes"),
+    "one of the segments": ({"segments": ["vip", "staff"]}, SOMEBODY, None),
+    "none of them": ({"segments": ["staff"]}, SOMEBODY, "segments"),
+}
+
+
+@pytest.mark.parametrize(("who", "customer", "expected"), WHO.values(), ids=WHO.keys())
+def test_for_whom_a_rule_applies(who: dict[str, Any], customer: Customer, expected: str | None) -> None:
+    given = rule(**VISIT, who=who)
+    occasion = known(ruled(given).rules, OCCASION, customer, {})
+    assert why(SHOPPING, given, occasion=occasion) == {"more": expected}
+    assert more(SHOPPING, given, occasion=occasion) == ({} if expected else {"more": 50})
+    assert why(SHOPPING, given) == {"more": "guest"}, "nobody is no such member"
+
+
+BIRTHDAYS: dict[str, tuple[dict[str, int], str, str, bool]] = {
+    # window, born on, a day: whether it is in the window
+    "the day itself": ({}, "1990-11-22", "2026-11-22", True),
+    "the day before": ({}, "1990-11-22", "2026-11-21", False),
+    "over New Year, before": ({"days_before": 7}, "1990-01-03", "2026-12-30", True),
+    "over New Year, after": ({"days_after": 7}, "1990-12-30", "2027-01-05", True),
+    "a day too late": ({"days_after": 6}, "1990-12-30", "2027-01-06", False),
+    "born on a leap day, in a leap year": ({}, "2000-02-29", "2028-02-29", True),
+    "in another year": ({}, "2000-02-29", "2027-02-28", True),
+    "and not the day after": ({}, "2000-02-29", "2027-03-01", False),
+}
+
+
+@pytest.mark.parametrize(("window", "born", "day", "expected"), BIRTHDAYS.values(), ids=BIRTHDAYS.keys())
+def test_days_around_a_birthday(window: dict[str, int], born: str, day: str, expected: bool) -> None:
+    found = BirthdayWindow.model_validate(window)
+    assert found.contains(date.fromisoformat(day), date.fromisoformat(born)) is expected
+
+
+def test_what_a_member_is_not_is_said_before_limits() -> None:
+    given = rule(**VISIT, who={"segments": ["staff"]}, limits=[{"per": "day", "times": 1}])
+    occasion = known(ruled(given).rules, OCCASION, SOMEBODY, {("more", "2026-11-22"): Used(50, 1)})
+    assert why(SHOPPING, given, occasion=occasion) == {"more": "segments"}

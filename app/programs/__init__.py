@@ -28,7 +28,7 @@ from app.programs.calendar import (
     switched_on,
     warnings_before,
 )
-from app.programs.earning import Occasion
+from app.programs.conditions import Customer, Occasion
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
 from app.programs.limits import Key as UseKey
 from app.programs.limits import Uses, keys_of, uses
@@ -67,6 +67,7 @@ from app.programs.service import (
 __all__ = [
     "EXAMPLE_TERMS",
     "Basket",
+    "Customer",
     "Earning",
     "Explained",
     "InactivityExpiry",

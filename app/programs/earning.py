@@ -11,88 +11,25 @@ A rule multiplies the points of the base, never those of another rule: so their 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import date, datetime, time, timedelta
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from functools import cached_property
 from math import floor
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.money import Rounding, round_to_int, rounded
-from app.programs.basket import Basket, Line
-from app.wire import Minor, Request, Text, Token, chosen_by
+from app.programs.basket import Basket, Sale
+from app.programs.conditions import LIFETIME, Customer, Goods, Limit, Occasion, Used, When, Who
+from app.wire import Request, Text, Token, chosen_by
 
-Names = Annotated[list[Text], Field(max_length=1000)]
-Tenders = Annotated[list[Token], Field(max_length=50)]
 Points = Annotated[int, Field(ge=1, le=1_000_000)]
-Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Stacking = Literal["all", "best", "priority"]
 """Which rules of a group stand: all; the one that gives most; the one with the lowest `priority`. Of equals the first
 in the terms."""
-
-_WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-
-
-# --- what is bought, as rules see it --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Occasion:
-    """When and where a purchase happened, and what was known then. `at` is in the programme's zone.
-
-    By code of rules: which are `unmet`, and why; and how many points of those that limits leave room for are `allowed`.
-    Both are kept with the purchase, for nobody can find them out later.
-    """
-
-    at: datetime
-    store: str | None = None
-    channel: str | None = None
-    unmet: Mapping[str, str] = field(default_factory=dict)
-    allowed: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)  # without slots: where its goods are is kept
-class Sale:
-    """A purchase, or what is left of one, for rules to look at.
-
-    By line: what of it is `eligible` for points, in minor units, and the `quantities`. `part` is the share of the total
-    that was paid by tenders that earn; `paid_by` that of each of these. The base gives `points` `per` minor units.
-    """
-
-    lines: Sequence[Line]
-    eligible: Sequence[Fraction | int]
-    quantities: Sequence[Fraction | Decimal]
-    part: Fraction | int
-    paid_by: Mapping[str, Fraction | int]
-    points: int
-    per: int
-
-    @cached_property
-    def everywhere(self) -> list[int]:
-        """The positions of the lines that earn."""
-        return [position for position, amount in enumerate(self.eligible) if amount]
-
-    @cached_property
-    def by_department(self) -> dict[str | None, list[int]]:
-        return self._by([line.department for line in self.lines])
-
-    @cached_property
-    def by_category(self) -> dict[str | None, list[int]]:
-        return self._by([line.category for line in self.lines])
-
-    @cached_property
-    def by_product(self) -> dict[str | None, list[int]]:
-        return self._by([line.product for line in self.lines])
-
-    def _by(self, values: Sequence[str | None]) -> dict[str | None, list[int]]:
-        found: dict[str | None, list[int]] = {}
-        for position in self.everywhere:
-            found.setdefault(values[position], []).append(position)
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,180 +41,6 @@ class Considered:
     points: int
     why: str | None = None
     capped: bool = False
-
-
-# --- what a rule is about -------------------------------------------------------------------------------------------
-
-
-class Goods(Request):
-    """Lines by department, category or product, spelled as the till sends them."""
-
-    departments: Names = []
-    categories: Names = []
-    products: Names = []
-
-    @cached_property
-    def _sets(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-        return frozenset(self.departments), frozenset(self.categories), frozenset(self.products)
-
-    @cached_property
-    def empty(self) -> bool:
-        return not (self.departments or self.categories or self.products)
-
-    def places(self, sale: Sale) -> set[int]:
-        """The positions of those lines of a sale that earn."""
-        departments, categories, products = self._sets
-        found: set[int] = set()
-        for names, places in (
-            (departments, sale.by_department if departments else {}),
-            (categories, sale.by_category if categories else {}),
-            (products, sale.by_product if products else {}),
-        ):
-            found.update(*(places[name] for name in names & places.keys()))
-        return found
-
-
-def _day(value: Any) -> Any:
-    if isinstance(value, date):
-        return value
-    try:
-        return date.fromisoformat(value) if isinstance(value, str) and len(value) == len("2026-11-22") else value
-    except ValueError:
-        raise PydanticCustomError("not_a_day", "there is no such day") from None
-
-
-Day = Annotated[date, BeforeValidator(_day), PlainSerializer(date.isoformat, return_type=str)]
-"""A day in the programme's zone, `2026-11-22`."""
-
-
-def _time(value: Any) -> Any:
-    if isinstance(value, time):
-        return value
-    try:
-        return time.fromisoformat(value) if isinstance(value, str) and len(value) == len("12:00") else value
-    except ValueError:
-        raise PydanticCustomError("not_a_time", "there is no such time of day") from None
-
-
-def _hour_and_minute(value: time) -> str:
-    return value.isoformat("minutes")
-
-
-TimeOfDay = Annotated[time, BeforeValidator(_time), PlainSerializer(_hour_and_minute, return_type=str)]
-"""A time of day in the programme's zone, `17:30`."""
-
-
-class Hours(Request):
-    """A part of every day, its end not included. One that ends before it begins goes on after midnight."""
-
-    begin: TimeOfDay
-    end: TimeOfDay
-
-    def contain(self, moment: time) -> bool:
-        if self.begin < self.end:
-            return self.begin <= moment < self.end
-        return moment >= self.begin or moment < self.end
-
-
-class When(Request):
-    """The conditions of a rule, all of which must hold. What is left out is no condition."""
-
-    first_day: Day | None = None
-    last_day: Day | None = None
-    """The days in the programme's zone on which the rule is in force, both included."""
-    weekdays: Annotated[list[Weekday], Field(max_length=7)] = []
-    hours: Hours | None = None
-    stores: Names = []
-    channels: Tenders = []
-    tenders: Tenders = []
-    """Only what was paid with these counts."""
-    minimum_spend: Minor = 0
-    """Of the goods that the rule is about: minor units of what counts for it."""
-    minimum_quantity: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Of the same goods: units."""
-
-    @model_validator(mode="after")
-    def _begins_before_it_ends(self) -> Self:
-        if self.first_day and self.last_day and self.last_day < self.first_day:
-            raise PydanticCustomError("ends_before_it_begins", "the last day is before the first")
-        return self
-
-    def unmet(self, occasion: Occasion) -> str | None:
-        """The first condition on time and place that does not hold."""
-        local = occasion.at
-        if not self.in_force(local.date()):
-            return "not_in_force"
-        if self.weekdays and _WEEKDAYS[local.weekday()] not in self.weekdays:
-            return "weekday"
-        if self.hours and not self.hours.contain(local.time()):
-            return "hours"
-        if self.stores and occasion.store not in self.stores:
-            return "store"
-        if self.channels and occasion.channel not in self.channels:
-            return "channel"
-        return None
-
-    def in_force(self, day: date) -> bool:
-        return (self.first_day is None or self.first_day <= day) and (self.last_day is None or day <= self.last_day)
-
-
-# --- what a rule gives one member over time -------------------------------------------------------------------------
-
-
-Period = Literal["day", "week", "month", "year", "lifetime"]
-"""Of the calendar of the programme's zone; weeks begin on Monday."""
-
-LIFETIME = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What a rule has given a member in one period: so many `points` in so many `times`, the latest at `last_at`."""
-
-    points: int = 0
-    times: int = 0
-    last_at: datetime | None = None
-
-    def plus(self, points: int, at: datetime) -> "Used":
-        return Used(self.points + points, self.times + 1, max(at, self.last_at or at))
-
-
-class Limit(Request):
-    """The most that a rule gives one member in a period: `points`, `times`, or both.
-
-    A purchase counts in the period in which it happened, in the order in which purchases arrive. What comes back does
-    not make room again.
-    """
-
-    per: Period
-    points: Annotated[int | None, Field(ge=1, le=10**12)] = None
-    times: Annotated[int | None, Field(ge=1, le=10**6)] = None
-
-    @model_validator(mode="after")
-    def _limits_something(self) -> Self:
-        if self.points is None and self.times is None:
-            raise PydanticCustomError("limits_nothing", "either points or times")
-        return self
-
-    def period(self, day: date) -> str:
-        """The period in which a day is, by a name that no other period has."""
-        match self.per:
-            case "day":
-                return day.isoformat()
-            case "week":
-                return f"{day:%G-W%V}"
-            case "month":
-                return f"{day:%Y-%m}"
-            case "year":
-                return f"{day:%Y}"
-            case "lifetime":
-                return LIFETIME
-
-    def room(self, used: Used) -> int | None:
-        """How many points more; None: as many as there are."""
-        if self.times is not None and used.times >= self.times:
-            return 0
-        return None if self.points is None else max(0, self.points - used.points)
 
 
 # --- what a rule gives ----------------------------------------------------------------------------------------------
@@ -353,6 +116,7 @@ class Rule(Request):
     excluded: Goods = Goods()
     """Goods that it is not about, though they are among the others."""
     when: When = When()
+    who: Who = Who()
     most: Annotated[int | None, Field(ge=1, le=10**9)] = None
     """Points of one purchase, at most; null: no limit."""
     limits: Annotated[list[Limit], Field(max_length=10)] = []
@@ -365,7 +129,7 @@ class Rule(Request):
 
     def consider(self, sale: Sale, occasion: Occasion) -> Considered:
         """What it gives for a purchase, whatever other rules do."""
-        if why := self.when.unmet(occasion) or occasion.unmet.get(self.code):
+        if why := self.when.unmet(occasion) or self._unmet(occasion):
             return Considered(self, 0, 0, why)
         given = self.apply(sale, self.when.minimum_spend, self.when.minimum_quantity)
         room = occasion.allowed.get(self.code)
@@ -389,10 +153,15 @@ class Rule(Request):
             return Considered(self, base, self.most, capped=True)
         return Considered(self, base, points, None if points else "too_little")
 
+    def _unmet(self, occasion: Occasion) -> str | None:
+        if not occasion.known:
+            return None if self.who.everybody else "guest"
+        return occasion.unmet.get(self.code)
+
     @property
-    def limited(self) -> bool:
-        """Whether what it gives depends on what it has given the member before."""
-        return bool(self.limits) or self.cooldown_hours is not None
+    def personal(self) -> bool:
+        """Whether what it gives depends on the member."""
+        return bool(self.limits) or self.cooldown_hours is not None or not self.who.everybody
 
     def periods(self, day: date) -> set[str]:
         """The periods in which what it gives on a day is counted."""
@@ -421,18 +190,21 @@ def _quantity(sale: Sale, places: Iterable[int]) -> Fraction | Decimal:
     return sum([sale.quantities[place] for place in places])  # type: ignore[return-value]  # there is a place
 
 
-def limited(rules: Iterable[Rule], occasion: Occasion, used: Mapping[tuple[str, str], Used]) -> Occasion:
-    """The occasion with what is known of the member: `used` by rule and period."""
-    unmet, allowed = dict(occasion.unmet), dict(occasion.allowed)
+def known(
+    rules: Iterable[Rule], occasion: Occasion, customer: Customer, used: Mapping[tuple[str, str], Used]
+) -> Occasion:
+    """The occasion with what is known of the member: what they are like, and what rules have given them (`used`, by
+    rule and period)."""
+    unmet: dict[str, str] = {}
+    allowed: dict[str, int] = {}
     for rule in rules:
-        if rule.limited:
-            theirs = {period: each for (code, period), each in used.items() if code == rule.code}
-            room = rule.room(occasion.at, theirs)
-            if isinstance(room, str):
-                unmet[rule.code] = room
-            elif room is not None:
-                allowed[rule.code] = room
-    return replace(occasion, unmet=unmet, allowed=allowed)
+        theirs = {period: each for (code, period), each in used.items() if code == rule.code}
+        found = rule.who.unmet(customer, occasion.at.date()) or rule.room(occasion.at, theirs)
+        if isinstance(found, str):
+            unmet[rule.code] = found
+        elif found is not None:
+            allowed[rule.code] = found
+    return replace(occasion, known=True, unmet=unmet, allowed=allowed)
 
 
 def stacked(considered: Sequence[Considered], stacking: Mapping[str, Stacking]) -> list[Considered]:

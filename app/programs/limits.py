@@ -12,7 +12,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import db
-from app.programs.earning import Occasion, Used, limited
+from app.programs.conditions import Customer, Occasion, Used
+from app.programs.earning import known
 from app.programs.models import RuleUse
 from app.programs.rules import Reason
 from app.programs.schemas import Terms
@@ -25,7 +26,7 @@ _KEY = ("member_id", "rule", "period")
 
 def keys_of(member_id: UUID, terms: Terms, at: datetime) -> set[Key]:
     """What has to be known of a member to limit what a purchase earns; `at` is in the programme's zone."""
-    if not terms.limits:
+    if not terms.personal:
         return set()
     day = at.date()
     return {(member_id, rule.code, period) for rule in terms.rules_on(day) for period in rule.periods(day)}
@@ -38,11 +39,11 @@ class Uses:
         self._stored = stored
         self._used = dict(stored)
 
-    def known(self, member_id: UUID, terms: Terms, occasion: Occasion) -> Occasion:
-        """The occasion with what the member's limits leave."""
+    def known(self, member_id: UUID, terms: Terms, occasion: Occasion, customer: Customer) -> Occasion:
+        """The occasion with what is known of the member."""
         keys = keys_of(member_id, terms, occasion.at)
         used = {key[1:]: self._used[key] for key in keys if key in self._used}
-        return limited(terms.rules_on(occasion.at.date()), occasion, used) if keys else occasion
+        return known(terms.rules_on(occasion.at.date()), occasion, customer, used)
 
     def count(self, member_id: UUID, terms: Terms, at: datetime, reasons: Iterable[Reason]) -> None:
         """Counts what rules gave for a purchase."""

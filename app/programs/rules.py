@@ -11,8 +11,9 @@ from math import ceil, gcd
 
 from app.errors import Finding, finding
 from app.money import Rounding, round_to_int, rounded, spread
-from app.programs.basket import Basket, Line
-from app.programs.earning import Considered, Occasion, Sale, paid_by, stacked
+from app.programs.basket import Basket, Line, Sale
+from app.programs.conditions import Occasion
+from app.programs.earning import Considered, paid_by, stacked
 from app.programs.schemas import BASE, PointValue, Terms
 
 

@@ -14,7 +14,8 @@ from pydantic_core import PydanticCustomError
 
 from app.accounting import ROLES, Method, Profile
 from app.money import Rounding, is_currency
-from app.programs.earning import Goods, Rule, Stacking, Tenders
+from app.programs.conditions import Goods, Tenders
+from app.programs.earning import Rule, Stacking
 from app.wire import Answer, CurrencyCode, Minor, Request, Stamp, Text, Token, WireInstant, chosen_by
 
 IdentifierKind = Literal["card", "phone", "email", "partner"]
@@ -379,9 +380,14 @@ class Terms(Request):
         return in_force[bisect_right(turns, day)]
 
     @cached_property
-    def limits(self) -> bool:
-        """Whether any rule is limited over time."""
-        return any(rule.limited for rule in self.rules)
+    def personal(self) -> bool:
+        """Whether what any rule gives depends on the member."""
+        return any(rule.personal for rule in self.rules)
+
+    @cached_property
+    def selective(self) -> bool:
+        """Whether any rule is for certain members only."""
+        return not all(rule.who.everybody for rule in self.rules)
 
     @cached_property
     def _turns(self) -> tuple[list[date], list[tuple[Rule, ...]]]:

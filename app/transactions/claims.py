@@ -17,8 +17,9 @@ from app import accounting, db, ledger, members, outbox, programs
 from app.errors import Problem, or_problem
 from app.ids import new_id
 from app.members import GATES, Identifier, MemberMayNotEarn, MemberRef, UnknownMember
-from app.programs import Basket, Timeline, Version
+from app.programs import Basket, Customer, Timeline, Version
 from app.transactions import return_rules, returns, rules
+from app.transactions.customers import customers
 from app.transactions.models import Transaction, TransactionClaim
 from app.transactions.returns import Fields, Posted
 from app.transactions.rules import Judged
@@ -64,8 +65,8 @@ class _Meant:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What the decisions of a batch rest on. `accounts`, `uses`, `newcomers`, `claims` (by purchase) and their
-    `postings` (by claim) follow them; `past`: what came back of a purchase before anybody claimed it."""
+    """What the decisions of a batch rest on. `accounts`, `uses`, `customers`, `newcomers`, `claims` (by purchase) and
+    their `postings` (by claim) follow them; `past`: what came back of a purchase before anybody claimed it."""
 
     program_id: UUID
     now: datetime
@@ -75,6 +76,7 @@ class _Loaded:
     newcomers: set[UUID]
     accounts: dict[UUID, ledger.Account]
     uses: programs.Uses
+    customers: dict[UUID, Customer]
     statuses: dict[UUID, str]
     claims: dict[UUID, Fields]
     postings: dict[UUID, list[Any]]
@@ -165,6 +167,9 @@ def _load(
         if each.identifier in found
         for key in programs.keys_of(found[each.identifier], each.verdict.version.terms, each.verdict.occasion.at)
     }
+    selected = {
+        found[each.identifier] for each in meant if each.identifier in found and each.verdict.version.terms.selective
+    }
     made = db.any_of(session, TransactionClaim.transaction_id.expression, ids)
     claims = session.execute(select(*TransactionClaim.__table__.c).where(made)).mappings().all()
     postings: dict[UUID, list[Any]] = {row["id"]: [] for row in claims}
@@ -182,6 +187,7 @@ def _load(
         newcomers=newcomers,
         accounts=accounts | imagined,
         uses=programs.uses(session, limited),
+        customers=customers(session, selected),
         statuses=members.statuses(session, member_ids),
         claims={row["transaction_id"]: row for row in claims},
         postings=postings,
@@ -233,6 +239,8 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
         "recorded_at": now,
     }
     loaded.uses.count(member_id, version.terms, verdict.occasion.at, reasons)
+    if member_id in loaded.customers:
+        loaded.customers[member_id] = replace(loaded.customers[member_id], bought=True)
     loaded.claims[row["id"]], loaded.postings[claim_id], loaded.accounts[member_id] = new, posted, account
     enrolled = member_id in loaded.newcomers
     loaded.newcomers.discard(member_id)
@@ -243,10 +251,11 @@ def _known(loaded: _Loaded, meant: _Meant, member_id: UUID, before: Fields | Non
     """What the purchase comes to when it is known who claims it, and what rules have given them; or had `before`."""
     verdict = meant.verdict
     version = verdict.version
-    if not version.terms.limits:
+    if not version.terms.personal:
         return verdict
     if before is None:
-        occasion = loaded.uses.known(member_id, version.terms, verdict.occasion)
+        customer = loaded.customers.get(member_id, Customer(False))
+        occasion = loaded.uses.known(member_id, version.terms, verdict.occasion, customer)
     else:
         occasion = rules.remembered(verdict.occasion, before["facts"])
     return rules.priced_at(loaded.program_id, meant.basket, occasion, version, loaded.terms, loaded.now, granted=True)

@@ -42,6 +42,7 @@ from app.programs import NoTerms, Version, available_from, explain
 from app.transactions import claims, events, return_rules, rules, service, waiting
 from app.transactions.claims import Claimed, Wanted
 from app.transactions.events import Happened, Reported
+from app.transactions.models import TransactionClaim
 from app.transactions.return_rules import Return
 from app.transactions.returns import Fields
 from app.transactions.rules import Purchase
@@ -327,7 +328,7 @@ def read_transaction(
         points=_points(row, found.recorded.version),
         returned=_returned(row),
         content=row["content"],
-        explanation=_explanation(row, found.recorded.version),
+        explanation=_explanation(row, claim, found.recorded.version),
         shares=[LineShare(**share) for share in row["shares"]],
         postings=_postings(found.recorded.postings),
         claim=None if claim is None else ClaimRead.model_validate(claim),
@@ -569,12 +570,13 @@ def _points(row: Fields, version: Version) -> PointsOut:
     )
 
 
-def _explanation(row: Fields, version: Version) -> list[ExplainedOut]:
+def _explanation(row: Fields, claim: TransactionClaim | None, version: Version) -> list[ExplainedOut]:
     if row["type"] != "purchase":
         return []
     bought = PurchaseIn.model_validate(row["content"])
     occasion = rules.occasion_of(bought.occurred_at, bought.store, bought.channel, version.terms)
-    occasion = rules.remembered(occasion, row["facts"])
+    if row["member_id"] is not None or claim is not None:
+        occasion = rules.remembered(occasion, row["facts"] if claim is None else claim.facts)
     return [ExplainedOut.model_validate(each) for each in explain(basket_of(bought), version.terms, occasion)]
 
 

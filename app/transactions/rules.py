@@ -150,8 +150,6 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     priced = judged.priced
     if priced.tender is not None and purchase.member is None:
         raise PointsTenderRefused("a guest has no points to pay with")
-    if priced.earning.points > MOST_GRANTED:
-        raise TooManyPoints
     return judged
 
 
@@ -165,8 +163,11 @@ def priced_at(
     *,
     granted: bool,
 ) -> Judged:
-    """What an acceptable basket comes to on an `occasion`, its points with the end that `terms` give them by now."""
+    """What an acceptable basket comes to on an `occasion`, its points with the end that `terms` give them by now.
+    TooManyPoints."""
     priced = price(program_id, basket, occasion, version, granted=granted)
+    if priced.earning.points > MOST_GRANTED:
+        raise TooManyPoints
     return Judged(version, occasion, with_end(priced, terms, occasion.at, now))
 
 
@@ -178,7 +179,7 @@ def facts_of(occasion: Occasion) -> dict[str, Any] | None:
 
 def remembered(occasion: Occasion, facts: dict[str, Any] | None) -> Occasion:
     """The occasion with what was known of a member, by the record."""
-    return replace(occasion, **facts) if facts else occasion
+    return replace(occasion, known=True, **facts or {})
 
 
 def reasons_of(earning: Earning) -> list[dict[str, Any]]:

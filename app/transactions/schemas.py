@@ -365,11 +365,12 @@ class ClaimOut(Answer):
 
 
 class ClaimRead(Answer):
-    """Who claimed a guest's purchase, and when."""
+    """Who claimed a guest's purchase, and when. `reasons` null: those of the purchase."""
 
     id: UUID
     member_id: UUID
     points: int
+    reasons: list[ReasonOut] | None
     recorded_at: Stamp
 
 
@@ -395,7 +396,10 @@ class TransactionRead(Answer):
     points: PointsOut
     returned: ReturnOut | None
     content: Annotated[dict[str, Any], Field(description="What the till sent, less the member")]
-    explanation: Annotated[list[ExplainedOut], Field(description="Every rule of a purchase's terms, the base first")]
+    explanation: Annotated[
+        list[ExplainedOut],
+        Field(description="Every rule of a purchase's terms, the base first; for a guest who claimed it, as claimed"),
+    ]
     shares: list[LineShare]
     postings: list[PostingOut]
     claim: ClaimRead | None

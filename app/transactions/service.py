@@ -28,8 +28,9 @@ from app.members import (
     MemberRef,
     UnknownMember,
 )
-from app.programs import Timeline, Version
+from app.programs import Customer, Timeline, Version
 from app.transactions import returns, rules, waiting
+from app.transactions.customers import customers
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
 from app.transactions.return_rules import ReceiptNeeded, Return, UnknownOriginal
 from app.transactions.returns import Fields, Posted, Returnable
@@ -62,8 +63,8 @@ Member = UUID | Problem | None
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a batch's decisions rest on. `accounts`, `uses`, `known` and `newcomers` follow the decisions as they
-    fall."""
+    """What a batch's decisions rest on. `accounts`, `uses`, `customers`, `known` and `newcomers` follow the decisions
+    as they fall."""
 
     program_id: UUID
     chart: accounting.Chart
@@ -77,6 +78,7 @@ class _Loaded:
     statuses: dict[UUID, str]
     accounts: dict[UUID, ledger.Account]
     uses: programs.Uses
+    customers: dict[UUID, Customer]
     seen: dict[UUID, ledger.Account]
     """Accounts that are only answered."""
     returnable: dict[Key, Returnable]
@@ -237,6 +239,7 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     if owners:
         accounts |= ledger.with_covers(session, {id_: account for id_, account in accounts.items() if id_ in owners})
     uses = programs.uses(session, _limited(people, judged))
+    selected = customers(session, _selected(people, judged))
     chart = accounting.chart(session, program_id)
     returnable = returns.complete(session, program_id, returnable, now)
     if owners:
@@ -256,6 +259,7 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
         statuses=statuses,
         accounts=accounts,
         uses=uses,
+        customers=selected,
         seen=seen,
         returnable=returnable,
     )
@@ -293,6 +297,15 @@ def _returning(items: Sequence[Item], people: Sequence[Member], queue: waiting.Q
         member
         for item, member in zip(items, people, strict=True)
         if isinstance(member, UUID) and (item.source, item.external_id) in awaited
+    }
+
+
+def _selected(people: Sequence[Member], judged: Sequence[Judged | Problem | None]) -> set[UUID]:
+    """The members whose purchases earn by rules for certain members only."""
+    return {
+        member
+        for member, verdict in zip(people, judged, strict=True)
+        if isinstance(member, UUID) and isinstance(verdict, Judged) and verdict.version.terms.selective
     }
 
 
@@ -464,6 +477,8 @@ def _purchase(
         loaded.accounts[member] = _earn(loaded, verdict, member, id_, purchase.occurred_at, now)
         reasons = verdict.priced.earning.reasons
         loaded.uses.count(member, verdict.version.terms, verdict.occasion.at, reasons)
+        if member in loaded.customers:
+            loaded.customers[member] = replace(loaded.customers[member], bought=True)
     priced, version = verdict.priced, verdict.version
     sale = rules.sale_of(priced, id_, purchase.occurred_at)
     postings = accounting.sale_postings(sale, version.terms.posting_profile, loaded.chart)
@@ -502,9 +517,10 @@ def _purchase(
 def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID, now: datetime) -> Judged:
     """What a purchase comes to when it is known who makes it, and what rules have given them."""
     version = verdict.version
-    if not version.terms.limits:
+    if not version.terms.personal:
         return verdict
-    occasion = loaded.uses.known(member, version.terms, verdict.occasion)
+    customer = loaded.customers.get(member, Customer(False))
+    occasion = loaded.uses.known(member, version.terms, verdict.occasion, customer)
     return rules.priced_at(loaded.program_id, purchase.basket, occasion, version, loaded.terms, now, granted=True)
 
 
