@@ -14,7 +14,7 @@ from app.programs.basket import Sale
 from app.wire import Day, Minor, Request, Text, Token
 
 Names = Annotated[list[Text], Field(max_length=1000)]
-Tenders = Annotated[list[Token], Field(max_length=50)]
+Tokens = Annotated[list[Token], Field(max_length=50)]
 Choice = Annotated[list[Text], Field(min_length=1, max_length=100)]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -106,8 +106,8 @@ class When(Request):
     weekdays: Annotated[list[Weekday], Field(max_length=7)] = []
     hours: Hours | None = None
     stores: Names = []
-    channels: Tenders = []
-    tenders: Tenders = []
+    channels: Tokens = []
+    tenders: Tokens = []
     """Only what was paid with these counts."""
     minimum_spend: Minor = 0
     """Of the goods that the rule is about: minor units of what counts for it."""
@@ -179,7 +179,7 @@ class Who(Request):
     birthday: BirthdayWindow | None = None
     attributes: Annotated[dict[Token, Choice], Field(max_length=20)] = {}
     """One of the values of each."""
-    segments: Tenders = []
+    segments: Tokens = []
     """In at least one of these."""
 
     @cached_property

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from app.accounting import ROLES, Method, Profile
 from app.money import Rounding, is_currency
-from app.programs.conditions import Goods, Tenders
+from app.programs.conditions import Goods, Tokens
 from app.programs.earning import Rule, Stacking
 from app.wire import Answer, CurrencyCode, Minor, Request, Stamp, Text, Token, WireInstant, chosen_by
 
@@ -65,7 +65,7 @@ class BaseEarning(Request):
     earn_on_tax: bool = True
     excluded: Goods = Goods()
     """What earns nothing."""
-    non_earning_tenders: Tenders = ["points", "gift_card", "store_credit"]
+    non_earning_tenders: Tokens = ["points", "gift_card", "store_credit"]
 
 
 class PointValue(Request):
