@@ -93,7 +93,7 @@ def _day(value: Any) -> Any:
         raise PydanticCustomError("not_a_day", "there is no such day") from None
 
 
-Day = Annotated[date, BeforeValidator(_day), PlainSerializer(date.isoformat, return_type=str)]
+Day = Annotated[date, BeforeValidator(_day)]
 """A day of the calendar, `2026-11-22`."""
 
 

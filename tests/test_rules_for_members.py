@@ -36,7 +36,7 @@ def selective(database_url: str, clock: TestClock) -> Iterator[Shop]:
 
 def enrol(shop: Shop, card: str = "900", **profile: Any) -> str:
     body = {"identifiers": [{"kind": "card", "value": card}], "profile": profile}
-    answer = shop.http.post("/v1/members", json=body, headers={"Idempotency-Key": f"enrol {card}"})
+    answer = shop.http.post("/v1/members", json=body, headers={"Idempotency-Key": f"enrol-{card}"})
     assert answer.status_code == 201, answer.text
     id_: str = answer.json()["id"]
     return id_

@@ -81,7 +81,9 @@ def _hour_and_minute(value: time) -> str:
     return value.isoformat("minutes")
 
 
-TimeOfDay = Annotated[time, BeforeValidator(_time), PlainSerializer(_hour_and_minute, return_type=str)]
+TimeOfDay = Annotated[
+    time, BeforeValidator(_time), PlainSerializer(_hour_and_minute, return_type=str, when_used="json")
+]
 """A time of day in the programme's zone, `17:30`."""
 
 
