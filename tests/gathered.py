@@ -20,8 +20,9 @@ from app.ids import new_id
 from app.ledger import PointEntry
 from tests.shop import Shop
 
-PATIENT = {"gathered_seconds": 60}
-"""Settings by which no request is refused for waiting: a batch may take a while to be put together here."""
+PATIENT = {"gathered_seconds": 60, "writers": 1, "readers": 1}
+"""Settings by which requests are gathered, whatever the environment says, and none is refused for waiting: a batch may
+take a while to be put together here."""
 
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-Z]{4}(-[0-9A-Z]{4}){4}")
 """What differs from one shop to another: ids, and codes of vouchers."""
