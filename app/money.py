@@ -58,6 +58,11 @@ def round_to_int(value: Fraction | int, mode: Rounding = "half_even") -> int:
     return whole if value >= 0 else -whole
 
 
+def rounded(numerator: int, denominator: int, mode: Rounding = "half_even") -> int:
+    """`round_to_int` of a quotient of whole numbers, both positive or the first 0."""
+    return numerator // denominator if mode == "down" else round_to_int(Fraction(numerator, denominator), mode)
+
+
 def spread(total: int, weights: Sequence[Fraction | int]) -> list[int]:
     """`total` minor units shared in proportion to `weights`, to the last unit: the parts sum to `total`.
 

@@ -2,8 +2,8 @@
 
 import json
 import re
-from datetime import datetime
-from typing import Annotated, Any
+from datetime import date, datetime
+from typing import Annotated, Any, get_args
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
@@ -84,11 +84,36 @@ Stamp = Annotated[datetime, PlainSerializer(datetime.isoformat, return_type=str)
 """An instant in an answer, with its offset."""
 
 
+def _day(value: Any) -> Any:
+    if isinstance(value, date):
+        return value
+    try:
+        return date.fromisoformat(value) if isinstance(value, str) and len(value) == len("2026-11-22") else value
+    except ValueError:
+        raise PydanticCustomError("not_a_day", "there is no such day") from None
+
+
+Day = Annotated[date, BeforeValidator(_day)]
+"""A day of the calendar, `2026-11-22`."""
+
+
 class JsonText(str):
     """A document that is JSON already: the database gets it as it is."""
 
     def parsed(self) -> Any:
         return json.loads(self)
+
+
+def chosen_by(name: str, value: Any, first: type[Request], *others: type[Request]) -> Any:
+    """A document as that model which its field `name` names; as the `first` if it names none, or one there is not.
+
+    Unlike a discriminated union's, the findings of what is wrong with it point at its fields.
+    """
+    if value is None or isinstance(value, Request):
+        return value
+    named = value.get(name) if isinstance(value, dict) else None
+    chosen = [model for model in others if named in get_args(model.model_fields[name].annotation)]
+    return (chosen or [first])[0].model_validate(value)
 
 
 class Money(Answer):

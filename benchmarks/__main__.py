@@ -14,7 +14,7 @@ from importlib.metadata import version
 from benchmarks import baseline, load, report
 from benchmarks.baseline import NoPgbench
 from benchmarks.bench import LARGE, MEMBERS, QUICK, USUAL, Bench, Broken, Plan, prepared
-from benchmarks.figures import balance, batches, embedded, growth, jobs, latency, memory, purchases, spending
+from benchmarks.figures import balance, batches, embedded, growth, jobs, latency, memory, purchases, rules, spending
 from benchmarks.load import Generator, Refused
 from benchmarks.report import Figure
 from benchmarks.server import NotStarted, postgres_server
@@ -28,6 +28,7 @@ ON_POSTGRESQL: dict[str, Callable[[Bench], list[Figure]]] = {
     "memory": memory.run,
     "growth": growth.run,
     "jobs": jobs.run,
+    "rules": rules.run,
     "sqlite": embedded.run,
 }
 

@@ -1,13 +1,17 @@
 """Baskets to try rules on, made by hand or at random, and terms for them. No database."""
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from app.programs import Basket, Line, Tender, Terms
+from app.programs import Basket, Line, Occasion, Tender, Terms
 from tests.shop import TERMS
+
+OCCASION = Occasion(datetime.fromisoformat("2026-11-22T11:30:00-05:00"), "7", "pos")
+"""A Sunday morning at the till."""
 
 examples = settings(deadline=None, max_examples=100)
 

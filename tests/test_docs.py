@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 from uuid import UUID
 
 import pytest
@@ -163,13 +163,14 @@ def test_metrics_and_jobs_are_documented() -> None:
 
 
 def leaves(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """The fields of a document, dotted; one that may be absent as a whole comes itself, too."""
+    """The fields of a document, dotted; a list, or one that may be absent as a whole, comes itself, too."""
     for name, field in model.model_fields.items():
         inner = [kind for kind in (field.annotation, *get_args(field.annotation)) if _is_model(kind)]
-        if not inner or field.default is None:
+        many = "[]" if get_origin(field.annotation) is list else ""
+        if not inner or many or field.default is None:
             yield f"{path}{name}", field
         for kind in inner:
-            yield from leaves(kind, f"{path}{name}.")
+            yield from leaves(kind, f"{path}{name}{many}.")
 
 
 def _is_model(kind: Any) -> bool:
@@ -177,7 +178,9 @@ def _is_model(kind: Any) -> bool:
 
 
 def test_every_terms_field_is_documented_with_its_default() -> None:
-    documented = {code_of(row[0]): row[1] for row in table(page("api").split("\n## Terms\n")[1], "field")}
+    section = page("api").split("\n## Terms\n")[1]
+    rows = [*table(section, "field"), *table(section, "field of a rule")]
+    documented = {code_of(row[0]): row[1] for row in rows}
     expected: dict[str, str] = {}
     for path, field in leaves(Terms):  # of a field of several modes, the first mode says the default
         expected.setdefault(path, "required" if field.is_required() else f"`{json.dumps(field.default)}`")
@@ -193,11 +196,12 @@ def test_every_purchase_field_is_documented() -> None:
 
 
 def test_examples_of_the_api_page_are_accepted() -> None:
-    entry, problem, purchase, goods_back, hold, gift, terms, redemption = examples(page("api"))
+    entry, problem, purchase, goods_back, hold, gift, terms, ruled, redemption = examples(page("api"))
     planned = PlannedEntry.model_validate(entry)
     assert planned.points == planned.available == sum(lot.points for lot in planned.lots)
     read = Terms.model_validate(terms)
     assert read.currency == "EUR"
+    assert [rule.gives.type for rule in Terms.model_validate(terms | ruled).rules] == ["multiply", "fixed"]
     body = PurchaseIn.model_validate(purchase)
     assert check_basket(basket_of(body), read) == []
     assert ReturnIn.model_validate(goods_back).original is not None
@@ -284,7 +288,7 @@ def test_every_table_and_module_is_on_the_map() -> None:
 def test_names_on_the_map_exist() -> None:
     text = page("architecture")
     files = re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.py)`", text)
-    assert "programs/rules.py" in files
+    assert "programs/earning.py" in files
     assert [name for name in files if not (ROOT / "app" / name).exists()] == []
     helpers = re.findall(r"`db\.(\w+)`", text.replace("db.py", ""))
     assert "insert_rows" in helpers

@@ -23,7 +23,7 @@ from app.programs import (
     stand_alone_prices,
     tax_of,
 )
-from tests.baskets import basket, baskets, examples, line, rules, terms
+from tests.baskets import OCCASION, basket, baskets, examples, line, rules, terms
 
 # --- what earns -----------------------------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ BOUGHT_AND_EARNED: dict[str, tuple[dict[str, Any], Basket, int, int]] = {
 @pytest.mark.parametrize(("rule", "bought", "base", "points"), BOUGHT_AND_EARNED.values(), ids=BOUGHT_AND_EARNED.keys())
 def test_what_earns(rule: dict[str, Any], bought: Basket, base: int, points: int) -> None:
     assert check_basket(bought, terms(rule)) == []
-    earned = earn(bought, terms(rule))
+    earned = earn(bought, terms(rule), OCCASION)
     assert earned.points == points
     assert earned.reasons == ((Reason("base", base, points),) if base else ())
     assert sum(earned.line_bases) == base
@@ -175,7 +175,7 @@ def test_tax_included_or_not(prices_include_tax: bool, earn_on_tax: bool, bought
     """The two ways to quote a price earn the same; whether tax earns is a choice of its own."""
     rule = terms({"earn_on_tax": earn_on_tax}, prices_include_tax=prices_include_tax)
     assert check_basket(bought, rule) == []
-    assert earn(bought, rule).reasons == (Reason("base", base, base // 100),)
+    assert earn(bought, rule, OCCASION).reasons == (Reason("base", base, base // 100),)
 
 
 @pytest.mark.parametrize(
@@ -198,11 +198,11 @@ def test_tax_included_or_not(prices_include_tax: bool, earn_on_tax: bool, bought
 )
 def test_base_is_spread_over_the_lines_that_earn(bought: Basket, line_bases: tuple[int, ...]) -> None:
     """So that each line can explain what it earned, and a return can take exactly that back."""
-    assert earn(bought, terms({"excluded": {"categories": ["Tobacco"]}})).line_bases == line_bases
+    assert earn(bought, terms({"excluded": {"categories": ["Tobacco"]}}), OCCASION).line_bases == line_bases
 
 
 def test_base_below_the_minimum_is_spread_over_nothing() -> None:
-    assert earn(basket(line(500), line(500)), terms({"minimum_spend": 1001})) == Earning(0, (), (0, 0))
+    assert earn(basket(line(500), line(500)), terms({"minimum_spend": 1001}), OCCASION) == Earning(0, (), (0, 0))
 
 
 # --- any basket -----------------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def test_no_basket_earns_on_more_than_was_paid(data: st.DataObject, rule: Terms)
     """Never negative, never above the total, no line above its own price; and the lines come to the base."""
     bought = data.draw(baskets(rule))
     assert check_basket(bought, rule) == []
-    earned = earn(bought, rule)
+    earned = earn(bought, rule, OCCASION)
     base = sum(reason.base for reason in earned.reasons)
     in_cash = bought.tenders[1].amount
     assert 0 <= base <= in_cash <= bought.total
@@ -233,9 +233,9 @@ def test_no_basket_earns_on_more_than_was_paid(data: st.DataObject, rule: Terms)
 def test_order_of_lines_does_not_change_points(data: st.DataObject, rule: Terms) -> None:
     bought = data.draw(baskets(rule))
     turned = Basket(tuple(data.draw(st.permutations(bought.lines))), bought.tenders, bought.total)
-    assert (earn(turned, rule).points, earn(turned, rule).reasons) == (
-        earn(bought, rule).points,
-        earn(bought, rule).reasons,
+    assert (earn(turned, rule, OCCASION).points, earn(turned, rule, OCCASION).reasons) == (
+        earn(bought, rule, OCCASION).points,
+        earn(bought, rule, OCCASION).reasons,
     )
 
 
@@ -243,7 +243,7 @@ def test_order_of_lines_does_not_change_points(data: st.DataObject, rule: Terms)
 @given(st.data(), rules)
 def test_what_is_excluded_earns_nothing(data: st.DataObject, rule: Terms) -> None:
     bought = data.draw(baskets(rule))
-    for bought_line, line_base in zip(bought.lines, earn(bought, rule).line_bases, strict=True):
+    for bought_line, line_base in zip(bought.lines, earn(bought, rule, OCCASION).line_bases, strict=True):
         if (
             bought_line.quantity == 0
             or bought_line.department == "Gift cards"

@@ -24,7 +24,7 @@ from app.programs import (
     tax_of,
     tender_of,
 )
-from tests.baskets import basket, baskets, examples, line, rules, terms
+from tests.baskets import OCCASION, basket, baskets, examples, line, rules, terms
 
 
 def back(**quantities: str) -> dict[int, Decimal]:
@@ -229,7 +229,7 @@ def test_any_split_and_order_of_returns_ends_as_one(data: st.DataObject, rule: T
 def test_whole_purchase_keeps_everything(data: st.DataObject, rule: Terms) -> None:
     bought = data.draw(purchases(rule))
     left = kept(bought, rule, {})
-    assert left.earning == earn(bought, rule)
+    assert left.earning == earn(bought, rule, OCCASION)
     assert left.total == bought.total
     assert (left.consideration, left.tax) == (consideration(bought, rule), tax_of(bought))
     assert left.net_paid_with_points == net_paid_with_points(bought, rule)

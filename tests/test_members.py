@@ -14,6 +14,9 @@ from app.members import GATES, IdentifierInvalid, normalise
 from tests.conftest import settings_for
 from tests.shop import TERMS, Shop, TestClock, make_key, make_program, open_shop, purchase
 
+UNKNOWN = dict.fromkeys(("name", "language", "born_on", "attributes", "segments"))
+"""The profile of somebody of whom nothing is known."""
+
 
 def enrol(shop: Shop, *identifiers: tuple[str, str], **profile: str) -> Any:
     """Enrols a member and answers the response."""
@@ -141,7 +144,7 @@ def test_enrolled_under_several_identifiers(shop: Shop) -> None:
             {"kind": "partner", "value": "g7"},
             {"kind": "phone", "value": "+14155550100"},
         ],
-        "profile": {"name": "Ann Lee", "language": "en-US"},
+        "profile": UNKNOWN | {"name": "Ann Lee", "language": "en-US"},
     }
     assert response.json() == expected | {"enrolled_at": "2026-11-22T12:00:00+00:00"}, "kept for retries: not personal"
     shop.prove()
@@ -276,11 +279,11 @@ def test_a_change_needs_what_was_read(shop: Shop) -> None:
 def test_what_is_absent_stays(shop: Shop) -> None:
     member = enrol(shop, ("card", "900"), name="Ann", language="en").json()["id"]
     renamed = change(shop, member, 1, profile={"name": "Ann Lee"}).json()
-    assert (renamed["profile"], renamed["status"]) == ({"name": "Ann Lee", "language": "en"}, "active")
+    assert (renamed["profile"], renamed["status"]) == (UNKNOWN | {"name": "Ann Lee", "language": "en"}, "active")
     assert change(shop, member, 2, status="earn_only").json()["profile"] == renamed["profile"]
-    assert change(shop, member, 3, profile={"name": None}).json()["profile"] == {"name": None, "language": "en"}
+    assert change(shop, member, 3, profile={"name": None}).json()["profile"] == UNKNOWN | {"language": "en"}
     plain = enrol(shop, ("card", "901")).json()["id"]
-    assert change(shop, plain, 1, profile={"language": "de"}).json()["profile"] == {"name": None, "language": "de"}
+    assert change(shop, plain, 1, profile={"language": "de"}).json()["profile"] == UNKNOWN | {"language": "de"}
 
 
 @pytest.mark.parametrize("status", GATES)

@@ -25,7 +25,7 @@ from app.programs import (
     tender_of,
 )
 from app.transactions.rules import price
-from tests.baskets import basket, baskets, examples, line, rules, terms
+from tests.baskets import OCCASION, basket, baskets, examples, line, rules, terms
 
 
 def offering(**policy: Any) -> Terms:
@@ -149,7 +149,7 @@ def test_points_and_cash_worked_example() -> None:
     assert cash_part(bought) == Fraction(1, 5)
     assert stand_alone_prices(bought, rule) == [2000]
     version = Version(UUID(int=1), 1, datetime(2026, 1, 1, tzinfo=UTC), rule)
-    priced = price(UUID(int=2), bought, datetime(2026, 11, 22, tzinfo=UTC), version, granted=True)
+    priced = price(UUID(int=2), bought, OCCASION, version, granted=True)
     assert priced.earning.points == 20
     assert (priced.consideration, priced.allocation.points, priced.allocation.goods) == (2000, 26, (1974,))
     assert net_paid_with_points(bought, rule) == 8000

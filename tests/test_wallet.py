@@ -54,7 +54,7 @@ def test_a_member_reads_their_membership(shop: Shop) -> None:
         "status": "active",
         "may_earn": True,
         "may_spend": True,
-        "profile": {"name": "Ada", "language": "en"},
+        "profile": {"name": "Ada", "language": "en", "born_on": None, "attributes": None, "segments": None},
     }
     ada = phone(shop)
     assert read(ada, "/v1/me") == expected

@@ -20,6 +20,7 @@ from app.members.rules import (
 from app.members.schemas import IdentifierIn, MemberRef, ProfileOut, identifier_in, lookup_query
 from app.members.service import (
     Enrolled,
+    customers,
     enrol,
     enrol_unknown,
     find,
@@ -47,6 +48,7 @@ __all__ = [
     "ProfileOut",
     "Status",
     "UnknownMember",
+    "customers",
     "enrol",
     "enrol_unknown",
     "find",

@@ -1,6 +1,7 @@
 """Tables of members. Personal data is in two of them, so that erasing a person leaves every sum as it was."""
 
-from datetime import datetime
+from datetime import date, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index
@@ -34,6 +35,11 @@ class MemberProfile(Base):
     member_id: Mapped[UUID] = mapped_column(ForeignKey("member.id"), primary_key=True)
     name: Mapped[str | None]
     language: Mapped[str | None]
+    born_on: Mapped[date | None]
+    attributes: Mapped[dict[str, Any] | None]
+    """Whatever the programme wants to know, by name; null: nothing."""
+    segments: Mapped[list[str] | None]
+    """Groups that the programme has put the member in; null: none."""
 
 
 class MemberIdentifier(Base):

@@ -73,8 +73,7 @@ def enrol(
 
     def act(session: Session) -> Reply:
         identifiers = [_normalised(session, caller.program, item, now) for item in body.identifiers]
-        profile = body.profile.model_dump()
-        member_id = service.enrol(session, caller.program, identifiers, now, **profile)
+        member_id = service.enrol(session, caller.program, identifiers, now, body.profile.model_dump())
         return Reply(201, _brief(service.read(session, caller.program, member_id)).model_dump_json().encode())
 
     return idempotency.carry_out(database, attempt, now, act)
@@ -275,7 +274,7 @@ def _brief(enrolled: service.Enrolled) -> MemberBrief:
 def _member(enrolled: service.Enrolled) -> MemberOut:
     personal = {
         "identifiers": [{"kind": has.kind, "value": has.value} for has in enrolled.identifiers],
-        "profile": {"name": enrolled.profile.name, "language": enrolled.profile.language},
+        "profile": enrolled.profile,
     }
     return MemberOut.model_validate(_facts(enrolled) | personal)
 

@@ -1,5 +1,6 @@
 """The wire of members."""
 
+from datetime import date
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from app.errors import Finding, InvalidRequest
 from app.ledger import BalanceOut, ExpiringOut
 from app.members.rules import Identifier, IdentifierKind, Status, normalise
-from app.wire import Answer, Request, Stamp, Text, WireId
+from app.wire import Answer, Day, Request, Stamp, Text, Token, WireId
 
 Value = Annotated[Text, Field(max_length=128)]
 
@@ -68,10 +69,13 @@ class IdentifierIn(Request):
 
 
 class ProfileIn(Request):
-    """Personal data, all optional."""
+    """Personal data, all optional. Earning rules may ask for the last three; each replaces what was there."""
 
     name: Text | None = None
     language: Annotated[str, Field(pattern="^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)] | None = None
+    born_on: Day | None = None
+    attributes: Annotated[dict[Token, Text], Field(max_length=50)] | None = None
+    segments: Annotated[list[Token], Field(max_length=200)] | None = None
 
 
 class MemberIn(Request):
@@ -96,6 +100,9 @@ class IdentifierOut(Answer):
 class ProfileOut(Answer):
     name: str | None
     language: str | None
+    born_on: date | None
+    attributes: dict[str, str] | None
+    segments: list[str] | None
 
 
 class MemberBrief(Answer):

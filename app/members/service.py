@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, bindparam, delete, func, select, update
@@ -14,7 +15,10 @@ from app.ids import new_id
 from app.members.models import Member, MemberIdentifier, MemberProfile
 from app.members.rules import Identifier, IdentifierTaken, LastIdentifier, MemberClosed, UnknownMember
 from app.members.schemas import MemberRef, identifier_in
-from app.programs import look, timeline
+from app.programs import Customer, look, timeline
+
+EMPTY: Mapping[str, Any] = dict.fromkeys(("name", "language", "born_on", "attributes", "segments"))
+"""The profile of a member of whom nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,16 +171,14 @@ def enrol(
     program_id: UUID,
     identifiers: Collection[Identifier],
     now: datetime,
-    *,
-    name: str | None = None,
-    language: str | None = None,
+    profile: Mapping[str, Any] = EMPTY,
 ) -> UUID:
     """Enrols one member under all `identifiers`; answers the id. IdentifierTaken if any belongs to somebody."""
     member_id = new_id()
     _take_identifiers(session, program_id, member_id, identifiers)
     _write_members(session, program_id, [member_id], now)
-    if name is not None or language is not None:
-        db.insert_rows(session, MemberProfile, [{"member_id": member_id, "name": name, "language": language}])
+    if any(value is not None for value in profile.values()):
+        db.insert_rows(session, MemberProfile, [{"member_id": member_id, **EMPTY, **profile}])
     return member_id
 
 
@@ -203,8 +205,19 @@ def read(session: Session, program_id: UUID, member_id: UUID) -> Enrolled:
         raise NotFound
     theirs = select(MemberIdentifier).where(MemberIdentifier.member_id == member_id)
     identifiers = session.scalars(theirs.order_by(MemberIdentifier.kind, MemberIdentifier.value)).all()
-    profile = session.get(MemberProfile, member_id) or MemberProfile(member_id=member_id, name=None, language=None)
+    profile = session.get(MemberProfile, member_id) or MemberProfile(member_id=member_id, **EMPTY)
     return Enrolled(member, identifiers, profile)
+
+
+def customers(session: Session, member_ids: Collection[UUID]) -> dict[UUID, Customer]:
+    """What earning rules may ask about these members' profiles, of those who have one."""
+    rows = db.found(session, _profiles, ids=sorted(member_ids))
+    return {row.member_id: Customer(False, row.born_on, row.attributes or {}, row.segments or ()) for row in rows}
+
+
+def _profiles(engine: str) -> Select[*tuple[Any, ...]]:
+    columns = (MemberProfile.member_id, MemberProfile.born_on, MemberProfile.attributes, MemberProfile.segments)
+    return select(*columns).where(db.one_of(engine, MemberProfile.member_id.expression, "ids"))
 
 
 def names(session: Session, program_id: UUID, member_ids: Collection[UUID], before: datetime) -> dict[UUID, str | None]:
@@ -240,7 +253,7 @@ def change(
     now: datetime,
     *,
     status: str | None,
-    profile: dict[str, str | None] | None,
+    profile: dict[str, Any] | None,
 ) -> Enrolled:
     """Changes status or profile of a member still at `revision`, else PreconditionFailed. Closing is for good."""
     ledger.lock(session, [member_id])
@@ -252,7 +265,7 @@ def change(
     new_status = status or member.status
     session.execute(update(Member).where(Member.id == member_id).values(status=new_status, revision=revision + 1))
     if profile is not None:
-        row = {"member_id": member_id, "name": None, "language": None} | profile
+        row = {"member_id": member_id, **EMPTY, **profile}
         if not db.claim_rows(session, MemberProfile, [row], ["member_id"]) and profile:
             session.execute(update(MemberProfile).where(MemberProfile.member_id == member_id).values(profile))
     if new_status != member.status:

@@ -2,12 +2,14 @@
 
 Owns programmes and the versions of their terms. A version is drafted, changed while it is a draft, and published; a
 published one never changes. `timeline` answers the published versions; `Timeline.at` the one in force at an instant.
-The rules are pure. Of a basket: `earn` says what it earns and why, `tender_of` what it pays with points, `kept` what is
+The rules are pure. Of a basket: `earn` says what it earns and why, `explain` what became of each rule,
+`tender_of` what it pays with points, `kept` what is
 left of it all after returns. Of the calendar: `available_from` says from when points are good, `expires_at` (or
 `lapses_at`, where inactivity decides) until when, `switched_on` what becomes of those from before there was any expiry.
 `adopt_expiry` and `warn_of_expiry` do that to accounts; `claim` and `look` answer accounts to which it has happened.
 """
 
+from app.programs.basket import Basket, Line, Tender
 from app.programs.calendar import (
     Timeline,
     Version,
@@ -26,21 +28,23 @@ from app.programs.calendar import (
     switched_on,
     warnings_before,
 )
+from app.programs.conditions import Customer, Occasion
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
+from app.programs.limits import Key as UseKey
+from app.programs.limits import Uses, keys_of, uses
 from app.programs.models import Program
 from app.programs.rules import (
-    Basket,
     Earning,
+    Explained,
     Kept,
-    Line,
     PointsTender,
     Reason,
-    Tender,
     cash_part,
     check_basket,
     check_points_tender,
     consideration,
     earn,
+    explain,
     kept,
     net_paid_with_points,
     stand_alone_prices,
@@ -63,11 +67,14 @@ from app.programs.service import (
 __all__ = [
     "EXAMPLE_TERMS",
     "Basket",
+    "Customer",
     "Earning",
+    "Explained",
     "InactivityExpiry",
     "Kept",
     "Line",
     "NoTerms",
+    "Occasion",
     "PendingEvent",
     "PointsTender",
     "Program",
@@ -75,6 +82,8 @@ __all__ = [
     "Tender",
     "Terms",
     "Timeline",
+    "UseKey",
+    "Uses",
     "Version",
     "adopt_expiry",
     "available_from",
@@ -94,8 +103,10 @@ __all__ = [
     "ended",
     "every_program",
     "expires_at",
+    "explain",
     "find_program",
     "kept",
+    "keys_of",
     "lapses",
     "lapses_after",
     "lapses_at",
@@ -112,6 +123,7 @@ __all__ = [
     "tender_of",
     "terms_at",
     "timeline",
+    "uses",
     "warn_of_expiry",
     "warnings_before",
     "zone_at",

@@ -1,4 +1,4 @@
-"""Tables of programmes and the versions of their terms."""
+"""Tables of programmes, the versions of their terms, and what their rules have given."""
 
 from datetime import datetime
 from typing import Any
@@ -42,3 +42,23 @@ class ProgramTerms(Base):
     created_at: Mapped[datetime]
     published_at: Mapped[datetime | None]
     effective_from: Mapped[datetime | None]
+
+
+class RuleUse(Base):
+    """What an earning rule has given a member in one period. Changed only under the claim of the member's account."""
+
+    __tablename__ = "rule_use"
+    __table_args__ = (
+        CheckConstraint("points >= 0", name="points_not_negative"),
+        CheckConstraint("times > 0", name="times_positive"),
+    )
+
+    member_id: Mapped[UUID] = mapped_column(ForeignKey("member.id"), primary_key=True)
+    rule: Mapped[str] = mapped_column(primary_key=True)
+    """Its code, by which it is counted from version to version of the terms."""
+    period: Mapped[str] = mapped_column(primary_key=True)
+    """`2026-11-22`, `2026-W47`, `2026-11`, `2026`; empty for all of a member's life."""
+    points: Mapped[int]
+    times: Mapped[int]
+    last_at: Mapped[datetime]
+    """`occurred_at` of the latest purchase for which it gave points."""

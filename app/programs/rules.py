@@ -4,60 +4,17 @@ Pure; money in minor units, exact shares as `Fraction`s.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
-from functools import cached_property
 from math import ceil, gcd
 
 from app.errors import Finding, finding
-from app.money import round_to_int, spread
-from app.programs.schemas import BaseEarning, PointValue, Terms
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a purchase. `amount` is the list price of the whole quantity, before `discount`."""
-
-    number: int
-    product: str
-    department: str | None
-    category: str | None
-    quantity: Decimal
-    amount: int
-    discount: int
-    tax: int
-
-
-@dataclass(frozen=True, slots=True)
-class Tender:
-    """One means of payment."""
-
-    type: str
-    amount: int
-
-
-@dataclass(frozen=True)  # without slots: its sums are kept
-class Basket:
-    """What was bought and how it was paid."""
-
-    lines: tuple[Line, ...]
-    tenders: tuple[Tender, ...]
-    total: int
-
-    @cached_property
-    def discounted(self) -> int:
-        """What the lines come to after discounts, with tax or without, as the terms have prices."""
-        return sum([line.amount - line.discount for line in self.lines])
-
-    @cached_property
-    def tax(self) -> int:
-        return sum([line.tax for line in self.lines])
-
-    @cached_property
-    def tendered(self) -> int:
-        """What was paid with points, tax included."""
-        return sum([tender.amount for tender in self.tenders if tender.type == "points"])
+from app.money import Rounding, round_to_int, rounded, spread
+from app.programs.basket import Basket, Line, Sale
+from app.programs.conditions import Occasion
+from app.programs.earning import Considered, paid_by, stacked
+from app.programs.schemas import BASE, PointValue, Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +33,22 @@ class Earning:
     points: int
     reasons: tuple[Reason, ...]
     line_bases: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What became of a rule, or of the base: the `points` it gave on its `base` (minor units), or `why` it gave none.
+
+    `rounding` is None where nothing is rounded; `capped` says that it would have given more.
+    """
+
+    rule: str
+    name: str | None
+    base: int
+    points: int
+    rounding: Rounding | None
+    why: str | None
+    capped: bool = False
 
 
 # --- what a basket is worth -----------------------------------------------------------------------------------------
@@ -171,14 +144,41 @@ def check_basket(basket: Basket, terms: Terms) -> list[Finding]:
 # --- earning --------------------------------------------------------------------------------------------------------
 
 
-def earn(basket: Basket, terms: Terms) -> Earning:
+def earn(basket: Basket, terms: Terms, occasion: Occasion) -> Earning:
     """The points of a basket whose sums match (`check_basket`).
 
     The base is what eligible lines cost, less the part of them that tenders which do not earn paid for (those pay for
-    all lines in proportion). It is spread over the lines by largest remainder, and rounded into points once.
+    all lines in proportion). It is spread over the lines by largest remainder, and rounded into points once. Rules give
+    more on it (`programs.earning`); where there is no base, there are no points.
     """
-    eligible = [_eligible(line, terms) for line in basket.lines]
-    return _earned(eligible, earning_part(basket, terms), terms.earning, terms.earning.minimum_spend)
+    sale = _sale(basket, terms)
+    earning = _base(sale, terms, terms.earning.minimum_spend)
+    if not terms.rules or not earning.reasons:
+        return earning
+    given = [each.consider(sale, occasion) for each in terms.rules_on(occasion.at.date())]
+    return _with(earning, [_reason(each) for each in stacked(given, terms.stacking) if each.points])
+
+
+def explain(basket: Basket, terms: Terms, occasion: Occasion) -> list[Explained]:
+    """What `earn` comes to and why: the base, then each rule of the terms in their order, what it gives or why it gives
+    nothing."""
+    sale, rule = _sale(basket, terms), terms.earning
+    reason = next(iter(_base(sale, terms, rule.minimum_spend).reasons), None)
+    if reason is None:
+        missed = "minimum_spend" if _base(sale, terms, 0).reasons else "nothing_earns"
+        base = Explained(BASE, None, 0, 0, rule.rounding, missed)
+        given = [Considered(each, 0, 0, "no_base") for each in terms.rules]
+    else:
+        why = None if reason.points else "too_little"
+        base = Explained(BASE, None, reason.base, reason.points, rule.rounding, why)
+        given = stacked([each.consider(sale, occasion) for each in terms.rules], terms.stacking)
+    return [base, *map(_explained, given)]
+
+
+def _explained(each: Considered) -> Explained:
+    rule = each.rule
+    rounding = getattr(rule.gives, "rounding", None)
+    return Explained(rule.code, rule.name, each.base, each.points, rounding, each.why, each.capped)
 
 
 def earning_part(basket: Basket, terms: Terms) -> Fraction | int:
@@ -189,13 +189,37 @@ def earning_part(basket: Basket, terms: Terms) -> Fraction | int:
     return Fraction(basket.total - withheld, basket.total) if withheld else 1
 
 
-def _earned(eligible: Sequence[Fraction | int], part: Fraction | int, rule: BaseEarning, minimum: int) -> Earning:
-    base = round_to_int(sum(eligible) * part)
+def _sale(basket: Basket, terms: Terms) -> Sale:
+    """All of a basket, as rules see it."""
+    return Sale(
+        lines=basket.lines,
+        eligible=[_eligible(line, terms) for line in basket.lines],
+        quantities=[line.quantity for line in basket.lines],
+        part=earning_part(basket, terms),
+        paid_by=paid_by(basket, terms.earning.non_earning_tenders) if terms.rules else {},
+        points=terms.earning.points,
+        per=terms.earning.per,
+    )
+
+
+def _base(sale: Sale, terms: Terms, minimum: int) -> Earning:
+    """What is earned without any rules; nothing below the `minimum`."""
+    rule = terms.earning
+    base = round_to_int(sum(sale.eligible) * sale.part)
     if base < minimum:
         base = 0
-    line_bases = spread(base, eligible) if base else [0] * len(eligible)
-    points = round_to_int(Fraction(base * rule.points, rule.per), rule.rounding)
-    return Earning(points, (Reason("base", base, points),) if base else (), tuple(line_bases))
+    line_bases = spread(base, sale.eligible) if base else [0] * len(sale.eligible)
+    points = rounded(base * rule.points, rule.per, rule.rounding)
+    return Earning(points, (Reason(BASE, base, points),) if base else (), tuple(line_bases))
+
+
+def _reason(each: Considered) -> Reason:
+    return Reason(each.rule.code, each.base, each.points)
+
+
+def _with(earning: Earning, more: Sequence[Reason]) -> Earning:
+    points = earning.points + sum(reason.points for reason in more)
+    return Earning(points, (*earning.reasons, *more), earning.line_bases)
 
 
 def _eligible(line: Line, terms: Terms) -> int:
@@ -286,30 +310,54 @@ class Kept:
     """What of it was paid with points."""
 
 
-def kept(basket: Basket, terms: Terms, returned: Mapping[int, Decimal], returned_amount: int = 0) -> Kept:
+def kept(
+    basket: Basket,
+    terms: Terms,
+    returned: Mapping[int, Decimal],
+    returned_amount: int = 0,
+    reasons: Sequence[Reason] = (),
+) -> Kept:
     """What is left of a purchase when so much of it has come back, in all.
 
     `returned`: quantities by line number, at most those bought; a line of quantity 0 comes back by being named.
     `returned_amount`: refunds that name no line, minor units with tax; they are for all that is left, in proportion.
+    `reasons`: what the purchase earned by; no other rule gives points for what is left, and none more than it gave.
     ValueError for more of a line than was bought. Tenders stay in the proportions in which they paid.
     """
     parts = _parts_kept(basket, terms, returned, returned_amount)
     lines = list(zip(basket.lines, parts, strict=True))
-    rule = terms.earning
-    forgiven = terms.returns.minimum_spend == "kept" and earn(basket, terms).reasons
-    eligible = [_eligible(line, terms) * part for line, part in lines]
     total = sum(paid(line, terms) * part for line, part in lines)
     price = sum(net(line, terms) * part for line, part in lines)
     cash, tender = cash_part(basket), tender_of(basket, terms)
     return Kept(
         lines=parts,
-        earning=_earned(eligible, earning_part(basket, terms), rule, 0 if forgiven else rule.minimum_spend),
+        earning=_earning_kept(basket, terms, parts, reasons),
         total=round_to_int(total),
         consideration=_halves_up(price * cash),
         tax=_halves_down(sum(line.tax * part for line, part in lines) * cash),
         net_paid_with_points=_halves_down(price * (1 - cash)),
         tender=None if tender is None else _tender_kept(tender, Fraction(total) / basket.total),
     )
+
+
+def _earning_kept(basket: Basket, terms: Terms, parts: Sequence[Fraction | int], reasons: Sequence[Reason]) -> Earning:
+    whole = _sale(basket, terms)
+    forgiven = terms.returns.minimum_spend == "kept" and _base(whole, terms, terms.earning.minimum_spend).reasons
+    eligible = [amount * part for amount, part in zip(whole.eligible, parts, strict=True)]
+    left = replace(whole, eligible=eligible)
+    earning = _base(left, terms, 0 if forgiven else terms.earning.minimum_spend)
+    given = {reason.rule: reason for reason in reasons if reason.rule != BASE}
+    if not earning.reasons or not given:
+        return earning
+    quantities = [Fraction(line.quantity) * part for line, part in zip(basket.lines, parts, strict=True)]
+    left = replace(left, quantities=quantities)
+    more = []
+    for rule in terms.rules:
+        if before := given.get(rule.code):
+            when = rule.when
+            after = rule.apply(left, *((0, 0) if forgiven else (when.minimum_spend, when.minimum_quantity)))
+            more.append(Reason(rule.code, after.base, min(after.points, before.points)))
+    return _with(earning, [reason for reason in more if reason.points])
 
 
 def _parts_kept(

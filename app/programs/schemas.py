@@ -1,8 +1,10 @@
 """Terms as they are written, checked, stored and read: the same value everywhere. And the wire of programmes."""
 
+from bisect import bisect_right
+from datetime import date, timedelta
 from fractions import Fraction
 from functools import cache, cached_property
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -12,16 +14,19 @@ from pydantic_core import PydanticCustomError
 
 from app.accounting import ROLES, Method, Profile
 from app.money import Rounding, is_currency
-from app.wire import Answer, CurrencyCode, Minor, Request, Stamp, Text, Token, WireInstant
+from app.programs.conditions import Goods, Tokens
+from app.programs.earning import Rule, Stacking
+from app.wire import Answer, CurrencyCode, Minor, Request, Stamp, Text, Token, WireInstant, chosen_by
 
-Names = Annotated[list[Text], Field(max_length=1000)]
-Tenders = Annotated[list[Token], Field(max_length=50)]
 IdentifierKind = Literal["card", "phone", "email", "partner"]
 Activity = Literal["purchase", "redemption", "transfer", "adjustment"]
 """What a member does that can keep points from lapsing."""
 
 Points = Annotated[int, Field(ge=1, le=10**12)]
 Days = Annotated[int, Field(ge=1, le=366)]
+BASE = "base"
+"""The code of what every purchase earns, in reasons."""
+
 WarnDays = Annotated[list[Days], Field(max_length=5)]
 
 
@@ -49,14 +54,6 @@ def _region(code: str) -> str:
     return code
 
 
-class Exclusions(Request):
-    """What earns nothing: lines of these departments, categories or products, spelled as the till sends them."""
-
-    departments: Names = []
-    categories: Names = []
-    products: Names = []
-
-
 class BaseEarning(Request):
     """Points per amount, on the earning base: eligible lines - discounts +- tax - tenders that do not earn."""
 
@@ -66,8 +63,9 @@ class BaseEarning(Request):
     """One rounding per transaction, of base x points / per."""
     minimum_spend: Annotated[Minor, Field(description="Base below which nothing is earned, minor units")] = 0
     earn_on_tax: bool = True
-    excluded: Exclusions = Exclusions()
-    non_earning_tenders: Tenders = ["points", "gift_card", "store_credit"]
+    excluded: Goods = Goods()
+    """What earns nothing."""
+    non_earning_tenders: Tokens = ["points", "gift_card", "store_credit"]
 
 
 class PointValue(Request):
@@ -307,6 +305,13 @@ class UploadPolicy(Request):
     )
 
 
+def _codes_differ(rules: list[Rule]) -> list[Rule]:
+    codes = [rule.code for rule in rules]
+    if len(set(codes)) < len(codes) or BASE in codes:
+        raise PydanticCustomError("rule_code_twice", "each rule has a code of its own, other than `base`")
+    return rules
+
+
 class Terms(Request):
     """What a programme promises, and how it is accounted for. Money in minor units of `currency`."""
 
@@ -315,6 +320,10 @@ class Terms(Request):
     prices_include_tax: bool = True
     """Whether a line's `amount` contains its `tax`."""
     earning: BaseEarning
+    rules: Annotated[list[Rule], Field(max_length=1000), AfterValidator(_codes_differ)] = []
+    """What earns more than `earning`."""
+    stacking: Annotated[dict[Token, Stacking], Field(max_length=100, validate_default=True)] = {}
+    """Which rules of each group stand when several apply."""
     point_value: PointValue
     point_cost: PointValue | None = None
     """What used points cost the programme, for points given without a purchase; null: `point_value`."""
@@ -342,12 +351,12 @@ class Terms(Request):
     @field_validator("expiry", mode="before")
     @classmethod
     def _expiry_by_mode(cls, value: Any) -> Any:
-        return _of_mode(value, PeriodExpiry, FixedDatesExpiry, InactivityExpiry)
+        return chosen_by("mode", value, PeriodExpiry, FixedDatesExpiry, InactivityExpiry)
 
     @field_validator("pending", mode="before")
     @classmethod
     def _pending_by_mode(cls, value: Any) -> Any:
-        return _of_mode(value, PendingDays, PendingEvent)
+        return chosen_by("mode", value, PendingDays, PendingEvent)
 
     @field_validator("pending")
     @classmethod
@@ -357,18 +366,40 @@ class Terms(Request):
             raise PydanticCustomError("pending_beyond_expiry", "points could expire before they are available")
         return pending
 
+    @field_validator("stacking")
+    @classmethod
+    def _of_every_group(cls, stacking: dict[str, Stacking], info: ValidationInfo) -> dict[str, Stacking]:
+        groups = {rule.group for rule in info.data.get("rules", []) if rule.group is not None}
+        if missing := sorted(groups - stacking.keys()):
+            raise PydanticCustomError("group_without_stacking", f"what holds in group {missing[0]} is not said")
+        return stacking
+
+    def rules_on(self, day: date) -> tuple[Rule, ...]:
+        """The rules in force on a day of the programme's zone, in the order of the terms."""
+        turns, in_force = self._turns
+        return in_force[bisect_right(turns, day)]
+
+    @cached_property
+    def personal(self) -> bool:
+        """Whether what any rule gives depends on the member."""
+        return any(rule.personal for rule in self.rules)
+
+    @cached_property
+    def selective(self) -> bool:
+        """Whether any rule is for certain members only."""
+        return not all(rule.who.everybody for rule in self.rules)
+
+    @cached_property
+    def _turns(self) -> tuple[list[date], list[tuple[Rule, ...]]]:
+        """The days on which rules come into force or go, and which are in force before the first, and from each on."""
+        first = {rule.when.first_day for rule in self.rules}
+        after = {rule.when.last_day + timedelta(days=1) for rule in self.rules if rule.when.last_day}
+        turns = sorted(day for day in first | after if day)
+        return turns, [tuple(rule for rule in self.rules if rule.when.in_force(day)) for day in (date.min, *turns)]
+
     @cached_property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.time_zone)
-
-
-def _of_mode(value: Any, first: type[Request], *others: type[Request]) -> Any:
-    """A document as the model of its `mode`; as the `first` if it names none, or one there is not."""
-    if value is None or isinstance(value, Request):
-        return value
-    mode = value.get("mode") if isinstance(value, dict) else None
-    chosen = [model for model in others if mode in get_args(model.model_fields["mode"].annotation)]
-    return (chosen or [first])[0].model_validate(value)
 
 
 def _account_codes(codes: dict[str, str]) -> dict[str, str]:

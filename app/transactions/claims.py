@@ -17,8 +17,9 @@ from app import accounting, db, ledger, members, outbox, programs
 from app.errors import Problem, or_problem
 from app.ids import new_id
 from app.members import GATES, Identifier, MemberMayNotEarn, MemberRef, UnknownMember
-from app.programs import Basket, Timeline, Version
+from app.programs import Basket, Customer, Timeline, Version
 from app.transactions import return_rules, returns, rules
+from app.transactions.customers import customers
 from app.transactions.models import Transaction, TransactionClaim
 from app.transactions.returns import Fields, Posted
 from app.transactions.rules import Judged
@@ -64,15 +65,18 @@ class _Meant:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What the decisions of a batch rest on. `accounts`, `newcomers`, `claims` (by purchase) and their `postings` (by
-    claim) follow them; `past`: what came back of a purchase before anybody claimed it."""
+    """What the decisions of a batch rest on. `accounts`, `uses`, `customers`, `newcomers`, `claims` (by purchase) and
+    their `postings` (by claim) follow them; `past`: what came back of a purchase before anybody claimed it."""
 
     program_id: UUID
     now: datetime
     chart: accounting.Chart
+    terms: Timeline
     members: Mapping[Identifier, UUID]
     newcomers: set[UUID]
     accounts: dict[UUID, ledger.Account]
+    uses: programs.Uses
+    customers: dict[UUID, Customer]
     statuses: dict[UUID, str]
     claims: dict[UUID, Fields]
     postings: dict[UUID, list[Any]]
@@ -109,14 +113,15 @@ def _meant(program_id: UUID, rows: Mapping[UUID, Fields], terms: Timeline, wante
     if row["member_id"] is not None:
         raise rules.TransactionHasMember
     version = next(version for version in terms.versions if version.id == row["terms_id"])
-    basket = basket_of(PurchaseIn.model_validate(row["content"]))
-    priced = rules.price(program_id, basket, row["occurred_at"], version, granted=True)
-    priced = rules.with_end(priced, terms, row["occurred_at"], now)
+    bought = PurchaseIn.model_validate(row["content"])
+    basket = basket_of(bought)
+    occasion = rules.occasion_of(row["occurred_at"], bought.store, bought.channel, version.terms)
+    judged = rules.priced_at(program_id, basket, occasion, version, terms, now, granted=True)
     identifier = identifier_of(wanted.member, version)
     if isinstance(identifier, Problem):
         raise identifier
     assert identifier is not None
-    return _Meant(row, basket, Judged(version, priced), identifier)
+    return _Meant(row, basket, judged, identifier)
 
 
 def _claimants(
@@ -156,6 +161,15 @@ def _load(
     accounts = get(session, program_id, member_ids - imagined.keys(), now, owners)
     if owners:
         accounts = ledger.with_covers(session, accounts)
+    limited = {
+        key
+        for each in meant
+        if each.identifier in found
+        for key in programs.keys_of(found[each.identifier], each.verdict.version.terms, each.verdict.occasion.at)
+    }
+    selected = {
+        found[each.identifier] for each in meant if each.identifier in found and each.verdict.version.terms.selective
+    }
     made = db.any_of(session, TransactionClaim.transaction_id.expression, ids)
     claims = session.execute(select(*TransactionClaim.__table__.c).where(made)).mappings().all()
     postings: dict[UUID, list[Any]] = {row["id"]: [] for row in claims}
@@ -168,9 +182,12 @@ def _load(
         program_id=program_id,
         now=now,
         chart=accounting.chart(session, program_id),
+        terms=programs.timeline(session, program_id),
         members=found,
         newcomers=newcomers,
         accounts=accounts | imagined,
+        uses=programs.uses(session, limited),
+        customers=customers(session, selected),
         statuses=members.statuses(session, member_ids),
         claims={row["transaction_id"]: row for row in claims},
         postings=postings,
@@ -193,13 +210,14 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
     if member_id is None:
         raise UnknownMember
     before, account, past = loaded.claims.get(row["id"]), loaded.accounts[member_id], loaded.past.get(row["id"], [])
-    claim_id, priced = new_id(), meant.verdict.priced
+    if before is not None and before["member_id"] != member_id:
+        raise rules.TransactionClaimed
+    claim_id, verdict = new_id(), _known(loaded, meant, member_id, before)
+    priced, reasons = verdict.priced, verdict.priced.earning.reasons
     points = priced.earning.points
-    left = return_rules.left(meant.basket, version.terms, return_rules.before(past))
+    left = return_rules.left(meant.basket, version.terms, return_rules.before(past), reasons)
     taken_back = points - left.earning.points
     if before is not None:
-        if before["member_id"] != member_id:
-            raise rules.TransactionClaimed
         return Claimed(before, row, loaded.postings[before["id"]], version, True, False, account, taken_back)
     if past and not any(left.lines):
         raise return_rules.NothingToReturn("nothing is left of the purchase to claim")
@@ -209,27 +227,45 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
         act = rules.act_of(loaded.program_id, claim_id, row["occurred_at"], now, version.terms, "purchase")
         account = ledger.accrue(account, rules.accrual_of(priced, version.terms, act))
     sale = rules.sale_of(priced, claim_id, row["occurred_at"])
-    account, contra = _take_back(account, sale, past, meant.basket, version, loaded.chart, now)
+    account, contra = _take_back(account, sale, past, replace(meant, verdict=verdict), loaded.chart, now)
     posted = [*accounting.grant_postings(sale, loaded.chart), *contra]
     new = {
         "id": claim_id,
         "transaction_id": row["id"],
         "member_id": member_id,
         "points": points,
+        "reasons": rules.reasons_of(priced.earning),
+        "facts": rules.facts_of(verdict.occasion),
         "recorded_at": now,
     }
+    loaded.uses.count(member_id, version.terms, verdict.occasion.at, reasons)
+    if member_id in loaded.customers:
+        loaded.customers[member_id] = replace(loaded.customers[member_id], bought=True)
     loaded.claims[row["id"]], loaded.postings[claim_id], loaded.accounts[member_id] = new, posted, account
     enrolled = member_id in loaded.newcomers
     loaded.newcomers.discard(member_id)
     return Claimed(new, row, posted, version, False, enrolled, account, taken_back)
 
 
+def _known(loaded: _Loaded, meant: _Meant, member_id: UUID, before: Fields | None) -> Judged:
+    """What the purchase comes to when it is known who claims it, and what rules have given them; or had `before`."""
+    verdict = meant.verdict
+    version = verdict.version
+    if not version.terms.personal:
+        return verdict
+    if before is None:
+        customer = loaded.customers.get(member_id, Customer(False))
+        occasion = loaded.uses.known(member_id, version.terms, verdict.occasion, customer)
+    else:
+        occasion = rules.remembered(verdict.occasion, before["facts"])
+    return rules.priced_at(loaded.program_id, meant.basket, occasion, version, loaded.terms, loaded.now, granted=True)
+
+
 def _take_back(
     account: ledger.Account,
     sale: accounting.Sale,
     past: Sequence[Fields],
-    basket: Basket,
-    version: Version,
+    meant: _Meant,
     chart: accounting.Chart,
     now: datetime,
 ) -> tuple[ledger.Account, list[accounting.Posting]]:
@@ -239,12 +275,13 @@ def _take_back(
     gives its points back. What the granted points have paid of a debt is owed again, whatever the terms say of points
     already spent: nobody has spent these.
     """
+    version, reasons = meant.verdict.version, meant.verdict.priced.earning.reasons
     undone = {row["original_id"] for row in past if row["type"] == "void"}
     standing = [row for row in past if row["type"] == "return" and row["id"] not in undone]
     postings: list[accounting.Posting] = []
     for count, row in enumerate(standing, start=1):
         granted = returns.just_granted(account, sale.document_id)
-        left = return_rules.left(basket, version.terms, return_rules.before(standing[:count]))
+        left = return_rules.left(meant.basket, version.terms, return_rules.before(standing[:count]), reasons)
         points = sum(lot.granted - lot.returned for lot in granted) - left.earning.points
         if points:
             occurred_at = max(row["occurred_at"], sale.occurred_at)
@@ -264,6 +301,7 @@ def _write(session: Session, loaded: _Loaded, made: Sequence[Claimed]) -> None:
         ledger.write(session, [loaded.accounts[member_id] for member_id in changed], loaded.now)
         accounting.post(session, postings, loaded.now)
         outbox.put(session, [_event(loaded.program_id, each) for each in made], loaded.now)
+        loaded.uses.write(session)
 
 
 def _event(program_id: UUID, made: Claimed) -> outbox.Event:

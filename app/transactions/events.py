@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -110,18 +111,17 @@ def happen(
     return outcomes
 
 
-def _meant(
-    rows: Mapping[UUID, Fields], timeline: Timeline, claims: Mapping[UUID, tuple[UUID, UUID]], reported: Reported
-) -> _Meant:
+def _meant(rows: Mapping[UUID, Fields], timeline: Timeline, claims: Mapping[UUID, Any], reported: Reported) -> _Meant:
     row = shown(rows, reported.transaction_id, reported.stores)
     terms = next(version.terms for version in timeline.versions if version.id == row["terms_id"])
     if not isinstance(terms.pending, PendingEvent) or reported.event not in (terms.pending.event, CANCELLED):
         raise EventUnknown(findings=[finding(("event",), "event_unknown", "not what the purchase's terms wait for")])
     if row["member_id"] is not None:
         return _Meant(row, terms, reported.event, row["id"], row["member_id"])
-    if row["id"] not in claims:
+    claim = claims.get(row["id"])
+    if claim is None:
         raise PurchaseUnclaimed
-    return _Meant(row, terms, reported.event, *claims[row["id"]])
+    return _Meant(row, terms, reported.event, claim.id, claim.member_id)
 
 
 def _happen(loaded: _Loaded, meant: _Meant, session: Session) -> Happened:

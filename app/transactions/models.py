@@ -10,6 +10,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import NO_ROWID, Base
 
+DOCUMENT = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
 
 class TransactionKey(Base):
     """The natural key of a transaction. Unique for ever: this is what makes a purchase earn once."""
@@ -75,14 +77,17 @@ class Transaction(Base):
     """Points a guest's purchase would earn whoever claims it."""
     content: Mapped[dict[str, Any]]
     """What the till sent: lines, tenders and all, less the member."""
-    reasons: Mapped[list[dict[str, Any]]] = mapped_column(JSON().with_variant(JSONB(), "postgresql"))
+    reasons: Mapped[list[dict[str, Any]]] = mapped_column(DOCUMENT)
     """Each rule's part of the points."""
-    shares: Mapped[list[dict[str, Any]]] = mapped_column(JSON().with_variant(JSONB(), "postgresql"))
+    shares: Mapped[list[dict[str, Any]]] = mapped_column(DOCUMENT)
     """Per line: its part of the earning base, and of the price allocated to goods (minor units)."""
     purchase_id: Mapped[UUID | None] = mapped_column(ForeignKey("transaction.id"))
     """The purchase a return or a void is about; null for a purchase, and for a return without the receipt."""
     original_id: Mapped[UUID | None] = mapped_column(ForeignKey("transaction.id"))
     """The transaction it takes back: the purchase, or for the void of a return that return."""
+    facts: Mapped[dict[str, Any] | None]
+    """What was known of the member when it was decided (`programs.Occasion`: `unmet`, `allowed`); null: nothing that
+    a rule asks for."""
     outcome: Mapped[dict[str, Any] | None]
     """What points paid for, or what a return came to (`return_rules.Figures`, `return_rules.Outcome`)."""
 
@@ -101,6 +106,10 @@ class TransactionClaim(Base):
     transaction_id: Mapped[UUID] = mapped_column(ForeignKey("transaction.id"))
     member_id: Mapped[UUID] = mapped_column(ForeignKey("member.id"), index=True)
     points: Mapped[int]
+    reasons: Mapped[list[dict[str, Any]] | None] = mapped_column(DOCUMENT)
+    """Each rule's part of the points; null: those of the purchase."""
+    facts: Mapped[dict[str, Any] | None]
+    """What was known of the member at the claim, as of a purchase."""
     recorded_at: Mapped[datetime]
 
 

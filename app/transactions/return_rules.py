@@ -4,7 +4,7 @@ Everything is cumulative: a figure is what all returns together change (`program
 changed already. So any number of returns, in any order, ends exactly as one return of everything.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
@@ -16,7 +16,7 @@ from typing import Any
 from app.errors import Problem, finding
 from app.members import MemberRef
 from app.money import round_to_int
-from app.programs import Basket, Kept, Terms, Version, kept
+from app.programs import Basket, Kept, Reason, Terms, Version, kept
 from app.wire import JsonText
 
 Key = tuple[str, str, str]
@@ -143,11 +143,12 @@ class Coming:
     amount: int
 
 
-def left(basket: Basket, terms: Terms, before: Before) -> Kept:
-    """What the customer keeps of a purchase after what came back `before`; nothing of one that was voided."""
+def left(basket: Basket, terms: Terms, before: Before, reasons: Sequence[Reason] = ()) -> Kept:
+    """What the customer keeps of a purchase that earned by `reasons` after what came back `before`; nothing of one that
+    was voided."""
     if before.voided:
         return kept(basket, terms, {line.number: line.quantity for line in basket.lines})
-    return kept(basket, terms, before.lines, before.amount)
+    return kept(basket, terms, before.lines, before.amount, reasons)
 
 
 def whole(basket: Basket, terms: Terms) -> Figures:
@@ -161,14 +162,14 @@ def _figures(state: Kept) -> Figures:
     return Figures(state.total, consideration, state.tax, state.net_paid_with_points, tendered, points)
 
 
-def coming(item: Return, basket: Basket, version: Version, before: Before) -> Coming:
-    """What `item` changes. NothingToReturn, ReturnTooLarge, RefundDiffers."""
+def coming(item: Return, basket: Basket, version: Version, before: Before, reasons: Sequence[Reason]) -> Coming:
+    """What `item` changes of a purchase that earned by `reasons`. NothingToReturn, ReturnTooLarge, RefundDiffers."""
     terms = version.terms
     if before.voided:
         raise NothingToReturn
     bought = whole(basket, terms)
     lines, amount = _named(item, basket, terms, before, bought.total)
-    after = kept(basket, terms, _sum(before.lines, lines), before.amount + amount)
+    after = kept(basket, terms, _sum(before.lines, lines), before.amount + amount, reasons)
     figures = bought.less(_figures(after)).less(before.figures).possible
     if item.type == "return" and item.lines is not None and item.total not in (None, figures.total):
         detail = f"what was paid for these lines is {figures.total}"

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from app import accounting, db, ledger, programs
 from app.ledger import Account, Act, GrantedLot, Reversed, SpentPart
 from app.money import round_to_int
-from app.programs import Basket, Terms, Timeline, Version, day_end, expires_at, switched_on
+from app.programs import Basket, Reason, Terms, Timeline, Version, day_end, expires_at, switched_on
 from app.transactions import return_rules
 from app.transactions.models import Transaction, TransactionClaim, TransactionConcession
 from app.transactions.return_rules import AlreadyVoided, Figures, Key, NothingToReturn, Outcome, ReceiptNeeded, Return
@@ -42,6 +42,8 @@ class Returnable:
     document_id: UUID
     """What granted its points: the purchase, or the claim of a guest's."""
     member_id: UUID | None
+    reasons: Sequence[Reason]
+    """By which rules it earned."""
     past: Sequence[Fields] = ()
     granted: Sequence[GrantedLot] = ()
     spent: Sequence[SpentPart] = ()
@@ -89,7 +91,9 @@ def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock:
     for key, purchase_id in about.items():
         purchase = purchases[purchase_id]
         version = versions[purchase["terms_id"]]
-        document_id, member_id = claims.get(purchase_id, (purchase_id, purchase["member_id"]))
+        claim = claims.get(purchase_id)
+        document_id, member_id = (purchase_id, purchase["member_id"]) if claim is None else (claim.id, claim.member_id)
+        reasons = purchase["reasons"] if claim is None or claim.reasons is None else claim.reasons
         found[key] = Returnable(
             row=rows[key],
             purchase=purchase,
@@ -98,6 +102,7 @@ def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock:
             basket=basket_of(PurchaseIn.model_validate(purchase["content"])),
             document_id=document_id,
             member_id=member_id,
+            reasons=[Reason(**each) for each in reasons],
         )
     return found
 
@@ -133,17 +138,17 @@ def _later(engine: str) -> Select[*tuple[Any, ...]]:
     return select(*_PAST).where(mine).order_by(Transaction.id)
 
 
-def claims_of(session: Session, purchases: Iterable[Fields]) -> dict[UUID, tuple[UUID, UUID]]:
-    """By purchase of a guest, its claim and who claimed it."""
+def claims_of(session: Session, purchases: Iterable[Fields]) -> dict[UUID, Any]:
+    """By purchase of a guest, its claim: `id`, `member_id` who claimed it, and the `reasons` of its points."""
     guests = sorted(row["id"] for row in purchases if row["member_id"] is None)
     if not guests:
         return {}
-    return {row.transaction_id: (row.id, row.member_id) for row in db.found(session, _claims, ids=guests)}
+    return {row.transaction_id: row for row in db.found(session, _claims, ids=guests)}
 
 
-def _claims(engine: str) -> Select[UUID, UUID, UUID]:
+def _claims(engine: str) -> Select[*tuple[Any, ...]]:
     mine = db.one_of(engine, TransactionClaim.transaction_id.expression, "ids")
-    return select(TransactionClaim.transaction_id, TransactionClaim.id, TransactionClaim.member_id).where(mine)
+    return select(*TransactionClaim.__table__.c).where(mine)
 
 
 def complete(
@@ -252,6 +257,7 @@ def just_bought(
         past=past,
         document_id=purchase["id"],
         member_id=purchase["member_id"],
+        reasons=[Reason(**each) for each in purchase["reasons"]],
         granted=() if account is None else just_granted(account, purchase["id"]),
         spent=() if account is None else _just_spent(account, {purchase["id"], *(row["id"] for row in past)}),
     )
@@ -293,7 +299,7 @@ def decide(
         known = _without_withholding(known)
     terms = known.version.terms
     before = return_rules.before(known.past)
-    coming = return_rules.coming(item, known.basket, known.version, before)
+    coming = return_rules.coming(item, known.basket, known.version, before, known.reasons)
     act = Act(known.purchase["program_id"], id_, _not_before(known, item), now, terms.zone)
     outcome, share = Outcome(), 0
     figures, profile = coming.figures, terms.posting_profile
@@ -489,6 +495,7 @@ def _row(item: Return, id_: UUID, known: Returnable, figures: Figures, outcome: 
         "total": figures.total,
         "claimable": 0,
         "reasons": [],
+        "facts": None,
         "shares": [],
         "purchase_id": known.purchase["id"],
         "original_id": known.row["id"],
@@ -568,6 +575,7 @@ def without_receipt(
         "points": -outcome.taken_back,
         "claimable": 0,
         "reasons": [],
+        "facts": None,
         "shares": [],
         "purchase_id": None,
         "original_id": None,

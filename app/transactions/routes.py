@@ -38,10 +38,11 @@ from app.ledger import (
 )
 from app.members import IdentifierInvalid, MemberMayNotEarn, MemberMayNotSpend, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
-from app.programs import NoTerms, Version, available_from
+from app.programs import NoTerms, Version, available_from, explain
 from app.transactions import claims, events, return_rules, rules, service, waiting
 from app.transactions.claims import Claimed, Wanted
 from app.transactions.events import Happened, Reported
+from app.transactions.models import TransactionClaim
 from app.transactions.return_rules import Return
 from app.transactions.returns import Fields
 from app.transactions.rules import Purchase
@@ -54,6 +55,7 @@ from app.transactions.schemas import (
     ClaimRead,
     EventIn,
     EventOut,
+    ExplainedOut,
     LineShare,
     Malformed,
     PointsOut,
@@ -69,6 +71,7 @@ from app.transactions.schemas import (
     VoidIn,
     WaitingOut,
     WaitingPage,
+    basket_of,
     item_of,
 )
 from app.transactions.service import Outcome, Recorded
@@ -325,6 +328,7 @@ def read_transaction(
         points=_points(row, found.recorded.version),
         returned=_returned(row),
         content=row["content"],
+        explanation=_explanation(row, claim, found.recorded.version),
         shares=[LineShare(**share) for share in row["shares"]],
         postings=_postings(found.recorded.postings),
         claim=None if claim is None else ClaimRead.model_validate(claim),
@@ -420,7 +424,7 @@ def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, *, dry_run: bool) 
         member=TransactionMember(
             id=None if dry_run and claimed.enrolled else claimed.account.member_id, enrolled=claimed.enrolled
         ),
-        points=_points({**claimed.transaction, "points": claimed.claim["points"], "claimable": 0}, claimed.version),
+        points=_points({**claimed.transaction, **_claimed_points(claimed.claim)}, claimed.version),
         taken_back=claimed.taken_back,
         balance=balance_out(claimed.account),
         balance_at=now,
@@ -429,6 +433,11 @@ def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, *, dry_run: bool) 
         postings=_postings(claimed.postings),
     )
     return Reply(200 if dry_run or claimed.duplicate else 201, answer.model_dump_json().encode())
+
+
+def _claimed_points(claim: Fields) -> dict[str, Any]:
+    reasons = {} if claim["reasons"] is None else {"reasons": claim["reasons"]}
+    return {"points": claim["points"], "claimable": 0} | reasons
 
 
 def _happened(reported: Reported, happened: Happened, now: datetime, *, dry_run: bool) -> Reply:
@@ -559,6 +568,16 @@ def _points(row: Fields, version: Version) -> PointsOut:
         claimable=row["claimable"],
         reasons=[ReasonOut(**reason) for reason in row["reasons"]],
     )
+
+
+def _explanation(row: Fields, claim: TransactionClaim | None, version: Version) -> list[ExplainedOut]:
+    if row["type"] != "purchase":
+        return []
+    bought = PurchaseIn.model_validate(row["content"])
+    occasion = rules.occasion_of(bought.occurred_at, bought.store, bought.channel, version.terms)
+    if row["member_id"] is not None or claim is not None:
+        occasion = rules.remembered(occasion, row["facts"] if claim is None else claim.facts)
+    return [ExplainedOut.model_validate(each) for each in explain(basket_of(bought), version.terms, occasion)]
 
 
 def _returned(row: Fields) -> ReturnOut | None:

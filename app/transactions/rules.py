@@ -16,6 +16,7 @@ from app.programs import (
     Basket,
     Earning,
     NoTerms,
+    Occasion,
     PointsTender,
     Terms,
     Timeline,
@@ -115,6 +116,7 @@ class Purchase:
     external_id: str
     occurred_at: datetime
     store: str | None
+    channel: str | None
     currency: str
     basket: Basket
     member: MemberRef | None
@@ -128,9 +130,10 @@ class Purchase:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """An acceptable purchase: the version of terms it falls under, and what it comes to."""
+    """An acceptable purchase: the version of terms it falls under, when and where it was, and what it comes to."""
 
     version: Version
+    occasion: Occasion
     priced: "Priced"
 
 
@@ -142,13 +145,46 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     check_time(purchase, version, now)
     check_currency(purchase.currency, version.terms.currency)
     _check_amounts(purchase.basket, version)
-    priced = price(program_id, purchase.basket, purchase.occurred_at, version, granted=purchase.member is not None)
-    priced = with_end(priced, terms, purchase.occurred_at, now)
+    occasion = occasion_of(purchase.occurred_at, purchase.store, purchase.channel, version.terms)
+    judged = priced_at(program_id, purchase.basket, occasion, version, terms, now, granted=purchase.member is not None)
+    priced = judged.priced
     if priced.tender is not None and purchase.member is None:
         raise PointsTenderRefused("a guest has no points to pay with")
+    return judged
+
+
+def priced_at(
+    program_id: UUID,
+    basket: Basket,
+    occasion: Occasion,
+    version: Version,
+    terms: Timeline,
+    now: datetime,
+    *,
+    granted: bool,
+) -> Judged:
+    """What an acceptable basket comes to on an `occasion`, its points with the end that `terms` give them by now.
+    TooManyPoints."""
+    priced = price(program_id, basket, occasion, version, granted=granted)
     if priced.earning.points > MOST_GRANTED:
         raise TooManyPoints
-    return Judged(version, priced)
+    return Judged(version, occasion, with_end(priced, terms, occasion.at, now))
+
+
+def facts_of(occasion: Occasion) -> dict[str, Any] | None:
+    """What was known of a member, for the record."""
+    known = {"unmet": dict(occasion.unmet), "allowed": dict(occasion.allowed)}
+    return {name: facts for name, facts in known.items() if facts} or None
+
+
+def remembered(occasion: Occasion, facts: dict[str, Any] | None) -> Occasion:
+    """The occasion with what was known of a member, by the record."""
+    return replace(occasion, known=True, **facts or {})
+
+
+def reasons_of(earning: Earning) -> list[dict[str, Any]]:
+    """Each rule's part of the points, for the record."""
+    return [{"rule": reason.rule, "base": reason.base, "points": reason.points} for reason in earning.reasons]
 
 
 def check_currency(stated: str | None, currency: str) -> None:
@@ -242,13 +278,18 @@ class Priced:
     """That part of the price, net of VAT."""
 
 
-def price(program_id: UUID, basket: Basket, occurred_at: datetime, version: Version, *, granted: bool) -> Priced:
+def occasion_of(occurred_at: datetime, store: str | None, channel: str | None, terms: Terms) -> Occasion:
+    """When and where a purchase happened, as earning rules see it."""
+    return Occasion(occurred_at.astimezone(terms.zone), store, channel)
+
+
+def price(program_id: UUID, basket: Basket, occasion: Occasion, version: Version, *, granted: bool) -> Priced:
     """Applies `version` to a basket whose sums match. IFRS 15.74: by stand-alone prices, at the time of the sale.
 
     Where nobody is `granted` the points (a guest), they are counted but get no part of the price.
     """
-    terms = version.terms
-    earning = earn(basket, terms)
+    terms, occurred_at = version.terms, occasion.at
+    earning = earn(basket, terms, occasion)
     rate = terms.redemption_rate.fraction
     paid = consideration(basket, terms)
     allocation = allocate(

@@ -11,6 +11,7 @@ from app.accounting import PostingOut
 from app.errors import Finding, ProblemBody, finding
 from app.ledger import BalanceOut, ExpiringOut, PlannedEntries
 from app.members import MemberRef
+from app.money import Rounding
 from app.programs import Basket, Line, Tender
 from app.transactions.return_rules import Return
 from app.transactions.rules import Purchase
@@ -176,6 +177,7 @@ def purchase_of(body: PurchaseIn) -> Purchase:
         external_id=body.external_id,
         occurred_at=body.occurred_at,
         store=body.store,
+        channel=body.channel,
         currency=body.currency,
         basket=basket_of(body),
         member=body.member,
@@ -248,6 +250,19 @@ class ReasonOut(Answer):
     rule: str
     base: int
     points: int
+
+
+class ExplainedOut(Answer):
+    """What became of a rule: the points it gave on its base (minor units), rounded so; or `why` it gave none. `capped`:
+    it would have given more."""
+
+    rule: str
+    name: str | None
+    base: int
+    points: int
+    rounding: Rounding | None
+    why: str | None
+    capped: bool
 
 
 class PointsOut(Answer):
@@ -350,11 +365,12 @@ class ClaimOut(Answer):
 
 
 class ClaimRead(Answer):
-    """Who claimed a guest's purchase, and when."""
+    """Who claimed a guest's purchase, and when. `reasons` null: those of the purchase."""
 
     id: UUID
     member_id: UUID
     points: int
+    reasons: list[ReasonOut] | None
     recorded_at: Stamp
 
 
@@ -380,6 +396,10 @@ class TransactionRead(Answer):
     points: PointsOut
     returned: ReturnOut | None
     content: Annotated[dict[str, Any], Field(description="What the till sent, less the member")]
+    explanation: Annotated[
+        list[ExplainedOut],
+        Field(description="Every rule of a purchase's terms, the base first; for a guest who claimed it, as claimed"),
+    ]
     shares: list[LineShare]
     postings: list[PostingOut]
     claim: ClaimRead | None

@@ -28,8 +28,9 @@ from app.members import (
     MemberRef,
     UnknownMember,
 )
-from app.programs import Timeline, Version
+from app.programs import Customer, Timeline, Version
 from app.transactions import returns, rules, waiting
+from app.transactions.customers import customers
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
 from app.transactions.return_rules import ReceiptNeeded, Return, UnknownOriginal
 from app.transactions.returns import Fields, Posted, Returnable
@@ -62,7 +63,8 @@ Member = UUID | Problem | None
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a batch's decisions rest on. `accounts`, `known` and `newcomers` follow the decisions as they fall."""
+    """What a batch's decisions rest on. `accounts`, `uses`, `customers`, `known` and `newcomers` follow the decisions
+    as they fall."""
 
     program_id: UUID
     chart: accounting.Chart
@@ -75,6 +77,8 @@ class _Loaded:
     newcomers: set[UUID]
     statuses: dict[UUID, str]
     accounts: dict[UUID, ledger.Account]
+    uses: programs.Uses
+    customers: dict[UUID, Customer]
     seen: dict[UUID, ledger.Account]
     """Accounts that are only answered."""
     returnable: dict[Key, Returnable]
@@ -142,6 +146,7 @@ def _record(session: Session, program_id: UUID, items: Sequence[Item], now: date
             ledger.write(session, [loaded.accounts[id_] for id_ in changed], now)
             accounting.post(session, writing.postings, now)
             outbox.put(session, [_event(row) for row in writing.transactions], now)
+            loaded.uses.write(session)
         waiting.keep(session, program_id, writing.waiting)
         applied = _apply_waiting(session, loaded, writing, now)
     return [_after(outcome, applied) for outcome in outcomes]
@@ -233,6 +238,8 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     seen = programs.look(session, program_id, to_see, now) if to_see else {}
     if owners:
         accounts |= ledger.with_covers(session, {id_: account for id_, account in accounts.items() if id_ in owners})
+    uses = programs.uses(session, _limited(people, judged))
+    selected = customers(session, _selected(people, judged))
     chart = accounting.chart(session, program_id)
     returnable = returns.complete(session, program_id, returnable, now)
     if owners:
@@ -240,8 +247,32 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
         accounts |= returns.with_costs(session, returnable.values(), owning, chart)
     statuses = members.statuses(session, to_claim) if to_claim else {}
     return _Loaded(
-        program_id, chart, terms, taken, known, queue, judged, people, newcomers, statuses, accounts, seen, returnable
+        program_id=program_id,
+        chart=chart,
+        terms=terms,
+        taken=taken,
+        known=known,
+        waiting=queue,
+        judged=judged,
+        members=people,
+        newcomers=newcomers,
+        statuses=statuses,
+        accounts=accounts,
+        uses=uses,
+        customers=selected,
+        seen=seen,
+        returnable=returnable,
     )
+
+
+def _limited(people: Sequence[Member], judged: Sequence[Judged | Problem | None]) -> set[programs.UseKey]:
+    """What has to be known of members whose purchases earn by rules with limits."""
+    return {
+        key
+        for member, verdict in zip(people, judged, strict=True)
+        if isinstance(member, UUID) and isinstance(verdict, Judged)
+        for key in programs.keys_of(member, verdict.version.terms, verdict.occasion.at)
+    }
 
 
 def _concerned(
@@ -266,6 +297,15 @@ def _returning(items: Sequence[Item], people: Sequence[Member], queue: waiting.Q
         member
         for item, member in zip(items, people, strict=True)
         if isinstance(member, UUID) and (item.source, item.external_id) in awaited
+    }
+
+
+def _selected(people: Sequence[Member], judged: Sequence[Judged | Problem | None]) -> set[UUID]:
+    """The members whose purchases earn by rules for certain members only."""
+    return {
+        member
+        for member, verdict in zip(people, judged, strict=True)
+        if isinstance(member, UUID) and isinstance(verdict, Judged) and verdict.version.terms.selective
     }
 
 
@@ -432,9 +472,14 @@ def _purchase(
     loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID | None, writing: _Writing, now: datetime
 ) -> Recorded:
     id_ = loaded.taken.get(purchase.key) or new_id()
-    priced, version = verdict.priced, verdict.version
     if member is not None:
+        verdict = _known(loaded, purchase, verdict, member, now)
         loaded.accounts[member] = _earn(loaded, verdict, member, id_, purchase.occurred_at, now)
+        reasons = verdict.priced.earning.reasons
+        loaded.uses.count(member, verdict.version.terms, verdict.occasion.at, reasons)
+        if member in loaded.customers:
+            loaded.customers[member] = replace(loaded.customers[member], bought=True)
+    priced, version = verdict.priced, verdict.version
     sale = rules.sale_of(priced, id_, purchase.occurred_at)
     postings = accounting.sale_postings(sale, version.terms.posting_profile, loaded.chart)
     event = accounting.Event(sale.program_id, id_, sale.currency, sale.occurred_at, sale.period)
@@ -456,9 +501,8 @@ def _purchase(
         "points": 0 if member is None else priced.earning.points,
         "claimable": priced.earning.points if member is None else 0,
         "content": purchase.content,
-        "reasons": [
-            {"rule": reason.rule, "base": reason.base, "points": reason.points} for reason in priced.earning.reasons
-        ],
+        "reasons": rules.reasons_of(priced.earning),
+        "facts": rules.facts_of(verdict.occasion),
         "shares": rules.shares_of(purchase.basket, priced),
         "purchase_id": None,
         "original_id": None,
@@ -468,6 +512,16 @@ def _purchase(
     writing.transactions.append(row)
     writing.postings.extend(postings)
     return Recorded(row, postings, version, False, loaded.accounts.get(member) if member else None)
+
+
+def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID, now: datetime) -> Judged:
+    """What a purchase comes to when it is known who makes it, and what rules have given them."""
+    version = verdict.version
+    if not version.terms.personal:
+        return verdict
+    customer = loaded.customers.get(member, Customer(False))
+    occasion = loaded.uses.known(member, version.terms, verdict.occasion, customer)
+    return rules.priced_at(loaded.program_id, purchase.basket, occasion, version, loaded.terms, now, granted=True)
 
 
 def _earn(

@@ -1,0 +1,260 @@
+"""When an earning rule applies: its goods, time and place, for whom, and how much for one member over time. Pure."""
+
+from calendar import isleap
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import MAXYEAR, MINYEAR, date, datetime, time
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.programs.basket import Sale
+from app.wire import Day, Minor, Request, Text, Token
+
+Names = Annotated[list[Text], Field(max_length=1000)]
+Tokens = Annotated[list[Token], Field(max_length=50)]
+Choice = Annotated[list[Text], Field(min_length=1, max_length=100)]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+_WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """When and where a purchase happened, and what was known then. `at` is in the programme's zone.
+
+    `known`: it is a member's. By code of rules: which are `unmet` by the member, and why; and how many points are
+    `allowed` by what limits leave. Both are kept with the purchase, for nobody can find them out later.
+    """
+
+    at: datetime
+    store: str | None = None
+    channel: str | None = None
+    known: bool = False
+    unmet: Mapping[str, str] = field(default_factory=dict)
+    allowed: Mapping[str, int] = field(default_factory=dict)
+
+
+# --- on which goods, and when -----------------------------------------------------------------------------------------
+
+
+class Goods(Request):
+    """Lines by department, category or product, spelled as the till sends them."""
+
+    departments: Names = []
+    categories: Names = []
+    products: Names = []
+
+    @cached_property
+    def _sets(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+        return frozenset(self.departments), frozenset(self.categories), frozenset(self.products)
+
+    @cached_property
+    def empty(self) -> bool:
+        return not (self.departments or self.categories or self.products)
+
+    def places(self, sale: Sale) -> set[int]:
+        """The positions of those lines of a sale that earn."""
+        departments, categories, products = self._sets
+        found: set[int] = set()
+        for names, places in (
+            (departments, sale.by_department if departments else {}),
+            (categories, sale.by_category if categories else {}),
+            (products, sale.by_product if products else {}),
+        ):
+            found.update(*(places[name] for name in names & places.keys()))
+        return found
+
+
+def _time(value: Any) -> Any:
+    if isinstance(value, time):
+        return value
+    try:
+        return time.fromisoformat(value) if isinstance(value, str) and len(value) == len("12:00") else value
+    except ValueError:
+        raise PydanticCustomError("not_a_time", "there is no such time of day") from None
+
+
+def _hour_and_minute(value: time) -> str:
+    return value.isoformat("minutes")
+
+
+TimeOfDay = Annotated[
+    time, BeforeValidator(_time), PlainSerializer(_hour_and_minute, return_type=str, when_used="json")
+]
+"""A time of day in the programme's zone, `17:30`."""
+
+
+class Hours(Request):
+    """A part of every day, its end not included. One that ends before it begins goes on after midnight."""
+
+    begin: TimeOfDay
+    end: TimeOfDay
+
+    def contain(self, moment: time) -> bool:
+        if self.begin < self.end:
+            return self.begin <= moment < self.end
+        return moment >= self.begin or moment < self.end
+
+
+class When(Request):
+    """The conditions of a rule, all of which must hold. What is left out is no condition."""
+
+    first_day: Day | None = None
+    last_day: Day | None = None
+    """The days in the programme's zone on which the rule is in force, both included."""
+    weekdays: Annotated[list[Weekday], Field(max_length=7)] = []
+    hours: Hours | None = None
+    stores: Names = []
+    channels: Tokens = []
+    tenders: Tokens = []
+    """Only what was paid with these counts."""
+    minimum_spend: Minor = 0
+    """Of the goods that the rule is about: minor units of what counts for it."""
+    minimum_quantity: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Of the same goods: units."""
+
+    @model_validator(mode="after")
+    def _begins_before_it_ends(self) -> Self:
+        if self.first_day and self.last_day and self.last_day < self.first_day:
+            raise PydanticCustomError("ends_before_it_begins", "the last day is before the first")
+        return self
+
+    def unmet(self, occasion: Occasion) -> str | None:
+        """The first condition on time and place that does not hold."""
+        local = occasion.at
+        if not self.in_force(local.date()):
+            return "not_in_force"
+        if self.weekdays and _WEEKDAYS[local.weekday()] not in self.weekdays:
+            return "weekday"
+        if self.hours and not self.hours.contain(local.time()):
+            return "hours"
+        if self.stores and occasion.store not in self.stores:
+            return "store"
+        if self.channels and occasion.channel not in self.channels:
+            return "channel"
+        return None
+
+    def in_force(self, day: date) -> bool:
+        return (self.first_day is None or self.first_day <= day) and (self.last_day is None or day <= self.last_day)
+
+
+# --- for whom -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """What rules may ask about a member. `bought`: whether they have made a purchase before."""
+
+    bought: bool
+    born_on: date | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    segments: Collection[str] = ()
+
+
+class BirthdayWindow(Request):
+    """The days around a birthday, in the programme's zone; 29 February is the 28th where there is none."""
+
+    days_before: Annotated[int, Field(ge=0, le=60)] = 0
+    days_after: Annotated[int, Field(ge=0, le=60)] = 0
+
+    def contains(self, day: date, born_on: date) -> bool:
+        return any(
+            -self.days_before <= (day - _birthday(born_on, year)).days <= self.days_after
+            for year in (day.year - 1, day.year, day.year + 1)
+            if MINYEAR <= year <= MAXYEAR
+        )
+
+
+def _birthday(born_on: date, year: int) -> date:
+    leap_day = (born_on.month, born_on.day) == (2, 29) and not isleap(year)
+    return date(year, 2, 28) if leap_day else born_on.replace(year=year)
+
+
+class Who(Request):
+    """What a member must be like, in all that is said. A guest's purchase does not meet it until somebody claims it."""
+
+    first_purchase: bool = False
+    """Only for the first purchase that is recorded for a member."""
+    birthday: BirthdayWindow | None = None
+    attributes: Annotated[dict[Token, Choice], Field(max_length=20)] = {}
+    """One of the values of each."""
+    segments: Tokens = []
+    """In at least one of these."""
+
+    @cached_property
+    def everybody(self) -> bool:
+        return not (self.first_purchase or self.birthday or self.attributes or self.segments)
+
+    def unmet(self, customer: Customer, day: date) -> str | None:
+        """The first condition that does not hold."""
+        if self.first_purchase and customer.bought:
+            return "first_purchase"
+        if self.birthday and not (customer.born_on and self.birthday.contains(day, customer.born_on)):
+            return "birthday"
+        if any(customer.attributes.get(name) not in values for name, values in self.attributes.items()):
+            return "attributes"
+        if self.segments and not set(self.segments).intersection(customer.segments):
+            return "segments"
+        return None
+
+
+# --- what a rule gives one member over time -------------------------------------------------------------------------
+
+
+Period = Literal["day", "week", "month", "year", "lifetime"]
+"""Of the calendar of the programme's zone; weeks begin on Monday."""
+
+LIFETIME = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What a rule has given a member in one period: so many `points` in so many `times`, the latest at `last_at`."""
+
+    points: int = 0
+    times: int = 0
+    last_at: datetime | None = None
+
+    def plus(self, points: int, at: datetime) -> "Used":
+        return Used(self.points + points, self.times + 1, max(at, self.last_at or at))
+
+
+class Limit(Request):
+    """The most that a rule gives one member in a period: `points`, `times`, or both.
+
+    A purchase counts in the period in which it happened, in the order in which purchases arrive. What comes back does
+    not make room again.
+    """
+
+    per: Period
+    points: Annotated[int | None, Field(ge=1, le=10**12)] = None
+    times: Annotated[int | None, Field(ge=1, le=10**6)] = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.points is None and self.times is None:
+            raise PydanticCustomError("limits_nothing", "either points or times")
+        return self
+
+    def period(self, day: date) -> str:
+        """The period in which a day is, by a name that no other period has."""
+        match self.per:
+            case "day":
+                return day.isoformat()
+            case "week":
+                return f"{day:%G-W%V}"
+            case "month":
+                return f"{day:%Y-%m}"
+            case "year":
+                return f"{day:%Y}"
+            case "lifetime":
+                return LIFETIME
+
+    def room(self, used: Used) -> int | None:
+        """How many points more; None: as many as there are."""
+        if self.times is not None and used.times >= self.times:
+            return 0
+        return None if self.points is None else max(0, self.points - used.points)

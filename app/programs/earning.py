@@ -1,0 +1,243 @@
+"""Earning rules: what earns more than every purchase does. Each is a value that says when it applies and what it gives.
+
+Pure; points whole, money in minor units. For one purchase, in this order:
+
+1. The base (`Terms.earning`) is what eligible lines cost, less what was paid by tenders that do not earn.
+2. Each rule in force takes its part of that: the lines it is about, the part that its tenders paid. It gives nothing
+   where one of its conditions does not hold or that part is 0. Its points are rounded once, then capped.
+3. Of the rules of one group those are dropped that its policy (`Terms.stacking`) does not let stand.
+
+A rule multiplies the points of the base, never those of another rule: so their order does not matter.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from math import floor
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.money import Rounding, round_to_int, rounded
+from app.programs.basket import Basket, Sale
+from app.programs.conditions import LIFETIME, Customer, Goods, Limit, Occasion, Used, When, Who
+from app.wire import Request, Text, Token, chosen_by
+
+Points = Annotated[int, Field(ge=1, le=1_000_000)]
+Stacking = Literal["all", "best", "priority"]
+"""Which rules of a group stand: all; the one that gives most; the one with the lowest `priority`. Of equals the first
+in the terms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """What became of a rule: the `base` it was given on (minor units) and its `points`; or `why` it gave none."""
+
+    rule: "Rule"
+    base: int
+    points: int
+    why: str | None = None
+    capped: bool = False
+
+
+# --- what a rule gives ----------------------------------------------------------------------------------------------
+
+
+class PerAmount(Request):
+    """Points for each `per` minor units that the goods of the rule cost, beside those of the base."""
+
+    type: Literal["per_amount"]
+    points: Points
+    per: Annotated[int, Field(ge=1, le=10**12, description="Minor units")]
+    rounding: Rounding = "down"
+
+    def points_for(self, base: int, _sale: Sale, _places: Iterable[int]) -> int:
+        return rounded(base * self.points, self.per, self.rounding)
+
+
+class PerItem(Request):
+    """Points for each `items` units of the goods of the rule; what is sold by weight counts by its whole units."""
+
+    type: Literal["per_item"]
+    points: Points
+    items: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+
+    def points_for(self, _base: int, sale: Sale, places: Iterable[int]) -> int:
+        return floor(_quantity(sale, places)) // self.items * self.points
+
+
+class Fixed(Request):
+    """Points for a purchase that has any of the goods of the rule: for a visit, where it is about all goods."""
+
+    type: Literal["fixed"]
+    points: Points
+
+    def points_for(self, _base: int, _sale: Sale, _places: Iterable[int]) -> int:
+        return self.points
+
+
+class Multiply(Request):
+    """The points of the base for the goods of the rule become `times` / `divisor` as many: 3 are triple points, 3/2
+    half as many more. What the rule gives is what is added."""
+
+    type: Literal["multiply"]
+    times: Annotated[int, Field(ge=2, le=1000)]
+    divisor: Annotated[int, Field(ge=1, le=1000)] = 1
+    rounding: Rounding = "down"
+
+    @model_validator(mode="after")
+    def _adds_something(self) -> Self:
+        if self.times <= self.divisor:
+            raise PydanticCustomError("adds_nothing", "`times` must be more than `divisor`")
+        return self
+
+    def points_for(self, base: int, sale: Sale, _places: Iterable[int]) -> int:
+        return rounded(base * sale.points * (self.times - self.divisor), sale.per * self.divisor, self.rounding)
+
+
+def _gives(value: Any) -> Any:
+    return chosen_by("type", value, Fixed, PerAmount, PerItem, Multiply)
+
+
+Gives = Annotated[Fixed | PerAmount | PerItem | Multiply, BeforeValidator(_gives)]
+
+
+class Rule(Request):
+    """What earns more than the base: what it `gives`, `on` which goods (all, if it names none), and `when`."""
+
+    code: Annotated[Token, Field(examples=["triple_dairy"])]
+    """By which reasons and reports name it. A rule that means something else has another code."""
+    name: Text
+    gives: Gives
+    on: Goods = Goods()
+    excluded: Goods = Goods()
+    """Goods that it is not about, though they are among the others."""
+    when: When = When()
+    who: Who = Who()
+    most: Annotated[int | None, Field(ge=1, le=10**9)] = None
+    """Points of one purchase, at most; null: no limit."""
+    limits: Annotated[list[Limit], Field(max_length=10)] = []
+    """For one member over time."""
+    cooldown_hours: Annotated[int | None, Field(ge=1, le=87_600)] = None
+    """How long it gives the same member nothing more, after it did."""
+    group: Token | None = None
+    """Rules of one group compete, as `stacking` of the terms says; null: with none."""
+    priority: Annotated[int, Field(ge=0, le=1000)] = 100
+
+    def consider(self, sale: Sale, occasion: Occasion) -> Considered:
+        """What it gives for a purchase, whatever other rules do."""
+        if why := self.when.unmet(occasion) or self._unmet(occasion):
+            return Considered(self, 0, 0, why)
+        given = self.apply(sale, self.when.minimum_spend, self.when.minimum_quantity)
+        room = occasion.allowed.get(self.code)
+        return given if room is None or given.points <= room else replace(given, points=room, capped=True)
+
+    def apply(self, sale: Sale, minimum_spend: int, minimum_quantity: int) -> Considered:
+        """The same, when time and place are right."""
+        part = self._part(sale)
+        if not part:
+            return Considered(self, 0, 0, "tenders" if self.when.tenders else "nothing_earns")
+        places = self._places(sale)
+        base = round_to_int(sum([sale.eligible[place] for place in places]) * part)
+        if base <= 0:
+            return Considered(self, 0, 0, "goods")
+        if base < minimum_spend:
+            return Considered(self, base, 0, "minimum_spend")
+        if minimum_quantity and _quantity(sale, places) < minimum_quantity:
+            return Considered(self, base, 0, "minimum_quantity")
+        points = self.gives.points_for(base, sale, places)
+        if self.most is not None and points > self.most:
+            return Considered(self, base, self.most, capped=True)
+        return Considered(self, base, points, None if points else "too_little")
+
+    def _unmet(self, occasion: Occasion) -> str | None:
+        if not occasion.known:
+            return None if self.who.everybody else "guest"
+        return occasion.unmet.get(self.code)
+
+    @property
+    def personal(self) -> bool:
+        """Whether what it gives depends on the member."""
+        return bool(self.limits) or self.cooldown_hours is not None or not self.who.everybody
+
+    def periods(self, day: date) -> set[str]:
+        """The periods in which what it gives on a day is counted."""
+        return {limit.period(day) for limit in self.limits} | ({LIFETIME} if self.cooldown_hours else set())
+
+    def room(self, at: datetime, used: Mapping[str, Used]) -> int | str | None:
+        """How many points its limits leave, None: as many as there are; or why it gives nothing. `used`: by period."""
+        last = used.get(LIFETIME, Used()).last_at
+        if self.cooldown_hours and last and at < last + timedelta(hours=self.cooldown_hours):
+            return "cooldown"
+        rooms = [limit.room(used.get(limit.period(at.date()), Used())) for limit in self.limits]
+        least = min((room for room in rooms if room is not None), default=None)
+        return "limit" if least == 0 else least
+
+    def _part(self, sale: Sale) -> Fraction | int:
+        tenders = self.when.tenders
+        return sum(sale.paid_by.get(tender, 0) for tender in set(tenders)) if tenders else sale.part
+
+    def _places(self, sale: Sale) -> Iterable[int]:
+        places = sale.everywhere if self.on.empty else self.on.places(sale)
+        return places if self.excluded.empty else set(places) - self.excluded.places(sale)
+
+
+def _quantity(sale: Sale, places: Iterable[int]) -> Fraction | Decimal:
+    """Of a sale all quantities are decimals, of what is left of one all are fractions."""
+    return sum([sale.quantities[place] for place in places])  # type: ignore[return-value]  # there is a place
+
+
+def known(
+    rules: Iterable[Rule], occasion: Occasion, customer: Customer, used: Mapping[tuple[str, str], Used]
+) -> Occasion:
+    """The occasion with what is known of the member: what they are like, and what rules have given them (`used`, by
+    rule and period)."""
+    unmet: dict[str, str] = {}
+    allowed: dict[str, int] = {}
+    for rule in rules:
+        theirs = {period: each for (code, period), each in used.items() if code == rule.code}
+        found = rule.who.unmet(customer, occasion.at.date()) or rule.room(occasion.at, theirs)
+        if isinstance(found, str):
+            unmet[rule.code] = found
+        elif found is not None:
+            allowed[rule.code] = found
+    return replace(occasion, known=True, unmet=unmet, allowed=allowed)
+
+
+def stacked(considered: Sequence[Considered], stacking: Mapping[str, Stacking]) -> list[Considered]:
+    """The same, where rules that their group does not let stand give nothing: `outdone`."""
+    standing: dict[str, Considered] = {}
+    for each in considered:
+        group = each.rule.group
+        if each.why is None and group is not None and stacking[group] != "all":
+            best = standing.get(group)
+            if best is None or _beats(each, best, stacking[group]):
+                standing[group] = each
+    return [_outdone(each) if _loses(each, standing) else each for each in considered]
+
+
+def _beats(one: Considered, other: Considered, policy: Stacking) -> bool:
+    if policy == "priority":
+        return one.rule.priority < other.rule.priority
+    return (one.points, -one.rule.priority) > (other.points, -other.rule.priority)
+
+
+def _loses(each: Considered, standing: Mapping[str, Considered]) -> bool:
+    best = standing.get(each.rule.group or "")
+    return each.why is None and best is not None and best is not each
+
+
+def _outdone(each: Considered) -> Considered:
+    return replace(each, points=0, why="outdone", capped=False)
+
+
+def paid_by(basket: Basket, non_earning: Sequence[str]) -> dict[str, Fraction | int]:
+    """The share of the total that each tender paid, of those that earn."""
+    shares: dict[str, Fraction | int] = {}
+    for tender in basket.tenders:
+        if tender.type not in non_earning and tender.amount:
+            shares[tender.type] = shares.get(tender.type, 0) + Fraction(tender.amount, basket.total)
+    return shares

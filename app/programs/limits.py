@@ -1,0 +1,74 @@
+"""What earning rules have given members, so that their limits hold: one row per member, rule and period.
+
+A member's rows are read and changed only while their account is claimed: so they follow purchases in the order in which
+those arrive, and no two count at the same moment. A dry run reads them without the claim.
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import db
+from app.programs.conditions import Customer, Occasion, Used
+from app.programs.earning import known
+from app.programs.models import RuleUse
+from app.programs.rules import Reason
+from app.programs.schemas import Terms
+
+Key = tuple[UUID, str, str]
+"""A member, the code of a rule, and a period."""
+
+_KEY = ("member_id", "rule", "period")
+
+
+def keys_of(member_id: UUID, terms: Terms, at: datetime) -> set[Key]:
+    """What has to be known of a member to limit what a purchase earns; `at` is in the programme's zone."""
+    if not terms.personal:
+        return set()
+    day = at.date()
+    return {(member_id, rule.code, period) for rule in terms.rules_on(day) for period in rule.periods(day)}
+
+
+class Uses:
+    """What rules have given some members, as it was read and as it will be when what was decided since is written."""
+
+    def __init__(self, stored: dict[Key, Used]) -> None:
+        self._stored = stored
+        self._used = dict(stored)
+
+    def known(self, member_id: UUID, terms: Terms, occasion: Occasion, customer: Customer) -> Occasion:
+        """The occasion with what is known of the member."""
+        keys = keys_of(member_id, terms, occasion.at)
+        used = {key[1:]: self._used[key] for key in keys if key in self._used}
+        return known(terms.rules_on(occasion.at.date()), occasion, customer, used)
+
+    def count(self, member_id: UUID, terms: Terms, at: datetime, reasons: Iterable[Reason]) -> None:
+        """Counts what rules gave for a purchase."""
+        given = {reason.rule: reason.points for reason in reasons}
+        for key in keys_of(member_id, terms, at):
+            if key[1] in given:
+                self._used[key] = self._used.get(key, Used()).plus(given[key[1]], at)
+
+    def write(self, session: Session) -> None:
+        """Writes what was counted."""
+        changed = {key: used for key, used in self._used.items() if used != self._stored.get(key)}
+        db.insert_rows(session, RuleUse, [_row(key, used) for key, used in changed.items() if key not in self._stored])
+        db.update_rows(
+            session, RuleUse, _KEY, [_row(key, used) for key, used in changed.items() if key in self._stored]
+        )
+
+
+def _row(key: Key, used: Used) -> db.Row:
+    return dict(zip(_KEY, key, strict=True)) | {"points": used.points, "times": used.times, "last_at": used.last_at}
+
+
+def uses(session: Session, keys: Collection[Key]) -> Uses:
+    """What is stored under these keys."""
+    if not keys:
+        return Uses({})
+    columns = [getattr(RuleUse, name).expression for name in _KEY]
+    rows = session.execute(select(*RuleUse.__table__.c).where(db.any_row_of(session, columns, sorted(keys))))
+    return Uses({(row.member_id, row.rule, row.period): Used(row.points, row.times, row.last_at) for row in rows})
