@@ -187,7 +187,9 @@ def each_once(
             outcomes[place] = kept.get(place) or outcomes[place]
         elif _key(attempt) in won:
             first = keys[_key(attempt)]
-            outcomes[place] = _again(attempt, attempts[first].fingerprint, kept[first])
+            same = attempt.fingerprint == attempts[first].fingerprint
+            refused = same and kept[first] is None  # for now: one after the other would be refused alike
+            outcomes[place] = outcomes[first] if refused else _again(attempt, attempts[first].fingerprint, kept[first])
         else:
             outcomes[place] = _again(attempt, *known[_key(attempt)])
     return [outcomes[place] for place in range(len(attempts))]

@@ -5,6 +5,7 @@ from fastapi import FastAPI
 
 from app.clients import public
 from app.config import Settings
+from app.edge import StrictRoute
 from app.main import Health, from_environment
 
 PATH = "/nothing"
@@ -16,8 +17,10 @@ async def nothing() -> Health:
 
 def create() -> FastAPI:
     app = from_environment()
-    app.add_api_route(PATH, nothing, dependencies=[public()])
-    app.router.routes.insert(0, app.router.routes.pop())  # found at once, as the routes that do something are
+    app.router.add_api_route(PATH, nothing, dependencies=[public()], route_class_override=StrictRoute)
+    app.router.routes.insert(
+        0, app.router.routes.pop()
+    )  # found and called at once, as the routes that do something are
     return app
 
 

@@ -348,6 +348,14 @@ def test_a_batch_answers_and_writes_what_one_by_one_does(engines: Engines, engin
         one.prove()
 
 
+def test_repeats_of_what_is_refused_for_now_are_refused_alike(database_url: str) -> None:
+    """A refusal that is not kept: who asked twice at once is told what they would be told one after the other."""
+    release = Call(f"/v1/holds/{UUID(int=7)}/release", key="same")
+    with open_shop(settings_for(database_url, **PATIENT), TestClock()) as shop:
+        assert [answer.status_code for answer in together(shop, [release, release])] == [404, 404]
+        assert send(shop, release).status_code == 404
+
+
 @each_kind
 def test_a_poisonous_item_fails_alone(gathering: Shop, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something nobody foresaw in the second: the batch runs item by item, and the others are carried out."""
