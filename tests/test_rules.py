@@ -260,6 +260,10 @@ REFUSED: dict[str, tuple[dict[str, Any], list[tuple[tuple[str | int, ...], str]]
         rule(**VISIT, when={"hours": {"begin": "24:30", "end": "02:00"}}),
         [(("when", "hours", "begin"), "not_a_time")],
     ),
+    "an hour with an offset": (
+        rule(**VISIT, when={"hours": {"begin": "12+01", "end": "13:00"}}),
+        [(("when", "hours", "begin"), "time_type")],
+    ),
     "an end before the beginning": (
         rule(**VISIT, when={"first_day": "2027-02-02", "last_day": "2027-02-01"}),
         [(("when",), "ends_before_it_begins")],

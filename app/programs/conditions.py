@@ -1,5 +1,6 @@
 """When an earning rule applies: its goods, time and place, for whom, and how much for one member over time. Pure."""
 
+import re
 from calendar import isleap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -72,7 +73,8 @@ def _time(value: Any) -> Any:
     if isinstance(value, time):
         return value
     try:
-        return time.fromisoformat(value) if isinstance(value, str) and len(value) == len("12:00") else value
+        # hours and minutes: ISO 8601 has other ways, one with an offset, which no clock could be compared with
+        return time.fromisoformat(value) if isinstance(value, str) and re.fullmatch("..:..", value) else value
     except ValueError:
         raise PydanticCustomError("not_a_time", "there is no such time of day") from None
 
