@@ -24,7 +24,7 @@ PATIENT = {"gathered_seconds": 60, "writers": 1, "readers": 1}
 """Settings by which requests are gathered, whatever the environment says, and none is refused for waiting: a batch may
 take a while to be put together here."""
 
-_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-Z]{4}(-[0-9A-Z]{4}){4}")
+ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9A-Z]{4}(-[0-9A-Z]{4}){4}")
 """What differs from one shop to another: ids, and codes of vouchers."""
 
 
@@ -98,9 +98,7 @@ def told(answers: Sequence[Any]) -> list[tuple[int, str]]:
         return names.setdefault(found[0], f"<{len(names)}>")
 
     bodies = ({**answer.json(), "request_id": None} for answer in answers)
-    return [
-        (answer.status_code, _ID.sub(named, json.dumps(body))) for answer, body in zip(answers, bodies, strict=True)
-    ]
+    return [(answer.status_code, ID.sub(named, json.dumps(body))) for answer, body in zip(answers, bodies, strict=True)]
 
 
 def written(shop: Shop) -> tuple[dict[str, int], list[tuple[Any, ...]], tuple[int, ...]]:
@@ -109,7 +107,8 @@ def written(shop: Shop) -> tuple[dict[str, int], list[tuple[Any, ...]], tuple[in
     facts = (PointEntry.kind, PointEntry.number, PointEntry.points, PointEntry.available, PointEntry.debt)
     entries = select(*facts).order_by(PointEntry.member_id, PointEntry.number)
     told = Base.metadata.tables["cohort_change"]
-    sums = [func.sum(told.c[name]) for name in ("allocated", "residue", "issued", "expected", "used", "expired")]
+    sums = [func.sum(told.c[name]) for name in ("allocated", "residue", "issued", "used", "expired")]
+    sums.append(func.sum(told.c.expected * 10**6 + told.c.expected_millionths))
     with shop.database.engine.connect() as connection:
         counts = {
             name: connection.execute(select(func.count()).select_from(table)).scalar_one()

@@ -4,9 +4,10 @@ Owns accounts, lots, entries and holds. The way of a batch: `claim` the accounts
 ends; what is due has happened to them); decide with pure verbs that take an `Account` and answer the next one
 (`accrue`; `spend`, `hold`, `capture`, `release`, `transfer`, `extend`, `adopt`, `activate`, `cancel`; `reverse`,
 `reverse_any`, `forgive`, `restore`, `undo`, `spend_again`, `reinstate`, `write_off`); hand the accounts to `write`,
-once. Cohorts learn from `write` what was issued, used, expired and returned; only the journal is left to the caller. A
-dry run takes the accounts from `look` and stops before `write`. Jobs deal with many accounts at a time: `settle_due`,
-`warn`. `as_of` answers accounts as they were, `spans` what happened to them meanwhile, from what never changes.
+once. `granted_now`, `spent_now` and `reversed_now` tell what it decided so far of what was read. Cohorts learn from
+`write` what was issued, used, expired and returned; only the journal is left to the caller. A dry run takes the
+accounts from `look` and stops before `write`. Jobs deal with many accounts at a time: `settle_due`, `warn`. `as_of`
+answers accounts as they were, `spans` what happened to them meanwhile, from what never changes.
 """
 
 from app.ledger.between import Span, spans
@@ -23,11 +24,13 @@ from app.ledger.queries import (
     expired_part,
     expiry_ladder,
     granted_lots,
+    heirs,
     held_lots,
     lots,
     payments,
     reversals,
     spent_parts,
+    used_points,
     with_covers,
 )
 from app.ledger.returning import (
@@ -105,6 +108,7 @@ from app.ledger.spending import (
     spendable,
     transfer,
 )
+from app.ledger.unwritten import granted_by, granted_now, reversed_now, spent_now
 
 __all__ = [
     "MOST_GRANTED",
@@ -164,7 +168,10 @@ __all__ = [
     "expiry_ladder",
     "extend",
     "forgive",
+    "granted_by",
     "granted_lots",
+    "granted_now",
+    "heirs",
     "held_lots",
     "hold",
     "lock",
@@ -182,12 +189,14 @@ __all__ = [
     "reversals",
     "reverse",
     "reverse_any",
+    "reversed_now",
     "settle",
     "settle_due",
     "spans",
     "spend",
     "spend_again",
     "spendable",
+    "spent_now",
     "spent_parts",
     "standing_out",
     "staying",
@@ -195,6 +204,7 @@ __all__ = [
     "staying_members",
     "transfer",
     "undo",
+    "used_points",
     "warn",
     "with_costs",
     "with_covers",

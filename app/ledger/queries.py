@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app import db
 from app.ledger.models import CoverRow, Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
-from app.ledger.returning import GrantedLot, Reversed, SpentPart
+from app.ledger.returning import GrantedLot, Reversed, SpentPart, last_first
 from app.ledger.rules import Account, Cover, Effect, Expiring, LotReturn, OpenHold, OpenLot, Use, settle
 
 # --- accounts -------------------------------------------------------------------------------------------------------
@@ -415,9 +415,22 @@ def spent_parts(session: Session, purchases: Mapping[UUID, UUID]) -> dict[UUID, 
         before = parts[key].points if key in parts else 0
         parts[key] = SpentPart(lot, before + int(points), int(in_all) - int(taken_back))
     found: dict[UUID, list[SpentPart]] = defaultdict(list)
-    for (purchase_id, _), part in sorted(parts.items(), key=lambda item: _last_first(item[1].lot)):
+    for (purchase_id, _), part in sorted(parts.items(), key=lambda item: last_first(item[1].lot)):
         found[purchase_id].append(part)
     return dict(found)
+
+
+def used_points(session: Session, accounts: Iterable[Account]) -> dict[UUID, int]:
+    """By document, what of the points it granted counts as used that claimed accounts still have open lots of."""
+    documents = sorted({lot.document_id for account in accounts for lot in account.lots.values()})
+    if not documents:
+        return {}
+    taken_back = select(Lot.document_id, func.sum(LotReturnRow.of_used))
+    theirs = (LotReturnRow.member_id == Lot.member_id) & (LotReturnRow.lot_id == Lot.id)
+    mine = db.any_of(session, Lot.document_id.expression, documents)
+    back = dict(session.execute(taken_back.join(LotReturnRow, theirs).where(mine).group_by(Lot.document_id)).all())
+    rows = db.found(session, _gone, ids=documents)
+    return {row.document_id: int(row.used) - int(back.get(row.document_id, 0)) for row in rows}
 
 
 def _spent(chosen: ColumnElement[bool]) -> CompoundSelect[Any]:
@@ -437,11 +450,6 @@ def _spent(chosen: ColumnElement[bool]) -> CompoundSelect[Any]:
     )
 
 
-def _last_first(lot: OpenLot) -> tuple[float, int]:
-    expiry = float("-inf") if lot.expires_at is None else -lot.expires_at.timestamp()
-    return expiry, -lot.id.int
-
-
 def reversals(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Reversed]:
     """What returns did to accounts, to be undone by their voids. Read it after claiming the accounts."""
     if not document_ids:
@@ -453,7 +461,7 @@ def reversals(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Reve
         qualifying[document_id] -= points
     uses, returns, covers = (_by_document(session, model, taking) for model in (LotUse, LotReturnRow, CoverRow))
     back, relieved = (_by_document(session, model, giving) for model in (LotUse, CoverRow))
-    heirs = _heirs(session, [each.lot for theirs in returns.values() for each in theirs])
+    last = heirs(session, {each.lot.document_id for theirs in returns.values() for each in theirs})
     found = {}
     for document_id in document_ids:
         gone = {use.lot.id for use in back[document_id] if use.effect == "expired"}
@@ -463,7 +471,7 @@ def reversals(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Reve
             returns=returns[document_id],
             covers=covers[document_id],
             qualifying=qualifying[document_id],
-            heirs={each.lot.document_id: heirs[each.lot.document_id] for each in returns[document_id]},
+            heirs={each.lot.document_id: last[each.lot.document_id] for each in returns[document_id]},
             stayed=[use for use in back[document_id] if use.lot.id in gone],
             settled=[each for each in relieved[document_id] if each.forgiven],
             restored=restored[0] if restored else None,
@@ -471,11 +479,11 @@ def reversals(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, Reve
     return found
 
 
-def _heirs(session: Session, lots: Sequence[OpenLot]) -> dict[UUID, OpenLot]:
-    """The last lot of each document among `lots`. Lots of one document belong to one member."""
-    if not lots:
+def heirs(session: Session, document_ids: Collection[UUID]) -> dict[UUID, OpenLot]:
+    """By document, the last of the lots that carry on what it granted. Those of one document belong to one member."""
+    if not document_ids:
         return {}
-    alike = db.any_of(session, Lot.document_id.expression, sorted({lot.document_id for lot in lots}))
+    alike = db.any_of(session, Lot.document_id.expression, sorted(document_ids))
     rows = session.execute(select(*OPEN_LOT).where(alike).order_by(Lot.id))
     return {lot.document_id: lot for lot in (OpenLot(*columns) for columns in rows)}
 

@@ -74,6 +74,12 @@ class SpentPart:
     used: int
 
 
+def last_first(lot: OpenLot) -> tuple[float, int]:
+    """Sorts lots by when they expire, the last first; then the newest first."""
+    expiry = float("-inf") if lot.expires_at is None else -lot.expires_at.timestamp()
+    return expiry, -lot.id.int
+
+
 @dataclass(frozen=True, slots=True)
 class Reversal:
     """What a claw-back came to, points: `taken` from lots, `expired` before, `debt` owed now, `missing` beyond that.

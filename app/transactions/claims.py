@@ -18,7 +18,7 @@ from app.errors import Problem, or_problem
 from app.ids import new_id
 from app.members import GATES, Identifier, MemberMayNotEarn, MemberRef, UnknownMember
 from app.programs import Basket, Customer, Timeline, Version
-from app.transactions import return_rules, returns, rules
+from app.transactions import return_rules, rules
 from app.transactions.customers import customers
 from app.transactions.models import Transaction, TransactionClaim
 from app.transactions.returns import Fields, Posted
@@ -280,7 +280,7 @@ def _take_back(
     standing = [row for row in past if row["type"] == "return" and row["id"] not in undone]
     postings: list[accounting.Posting] = []
     for count, row in enumerate(standing, start=1):
-        granted = returns.just_granted(account, sale.document_id)
+        granted = [ledger.granted_now(account, lot) for lot in ledger.granted_by(account, sale.document_id)]
         left = return_rules.left(meant.basket, version.terms, return_rules.before(standing[:count]), reasons)
         points = sum(lot.granted - lot.returned for lot in granted) - left.earning.points
         if points:

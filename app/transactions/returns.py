@@ -1,9 +1,8 @@
 """Returns and voids: load what they rest on, and decide them."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any, cast
 from uuid import UUID
@@ -12,13 +11,12 @@ from sqlalchemy import ColumnElement, RowMapping, Select, select
 from sqlalchemy.orm import Session
 
 from app import accounting, db, ledger, programs
-from app.ledger import Account, Act, GrantedLot, Reversed, SpentPart
+from app.ledger import Account, Act, GrantedLot, OpenLot, Reversed, SpentPart
 from app.money import round_to_int
 from app.programs import Basket, Reason, Terms, Timeline, Version, day_end, expires_at, switched_on
 from app.transactions import return_rules
 from app.transactions.models import Transaction, TransactionClaim, TransactionConcession
 from app.transactions.return_rules import AlreadyVoided, Figures, Key, NothingToReturn, Outcome, ReceiptNeeded, Return
-from app.transactions.rules import parsed
 from app.transactions.schemas import PurchaseIn, basket_of
 
 Posted = Sequence[accounting.Posting] | Sequence[accounting.JournalPosting]
@@ -49,7 +47,11 @@ class Returnable:
     spent: Sequence[SpentPart] = ()
     conceded: Sequence["Conceded"] = ()
     reversal: Reversed | None = None
-    postings: Sequence[accounting.JournalPosting] = ()
+    postings: Posted = ()
+    heirs: Mapping[UUID, OpenLot] = field(default_factory=dict)
+    """What `ledger.reversed_now` needs, if a return of it is voided in the batch that brought it."""
+    used: Mapping[UUID, int] = field(default_factory=dict)
+    """What `ledger.spent_now` needs, if it came in this batch and was paid with points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +154,10 @@ def _claims(engine: str) -> Select[*tuple[Any, ...]]:
 
 
 def complete(
-    session: Session, program_id: UUID, returnable: Mapping[Key, Returnable], now: datetime
+    session: Session, program_id: UUID, returnable: Mapping[Key, Returnable], now: datetime, voided: Collection[Key]
 ) -> dict[Key, Returnable]:
     """With what has come back, and what the ledger and the journal know. To be called when the members' accounts are
-    claimed."""
+    claimed. `voided`: the originals of the batch's voids."""
     past = past_of(session, returnable.values())
     owned = [each for each in returnable.values() if each.member_id is not None]
     granted = ledger.granted_lots(session, sorted({each.document_id for each in owned}))
@@ -168,6 +170,8 @@ def complete(
     postings: dict[UUID, list[accounting.JournalPosting]] = {}
     for posting in accounting.postings_of(session, undone) if undone else ():
         postings.setdefault(posting.document_id, []).append(posting)
+    brought = any(key[2] == "return" and key not in returnable for key in voided)
+    heirs = ledger.heirs(session, _documents(owned, conceded)) if brought else {}
     return {
         key: replace(
             each,
@@ -177,9 +181,16 @@ def complete(
             conceded=conceded.get(each.purchase["id"], ()),
             reversal=reversals.get(each.row["id"]),
             postings=postings.get(each.row["id"], ()),
+            heirs=heirs,
         )
         for key, each in returnable.items()
     }
+
+
+def _documents(owned: Iterable[Returnable], conceded: Mapping[UUID, Sequence[Conceded]]) -> set[UUID]:
+    """The documents whose points a return of `owned` can take back."""
+    given = {each.lot.lot.document_id for theirs in conceded.values() for each in theirs}
+    return given | {each.document_id for each in owned}
 
 
 def _spent(
@@ -196,10 +207,12 @@ def with_costs(
     returnable: Collection[Returnable],
     accounts: Mapping[UUID, Account],
     chart: accounting.Chart,
+    coming: Iterable[Version],
 ) -> dict[UUID, Account]:
-    """The accounts of those whom something may be forgiven, or was, with what their points have bought."""
+    """The accounts of those whom something may be forgiven, or was, with what their points have bought. `coming`: the
+    terms of the batch's own purchases that something comes back of; the points they grant have bought nothing yet."""
     owned = [each for each in returnable if each.member_id is not None]
-    forgiving = any(each.version.terms.returns.forgives for each in owned)
+    forgiving = any(version.terms.returns.forgives for version in (*coming, *(each.version for each in owned)))
     if not forgiving and not any(cover.forgiven for account in accounts.values() for cover in account.covers or ()):
         return {}
     conceded = {given.lot.lot.document_id for each in owned for given in each.conceded}
@@ -223,66 +236,49 @@ def _concessions(engine: str) -> Select[*tuple[Any, ...]]:
     return select(*TransactionConcession.__table__.c).where(mine).order_by(TransactionConcession.document_id)
 
 
-def just_granted(account: Account, document_id: UUID) -> list[GrantedLot]:
-    """The lots that a document has granted to an account which is not written yet, and what came back of them since.
-    What was used of them, or has expired, the account knows."""
-    found = []
-    for row in account.rows.lots:
-        if row["document_id"] == document_id and row["source_lot_id"] is None:
-            back = [each for _, each in account.rows.returns if each.lot.id == row["id"]]
-            returned = [sum(getattr(each, name) for each in back) for name in _RETURNED]
-            granted = (row["granted"], row["allocated"], row["residue"], row["expected"])
-            found.append(GrantedLot(account.lots[row["id"]], *granted, 0, 0, *returned))
-    return found
-
-
-_RETURNED = ("points", "allocated", "residue", "expected")
-
-
 def _taking(terms: Timeline, version: Version, granted_at: datetime) -> Version | None:
     return None if version.terms.expiry else switched_on(terms, granted_at)
 
 
 def just_bought(
-    terms: Timeline, purchase: Fields, version: Version, past: Sequence[Fields], account: Account | None
+    terms: Timeline, row: Fields, version: Version, basket: Basket, account: Account | None, used: Mapping[UUID, int]
 ) -> Returnable:
-    """A purchase that is not written yet, nor what came back of it (`past`), as `load` and `complete` would find it.
-    `account` is its member's."""
+    """A purchase of this batch, as `load` and `complete` would find it. `account` is its member's."""
     return Returnable(
-        row=purchase,
-        purchase=purchase,
+        row=row,
+        purchase=row,
         version=version,
-        taking=_taking(terms, version, purchase["occurred_at"]),
-        basket=basket_of(PurchaseIn.model_validate(parsed(purchase["content"]))),
-        past=past,
-        document_id=purchase["id"],
-        member_id=purchase["member_id"],
-        reasons=[Reason(**each) for each in purchase["reasons"]],
-        granted=() if account is None else just_granted(account, purchase["id"]),
-        spent=() if account is None else _just_spent(account, {purchase["id"], *(row["id"] for row in past)}),
+        taking=_taking(terms, version, row["occurred_at"]),
+        basket=basket,
+        document_id=row["id"],
+        member_id=row["member_id"],
+        reasons=[Reason(**each) for each in row["reasons"]],
+        granted=() if account is None else ledger.granted_by(account, row["id"]),
+        used=used,
     )
 
 
-def _just_spent(account: Account, documents: Collection[UUID]) -> list[SpentPart]:
-    """What a purchase has spent of lots, less what its returns gave back, the lot that expires last first. How much of
-    it counts as used the account knows."""
-    spending = {
-        entry["id"]
-        for entry in account.rows.entries
-        if entry["document_id"] in documents and entry["kind"] in ("redemption", "restoration")
-    }
-    points: Counter[UUID] = Counter()
-    for entry_id, _, use in account.rows.uses:
-        if entry_id in spending and use.effect in ("used", "returned"):
-            points[use.lot.id] += use.points
-    for entry_id, cover in account.rows.covers:
-        if entry_id in spending and cover.of:
-            points[cover.of.id] += cover.points
-            if cover.by:
-                points[cover.by.id] -= cover.points
-    lots = sorted((account.lots[id_] for id_ in points), key=lambda lot: lot.id, reverse=True)
-    lots.sort(key=lambda lot: lot.expires_at or datetime.max.replace(tzinfo=UTC), reverse=True)
-    return [SpentPart(lot, points[lot.id], 0) for lot in lots]
+def just_returned(known: Returnable, row: Fields, postings: Posted) -> Returnable:
+    """A return of this batch of a `known` purchase, as `load` and `complete` would find it."""
+    return replace(known, row=row, postings=postings, reversal=None)
+
+
+def as_now(known: Returnable, since: Sequence[Fields], account: Account | None) -> Returnable:
+    """With what this batch has decided, of the purchase (`since`) and for its member's `account`."""
+    known = replace(known, past=[*known.past, *since])
+    if account is None:
+        return known
+    documents = [known.purchase["id"], *(row["id"] for row in since)]
+    reversal = known.reversal
+    if known.row["type"] == "return" and reversal is None:
+        reversal = ledger.reversed_now(account, known.row["id"], known.heirs)
+    return replace(
+        known,
+        granted=[ledger.granted_now(account, lot) for lot in known.granted],
+        spent=ledger.spent_now(account, known.spent, documents, known.used),
+        conceded=[replace(each, lot=ledger.granted_now(account, each.lot)) for each in known.conceded],
+        reversal=reversal,
+    )
 
 
 # --- decide ---------------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 Order matters: natural keys first (they are what a retry collides with), then members by identifier, then guests'
 purchases that come back, then the lock on the accounts, and only then whatever a decision rests on. Everything that is
-locked is locked sorted.
+locked is locked sorted, for the whole batch: two batches wait for each other in one order only. What the batch itself
+has bought or returned is not read: it follows the decisions in memory.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -28,7 +30,7 @@ from app.members import (
     MemberRef,
     UnknownMember,
 )
-from app.programs import Customer, Timeline, Version
+from app.programs import Basket, Customer, Timeline, Version
 from app.transactions import returns, rules, waiting
 from app.transactions.customers import customers
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
@@ -63,8 +65,8 @@ Member = UUID | Problem | None
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a batch's decisions rest on. `accounts`, `uses`, `customers`, `known` and `newcomers` follow the decisions
-    as they fall."""
+    """What a batch's decisions rest on. `accounts`, `uses`, `customers`, `known`, `newcomers`, `returnable` and `since`
+    follow the decisions as they fall."""
 
     program_id: UUID
     chart: accounting.Chart
@@ -82,6 +84,12 @@ class _Loaded:
     seen: dict[UUID, ledger.Account]
     """Accounts that are only answered."""
     returnable: dict[Key, Returnable]
+    awaited: Collection[Key]
+    """What returns and voids of the batch name, and purchases of the batch that a return has waited for."""
+    used: Mapping[UUID, int]
+    """For `returns.just_bought`."""
+    since: dict[UUID, list[Fields]] = field(default_factory=dict)
+    """By purchase, what the batch has decided of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,10 @@ class _Writing:
     transactions: list[dict[str, Any]] = field(default_factory=list)
     postings: list[accounting.Posting] = field(default_factory=list)
     waiting: list[tuple[Return, datetime]] = field(default_factory=list)
+
+    def add(self, row: dict[str, Any], postings: Iterable[accounting.Posting]) -> None:
+        self.transactions.append(row)
+        self.postings.extend(postings)
 
 
 def record(
@@ -102,103 +114,14 @@ def record(
     decided in order. Returns that waited for a purchase are applied with it. IdempotencyInProgress when another
     transaction is working on one of the keys. A `dry_run` locks and writes nothing.
     """
-    outcomes: list[Outcome] = []
-    for part in [items] if dry_run else _parts(items):  # a dry run leaves nothing that a later part could read
-        outcomes += _record(session, program_id, part, now, dry_run)
-    return outcomes
-
-
-def _parts(items: Sequence[Item]) -> Iterator[list[Item]]:
-    """`items` in runs that can be decided at once: what returns something from a run begins the next."""
-    part: list[Item] = []
-    touched: set[Key] = set()
-    for item in items:
-        concerns = {item.key}
-        alone = False
-        if isinstance(item, Return) and item.original is not None:
-            concerns.add(item.original)
-            alone = item.original[2] != "purchase"  # which purchase that is about is not known yet
-            if alone or item.original in touched:
-                yield part
-                part, touched = [], set()
-        part.append(item)
-        touched |= concerns
-        if alone:
-            yield part
-            part, touched = [], set()
-    if part:
-        yield part
-
-
-def _record(session: Session, program_id: UUID, items: Sequence[Item], now: datetime, dry_run: bool) -> list[Outcome]:
     if not items:
         return []
     loaded = _load(session, program_id, items, now, dry_run)
     writing = _Writing()
     outcomes = [_decide(loaded, position, item, writing, now) for position, item in enumerate(items)]
-    if dry_run:
-        applied = _foresee_waiting(loaded, writing, now)
-    else:
-        _give_back(session, [id_ for key, id_ in loaded.taken.items() if key not in loaded.known])
-        changed = {row["member_id"] for row in writing.transactions} - {None}
-        with db.together(session):
-            db.insert_rows(session, Transaction, writing.transactions)
-            ledger.write(session, [loaded.accounts[id_] for id_ in changed], now)
-            accounting.post(session, writing.postings, now)
-            outbox.put(session, [_event(row) for row in writing.transactions], now)
-            loaded.uses.write(session)
-        waiting.keep(session, program_id, writing.waiting)
-        applied = _apply_waiting(session, loaded, writing, now)
-    return [_after(outcome, applied) for outcome in outcomes]
-
-
-def _apply_waiting(session: Session, loaded: _Loaded, writing: _Writing, now: datetime) -> dict[UUID, ledger.Account]:
-    """Records the returns that waited for a purchase just written, in its own transaction; answers the accounts that
-    they changed."""
-    outcomes = record(session, loaded.program_id, _awaiting(loaded, writing, _bought(writing)), now)
-    recorded = [(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "return"]
-    waiting.forget(session, loaded.program_id, [key for key in recorded if key in loaded.waiting.keys])
-    accounts = (outcome.account for outcome in outcomes if isinstance(outcome, Recorded))
-    return {account.member_id: account for account in accounts if account is not None}
-
-
-def _foresee_waiting(loaded: _Loaded, writing: _Writing, now: datetime) -> dict[UUID, ledger.Account]:
-    """What `_apply_waiting` would answer, of purchases that a dry run has decided and does not write."""
-    versions = {version.id: version for version in loaded.terms.versions}
-    bought = _bought(writing)
-    applied = {}
-    for item in _awaiting(loaded, writing, bought):
-        assert item.original is not None
-        purchase = bought[item.original[:2]]
-        account = loaded.accounts.get(purchase["member_id"])
-        past = [row for row in writing.transactions if row["purchase_id"] == purchase["id"]]
-        version = versions[purchase["terms_id"]]
-        loaded.returnable[item.original] = returns.just_bought(loaded.terms, purchase, version, past, account)
-        try:
-            decided = _return(loaded, item, None, writing, now)
-        except Problem:
-            continue  # it would go on waiting
-        if isinstance(decided, Recorded) and decided.account is not None:
-            applied[decided.account.member_id] = decided.account
-    return applied
-
-
-def _bought(writing: _Writing) -> dict[waiting.Pair, Fields]:
-    """The purchases that a batch has decided to write."""
-    return {(row["source"], row["external_id"]): row for row in writing.transactions if row["type"] == "purchase"}
-
-
-def _awaiting(loaded: _Loaded, writing: _Writing, bought: Collection[waiting.Pair]) -> list[Return]:
-    """The returns that wait for one of `bought`, those that the batch itself brought first among them."""
-    before = [item for item, _ in writing.waiting if item.original is not None and item.original[:2] in bought]
-    return [*loaded.waiting.for_purchases(bought), *before]
-
-
-def _after(outcome: Outcome, applied: Mapping[UUID, ledger.Account]) -> Outcome:
-    """An outcome whose account is as it is after the returns that were `applied` with it."""
-    if not isinstance(outcome, Recorded) or outcome.account is None:
-        return outcome
-    return replace(outcome, account=applied.get(outcome.account.member_id, outcome.account))
+    if not dry_run:
+        _write(session, loaded, writing, now)
+    return outcomes
 
 
 def apply_waiting(session: Session, program_id: UUID, pairs: Sequence[waiting.Pair], now: datetime) -> int:
@@ -217,18 +140,26 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     # a return takes its purchase's key too, for as long as it takes to decide that it must wait: so that the purchase,
     # if it is on its way, either is there or finds what waits for it
     taken = {} if dry_run else _take(session, program_id, sorted({*keys, *originals}))
-    sought = sorted({key for key in keys if key not in taken} | originals)
-    found = _find(session, program_id, sought)
-    known = _stored(session, {key: found[key] for key in keys if key in found}, terms)
     queue = waiting.load(session, program_id, items)
+    waited = queue.for_purchases({key[:2] for key in keys if key[2] == "purchase"})
+    if waited and not dry_run:
+        taken |= _take(session, program_id, sorted(each.key for each in waited))
+    there = {*keys, *(each.key for each in waited)} - taken.keys()
+    found = _find(session, program_id, sorted(there | originals))
+    known = _stored(session, {key: row for key, row in found.items() if key in there}, terms)
     judged = [_judge(program_id, item, terms, now) if item.key not in known else None for item in items]
     people, newcomers = _identify(session, program_id, items, judged, terms, now, dry_run)
     rows = {key: found[key] for key in originals if key in found}
     returnable = returns.load(session, rows, terms, lock=not dry_run)
+    awaited = originals | {each.original for each in waited if each.original is not None}
+    coming = {
+        position: verdict.version
+        for position, (item, verdict) in enumerate(zip(items, judged, strict=True))
+        if item.key in awaited and isinstance(verdict, Judged)
+    }
     earning, whole = _concerned(items, people, judged)
     owners = {each.member_id for each in returnable.values() if each.member_id is not None}
-    if dry_run:
-        owners |= _returning(items, people, queue)
+    owners |= {member for position in coming if isinstance(member := people[position], UUID)}
     whole |= owners
     accounts = {id_: ledger.Account(id_, program_id, covers=()) for id_ in newcomers} if dry_run else {}
     to_claim = (earning | whole) - set(accounts)
@@ -241,10 +172,12 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     uses = programs.uses(session, _limited(people, judged))
     selected = customers(session, _selected(people, judged))
     chart = accounting.chart(session, program_id)
-    returnable = returns.complete(session, program_id, returnable, now)
+    returnable = returns.complete(session, program_id, returnable, now, originals)
     if owners:
         owning = {id_: account for id_, account in accounts.items() if id_ in owners}
-        accounts |= returns.with_costs(session, returnable.values(), owning, chart)
+        accounts |= returns.with_costs(session, returnable.values(), owning, chart, coming.values())
+    paying = {people[position] for position in coming if _pays(judged[position])}
+    used = ledger.used_points(session, [account for id_, account in accounts.items() if id_ in paying])
     statuses = members.statuses(session, to_claim) if to_claim else {}
     return _Loaded(
         program_id=program_id,
@@ -262,7 +195,14 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
         customers=selected,
         seen=seen,
         returnable=returnable,
+        awaited=awaited,
+        used=used,
     )
+
+
+def _pays(verdict: Judged | Problem | None) -> bool:
+    """Whether a purchase is paid with points."""
+    return isinstance(verdict, Judged) and verdict.priced.tender is not None
 
 
 def _limited(people: Sequence[Member], judged: Sequence[Judged | Problem | None]) -> set[programs.UseKey]:
@@ -284,20 +224,10 @@ def _concerned(
     whole: set[UUID] = set()
     for item, member, verdict in zip(items, people, judged, strict=True):
         if isinstance(member, UUID) and isinstance(verdict, Judged):
-            (earning if verdict.priced.tender is None else whole).add(member)
+            (whole if _pays(verdict) else earning).add(member)
         elif isinstance(member, UUID) and isinstance(item, Return):
             whole.add(member)
     return earning, whole
-
-
-def _returning(items: Sequence[Item], people: Sequence[Member], queue: waiting.Queue) -> set[UUID]:
-    """The members with a purchase that a return waits for, or will: a dry run decides that with it."""
-    awaited = queue.originals | {item.original[:2] for item in items if isinstance(item, Return) and item.original}
-    return {
-        member
-        for item, member in zip(items, people, strict=True)
-        if isinstance(member, UUID) and (item.source, item.external_id) in awaited
-    }
 
 
 def _selected(people: Sequence[Member], judged: Sequence[Judged | Problem | None]) -> set[UUID]:
@@ -441,15 +371,26 @@ def _decide(loaded: _Loaded, position: int, item: Item, writing: _Writing, now: 
         if isinstance(member, Problem):
             raise member
         if isinstance(item, Return):
-            decided = _return(loaded, item, member, writing, now)
-        else:
-            assert verdict is not None
-            decided = _purchase(loaded, item, verdict, member, writing, now)
+            return _return(loaded, item, member, writing, now)
+        assert verdict is not None
+        bought = _purchase(loaded, item, verdict, member, writing, now)
     except Problem as problem:
         return problem
-    if isinstance(decided, Recorded):
-        loaded.known[item.key] = decided
-    return decided
+    return _with_waiting(loaded, bought, item.basket, writing, now) if item.key in loaded.awaited else bought
+
+
+def _with_waiting(loaded: _Loaded, bought: Recorded, basket: Basket, writing: _Writing, now: datetime) -> Recorded:
+    """A purchase of this batch that something comes back of: with the returns that have waited for it applied."""
+    row, account = bought.row, bought.account
+    key = row["source"], row["external_id"], row["type"]
+    loaded.returnable[key] = returns.just_bought(loaded.terms, row, bought.version, basket, account, loaded.used)
+    before = [item for item, _ in writing.waiting if item.original == key]  # that the batch itself has brought
+    for item in [*loaded.waiting.for_purchases({key[:2]}), *before]:
+        if item.key not in loaded.known:
+            with suppress(Problem):  # it goes on waiting
+                _return(loaded, item, None, writing, now)
+    writing.waiting[:] = [each for each in writing.waiting if each[0].key not in loaded.known]
+    return replace(bought, account=None if account is None else loaded.accounts[account.member_id])
 
 
 def _again(loaded: _Loaded, item: Item, member: Member) -> Recorded:
@@ -509,9 +450,10 @@ def _purchase(
         "outcome": rules.tendered(priced),
     }
     loaded.newcomers.discard(member)
-    writing.transactions.append(row)
-    writing.postings.extend(postings)
-    return Recorded(row, postings, version, False, loaded.accounts.get(member) if member else None)
+    writing.add(row, postings)
+    account = None if member is None else loaded.accounts[member]
+    recorded = loaded.known[purchase.key] = Recorded(row, postings, version, False, account)
+    return recorded
 
 
 def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID, now: datetime) -> Judged:
@@ -564,7 +506,10 @@ def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writin
     else:
         version = known.version
         account = None if known.member_id is None else loaded.accounts[known.member_id]
-        done = returns.decide(item, id_, known, account, loaded.chart, now)
+        since = loaded.since.setdefault(known.purchase["id"], [])
+        done = returns.decide(item, id_, returns.as_now(known, since, account), account, loaded.chart, now)
+        since.append(done.row | {"type": item.type})
+        loaded.returnable[item.key] = returns.just_returned(known, since[-1], done.postings)
     if done.account is not None:
         loaded.accounts[done.account.member_id] = done.account
     row = done.row | {
@@ -575,9 +520,9 @@ def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writin
         "store": item.store,
         "recorded_at": now,
     }
-    writing.transactions.append(row)
-    writing.postings.extend(done.postings)
-    return Recorded(row, done.postings, version, False, done.account)
+    writing.add(row, done.postings)
+    recorded = loaded.known[item.key] = Recorded(row, done.postings, version, False, done.account)
+    return recorded
 
 
 def _wait(item: Return, writing: _Writing, now: datetime) -> Waiting:
@@ -586,6 +531,20 @@ def _wait(item: Return, writing: _Writing, now: datetime) -> Waiting:
 
 
 # --- write ----------------------------------------------------------------------------------------------------------
+
+
+def _write(session: Session, loaded: _Loaded, writing: _Writing, now: datetime) -> None:
+    _give_back(session, [id_ for key, id_ in loaded.taken.items() if key not in loaded.known])
+    changed = {row["member_id"] for row in writing.transactions} - {None}
+    with db.together(session):
+        db.insert_rows(session, Transaction, writing.transactions)
+        ledger.write(session, [loaded.accounts[id_] for id_ in changed], now)
+        accounting.post(session, writing.postings, now)
+        outbox.put(session, [_event(row) for row in writing.transactions], now)
+        loaded.uses.write(session)
+    waiting.keep(session, loaded.program_id, writing.waiting)
+    recorded = [(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "return"]
+    waiting.forget(session, loaded.program_id, [pair for pair in recorded if pair in loaded.waiting.keys])
 
 
 def _event(row: Fields) -> outbox.Event:
