@@ -182,7 +182,7 @@ def test_a_correction_takes_the_soonest_expiring_first() -> None:
     for days in (30, 10, 20):
         expires_at = NOW + timedelta(days=days)
         account = accrue(account, Accrual(5, ACT, cohort, 0, 0, 0, expires_at, available_from=NOW))
-    case = known(replace(account, complete=True))
+    case = known(account)
     uses = [use for _, _, use in rules.decide(asked("correction", -12), case, ACT).account.rows.uses]
     assert [(use.points, use.effect) for use in uses] == [(5, "expired"), (5, "expired"), (2, "expired")]
     assert [use.lot.expires_at for use in uses] == [NOW + timedelta(days=days) for days in (10, 20, 30)]

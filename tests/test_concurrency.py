@@ -1,7 +1,7 @@
 """Many tills at once: one member, one new card, one guest's purchase. Gathered, or each in a transaction of its own."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, tzinfo
 from uuid import UUID
@@ -78,11 +78,16 @@ def test_batches_that_cross_do_not_deadlock(shop: Shop) -> None:
 
 
 def naive_claim(
-    session: Session, member_ids: set[UUID], now: datetime, zone: tzinfo, lots: Collection[UUID] = ()
+    session: Session,
+    member_ids: set[UUID],
+    now: datetime,
+    zone: tzinfo,
+    lots: Collection[UUID] = (),
+    needs: Mapping[UUID, ledger.Need] | None = None,
 ) -> dict[UUID, ledger.Account]:
     """The mistake: reads the account without locking it."""
     accounts = session.scalars(select(PointAccount).where(PointAccount.member_id.in_(member_ids))).all()
-    return load_accounts(session, accounts, now, zone, lots)
+    return load_accounts(session, accounts, now, zone, lots, needs or {})
 
 
 def test_without_the_lock_purchases_would_be_lost(ungathered: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

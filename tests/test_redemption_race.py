@@ -1,7 +1,7 @@
 """1,000 redemptions at once of a balance worth 500, over HTTP against two server processes: exactly 500 succeed."""
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, tzinfo
 from functools import partial
@@ -60,11 +60,16 @@ def test_a_thousand_redemptions_of_five_hundred_points(engines: Engines, engine:
 
 
 def naive_claim(
-    session: Session, member_ids: Collection[UUID], now: datetime, zone: tzinfo, lots: Collection[UUID] = ()
+    session: Session,
+    member_ids: Collection[UUID],
+    now: datetime,
+    zone: tzinfo,
+    lots: Collection[UUID] = (),
+    needs: Mapping[UUID, ledger.Need] | None = None,
 ) -> dict[UUID, ledger.Account]:
     """The mistake: reads, then checks, then writes, and nobody is kept out meanwhile."""
     accounts = session.scalars(select(PointAccount).where(PointAccount.member_id.in_(member_ids))).all()
-    return load_accounts(session, accounts, now, zone, lots)
+    return load_accounts(session, accounts, now, zone, lots, needs or {})
 
 
 def test_read_check_write_without_the_lock_is_refused_by_the_database(

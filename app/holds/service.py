@@ -4,7 +4,7 @@ The accounts are claimed first, and whether a hold is still open is read after t
 same moment one does, and the others learn that it has ended. The hold is the document of all its entries.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -80,8 +80,12 @@ def hold(
     terms = programs.terms_at(session, program_id, now)
     bodies = [{"member": each.wanted.member} for each in asked]
     people = members.named_each(session, program_id, bodies, terms.enrolment.phone_region)
-    member_ids = {found[0] for found in people if not isinstance(found, Problem)}
-    loaded = _load(session, program_id, member_ids, now, terms, dry_run)
+    needs = ledger.to_spend(
+        (found[0], each.wanted.points)
+        for each, found in zip(asked, people, strict=True)
+        if not isinstance(found, Problem)
+    )
+    loaded = _load(session, program_id, needs.keys(), now, terms, dry_run, needs)
     outcomes = [or_problem(_hold, loaded, each.wanted, found) for each, found in zip(asked, people, strict=True)]
     if not dry_run:
         made = [(each, done.hold) for each, done in zip(asked, outcomes, strict=True) if isinstance(done, Standing)]
@@ -170,10 +174,18 @@ def _end(
 
 
 def _load(
-    session: Session, program_id: UUID, member_ids: set[UUID], now: datetime, terms: Terms, dry_run: bool
+    session: Session,
+    program_id: UUID,
+    member_ids: Collection[UUID],
+    now: datetime,
+    terms: Terms,
+    dry_run: bool,
+    needs: Mapping[UUID, ledger.Need] | None = None,
 ) -> _Loaded:
+    """With all lots of the members, or those they need."""
     get = programs.look if dry_run else programs.claim
-    accounts = get(session, program_id, member_ids, now, member_ids) if member_ids else {}
+    lots = member_ids if needs is None else ()
+    accounts = get(session, program_id, member_ids, now, lots, needs) if member_ids else {}
     statuses = members.statuses(session, member_ids) if member_ids else {}
     return _Loaded(program_id, now, terms, accounts, statuses)
 

@@ -32,6 +32,7 @@ from app.ledger.queries import (
     spent_parts,
     used_points,
     with_covers,
+    with_lots,
 )
 from app.ledger.returning import (
     GrantedLot,
@@ -57,10 +58,12 @@ from app.ledger.rules import (
     Expiring,
     InsufficientPoints,
     Kind,
+    Need,
     OpenLot,
     TooManyPoints,
     accrue,
     settle,
+    to_spend,
 )
 from app.ledger.schedule import (
     Ahead,
@@ -135,6 +138,7 @@ __all__ = [
     "Ladder",
     "Lot",
     "LotPage",
+    "Need",
     "OpenLot",
     "Past",
     "Payment",
@@ -202,12 +206,14 @@ __all__ = [
     "staying",
     "staying_lots",
     "staying_members",
+    "to_spend",
     "transfer",
     "undo",
     "used_points",
     "warn",
     "with_costs",
     "with_covers",
+    "with_lots",
     "write",
     "write_off",
 ]

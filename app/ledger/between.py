@@ -19,7 +19,7 @@ from app import db
 from app.ledger.history import Past, as_of, instant, whole
 from app.ledger.models import Lot, LotUse, PointAccount, PointEntry
 from app.ledger.queries import Ladder, expiry_ladder, ladder
-from app.ledger.rules import BALANCES, Account
+from app.ledger.rules import BALANCES, NO_LOTS, Account
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def _account(row: Sequence[Any], start: int) -> tuple[Account, int]:
     """The figures at an instant, whose columns begin at `start`; and how many entries had been recorded."""
     entries, last, *sums, lapses_at = row[start : start + _WIDTH]
     figures: dict[str, Any] = dict(zip(BALANCES, (each or 0 for each in sums), strict=True))
-    account = Account(row[0], row[1], **figures, last_entry=last or 0, lapses_at=lapses_at, complete=False)
+    account = Account(row[0], row[1], **figures, last_entry=last or 0, lapses_at=lapses_at, asked=NO_LOTS)
     return account, entries or 0
 
 

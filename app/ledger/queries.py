@@ -7,14 +7,39 @@ from datetime import datetime, tzinfo
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, CompoundSelect, Row, Select, String, case, func, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    FromClause,
+    Row,
+    Select,
+    String,
+    and_,
+    case,
+    func,
+    select,
+    union_all,
+)
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.orm import Session, aliased
 
 from app import db
 from app.ledger.models import CoverRow, Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
 from app.ledger.returning import GrantedLot, Reversed, SpentPart, last_first
-from app.ledger.rules import Account, Cover, Effect, Expiring, LotReturn, OpenHold, OpenLot, Use, settle
+from app.ledger.rules import (
+    MOST_POINTS,
+    NO_LOTS,
+    Account,
+    Cover,
+    Effect,
+    Expiring,
+    LotReturn,
+    Need,
+    OpenHold,
+    OpenLot,
+    Use,
+    settle,
+)
 
 # --- accounts -------------------------------------------------------------------------------------------------------
 
@@ -37,23 +62,29 @@ def load_accounts(
     now: datetime,
     zone: tzinfo,
     lots: Collection[UUID],
+    needs: Mapping[UUID, Need],
     until: datetime | None = None,
 ) -> dict[UUID, Account]:
     """Accounts, of which these are the `rows`, at `now`, settled; those among `lots`, and those to which something has
-    happened, with all open lots.
+    happened, with all open lots; others with those they need.
 
     `until` as in `settle`. The number of statements does not depend on how many they are.
     """
+    ids = [row.member_id for row in rows]
     needed = set(lots) | {row.member_id for row in rows if row.next_due_at is not None and row.next_due_at <= now}
-    whole = [row.member_id for row in rows if row.member_id in needed]
-    open_lots = _open_lots(session, whole)
-    open_holds = _open_holds(session, [row.member_id for row in rows if row.held and row.member_id in needed])
-    partial = [row.member_id for row in rows if row.member_id not in needed and row.next_due_at is not None]
+    limited = {id_: needs[id_] for id_ in ids if id_ not in needed and needs.get(id_, NO_LOTS) != NO_LOTS}
+    enough, others = _enough_lots(session, limited)
+    open_lots = _open_lots(session, [id_ for id_ in ids if id_ in needed]) | enough
+    read = needed | limited.keys()
+    open_holds = _open_holds(session, [row.member_id for row in rows if row.held and row.member_id in read])
+    known = needed | others.keys()
+    partial = [row.member_id for row in rows if row.member_id not in known and row.next_due_at is not None]
     expiring = {row.member_id: row for row in _first_expiry(session, partial)}
     covers = _covers(session, [row.member_id for row in rows if row.debt])
     loaded = {}
     for row in rows:
         complete = row.member_id in needed
+        first, due_at = others.get(row.member_id) or (_expiring(expiring.get(row.member_id)), row.next_due_at)
         theirs = open_lots.get(row.member_id, {})
         account = Account(
             member_id=row.member_id,
@@ -67,12 +98,12 @@ def load_accounts(
             last_entry=row.last_entry,
             next_due_at=row.next_due_at,
             lapses_at=row.lapses_at,
-            complete=complete,
+            asked=None if complete else limited.get(row.member_id, NO_LOTS),
             lots=theirs,
             holds=open_holds.get(row.member_id, {}),
             loaded=theirs,
-            first_expiring=_expiring(expiring.get(row.member_id)),
-            others_due_at=None if complete else row.next_due_at,
+            first_expiring=None if complete else first,
+            others_due_at=None if complete else due_at,
             covers=covers.get(row.member_id),
         )
         loaded[row.member_id] = settle(account, now, zone, until=until)
@@ -107,6 +138,75 @@ def _open_lots(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, dict[
         for member_id, *lot in db.found(session, _open, ids=member_ids):
             found[member_id][lot[0]] = OpenLot(*lot)
     return dict(found)
+
+
+def with_lots(session: Session, accounts: Mapping[UUID, Account]) -> dict[UUID, Account]:
+    """Accounts as they were claimed, with all their open lots and holds."""
+    missing = [id_ for id_, account in accounts.items() if account.asked is not None]
+    lots = _open_lots(session, missing)
+    holds = _open_holds(session, [id_ for id_ in missing if accounts[id_].held])
+    whole = {"asked": None, "first_expiring": None, "others_due_at": None}
+    return dict(accounts) | {
+        id_: accounts[id_].but(lots=lots.get(id_, {}), loaded=lots.get(id_, {}), holds=holds.get(id_, {}), **whole)
+        for id_ in missing
+    }
+
+
+Others = tuple[Expiring | None, datetime | None]
+"""Of an account's lots that are not loaded: what expires next, and when the next thing happens to them."""
+
+
+def _enough_lots(
+    session: Session, needs: Mapping[UUID, Need]
+) -> tuple[dict[UUID, dict[UUID, OpenLot]], dict[UUID, Others]]:
+    """The open lots that accounts need, and what there is to know of the others where there are any of the former."""
+    found: dict[UUID, dict[UUID, OpenLot]] = defaultdict(dict)
+    others: dict[UUID, Others] = {}
+    if needs:
+        given = db.rows_of(
+            session, _NEEDED, [(id_, min(need.points, MOST_POINTS)) for id_, need in sorted(needs.items())]
+        )
+        documents = sorted({id_ for need in needs.values() for id_ in need.documents})
+        for member_id, at, points, available_from, *lot in db.found(session, _enough, documents=documents, **given):
+            found[member_id][lot[0]] = OpenLot(*lot)
+            expiring = None if at is None else Expiring(int(points), at)
+            others[member_id] = expiring, min((each for each in (at, available_from) if each), default=None)
+    return dict(found), others
+
+
+_NEEDED = (("member_id", Lot.id.type), ("points", Lot.remaining.type))
+
+
+def _enough(engine: str) -> Select[*tuple[Any, ...]]:
+    """Beside each lot that is needed, of its account's others: the next expiry, of how many free points, and when the
+    next pending ones become available."""
+    needs = db.given(engine, _NEEDED)
+    can_be_spent = ~Lot.pending & (Lot.remaining > Lot.held)
+    in_turn = (expiry().nulls_last(), Lot.occurred_at, Lot.id)
+    points = func.sum(case((can_be_spent, Lot.remaining - Lot.held), else_=0))
+    before = func.coalesce(points.over(partition_by=Lot.member_id, order_by=in_turn, rows=(None, -1)), 0)
+    needed = (can_be_spent & (before < needs.c.points)) | db.one_of(engine, Lot.document_id.expression, "documents")
+    lots = (
+        select(Lot.member_id, *OPEN_LOT, expiry().label("at"), needed.label("needed"))
+        .join(PointAccount, PointAccount.member_id == Lot.member_id)
+        .join(needs, needs.c.member_id == Lot.member_id)
+        .where(Lot.remaining > 0)
+        .subquery()
+    )
+
+    def of_others(part: Any, among: FromClause, *where: ColumnElement[bool]) -> ColumnElement[Any]:
+        free = ~among.c.needed & (among.c.remaining > among.c.held)
+        return case((and_(free, *where), part))
+
+    mine = lots.c.member_id
+    next_at = func.min(of_others(lots.c.at, lots)).over(partition_by=mine).label("next_at")
+    next_from = func.min(of_others(lots.c.available_from, lots, lots.c.pending)).over(partition_by=mine)
+    known = select(lots, next_at, next_from.label("next_from")).subquery()
+    expiring = of_others(known.c.remaining - known.c.held, known, known.c.at == known.c.next_at)
+    in_all = func.sum(expiring).over(partition_by=known.c.member_id).label("next_points")
+    rows = select(known, in_all).subquery()
+    lot = [rows.c[column.key] for column in OPEN_LOT]
+    return select(rows.c.member_id, rows.c.next_at, rows.c.next_points, rows.c.next_from, *lot).where(rows.c.needed)
 
 
 def _open(engine: str) -> Select[*tuple[Any, ...]]:

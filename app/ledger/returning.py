@@ -104,14 +104,15 @@ def reverse(
     `most_debt` is how much debt the account may have in all (None: any); what is missing beyond it is left to the
     caller, to `forgive` or to be paid for.
     """
-    assert account.complete, "claimed without lots"
+    documents = {root.lot.document_id for root in granted}
+    assert account.asked is None or documents <= account.asked.documents, "claimed without their lots"
     parts = [_part(account, root, part) for root, part in _shared(granted, points)]
     own = [use for part in parts for use in part.own]
     gaps = [gap for part in parts for gap in part.gaps]
-    documents = {root.lot.document_id for root in granted}
     others = [lot for lot in spendable(account) if lot.document_id not in documents]
     paid, covers, short = _filled(gaps, others)
     lacking = sum(each.points for each in short)
+    assert not lacking or _all_there(account), "claimed without the lots"
     debt = _as_debt(account, lacking, most_debt)
     uses = [*own, *paid]
     available = sum(use.points for use in uses if not use.lot.pending)
@@ -172,6 +173,11 @@ def _part(account: Account, root: GrantedLot, points: int) -> _Part:
     return _Part(own, _lot_return(root, points, of_used, of_expired), gaps, ended)
 
 
+def _all_there(account: Account) -> bool:
+    """Whether all lots are here that can be spent."""
+    return sum(lot.free for lot in spendable(account)) == account.available
+
+
 def _filled(gaps: Iterable[Cover], lots: Sequence[OpenLot]) -> tuple[list[Use], list[Cover], list[Cover]]:
     """Uses of the free points of `lots`, in their order, to fill `gaps`; who covers whom; and what is short."""
     uses: list[Use] = []
@@ -188,9 +194,9 @@ def _filled(gaps: Iterable[Cover], lots: Sequence[OpenLot]) -> tuple[list[Use], 
 def reverse_any(account: Account, points: int, act: Act, most_debt: int | None) -> tuple[Account, Reversal]:
     """The account after a return of who knows what took back `points`: from any lots, as if they had expired, since
     what was deferred for the returned goods is not known either. `most_debt` as for `reverse`."""
-    assert account.complete, "claimed without lots"
     uses = pick(spendable(account), points, "expired")
     taken = sum(use.points for use in uses)
+    assert taken == points or _all_there(account), "claimed without the lots"
     debt = _as_debt(account, points - taken, most_debt)
     account, entry_id = move(account, "reversal", act, available=-taken, debt=debt)
     account = cover(take(account, entry_id, act, uses), entry_id, [Cover(None, None, "expired", debt)])

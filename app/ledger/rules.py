@@ -198,6 +198,29 @@ class RewardCosts:
     moved: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Which open lots decisions need: those that `documents` granted, and of all that can be spent the first, in the
+    order in which they are used, that `points` can be taken from."""
+
+    points: int = 0
+    documents: frozenset[UUID] = frozenset()
+
+    def plus(self, points: int, *documents: UUID) -> "Need":
+        return Need(self.points + points, self.documents.union(documents))
+
+
+NO_LOTS = Need()
+
+
+def to_spend(points: Iterable[tuple[UUID, int]]) -> dict[UUID, Need]:
+    """What members' accounts need for spending so many points, one spend after the other."""
+    needs: dict[UUID, Need] = {}
+    for member_id, part in points:
+        needs[member_id] = needs.get(member_id, NO_LOTS).plus(part)
+    return needs
+
+
 Facts = TypeVar("Facts")
 
 
@@ -233,14 +256,14 @@ class Account:
     last_entry: int = 0
     next_due_at: datetime | None = None
     lapses_at: datetime | None = None
-    complete: bool = True
-    """Whether `lots` and `holds` are all that are open; else only those that came in this batch."""
+    asked: Need | None = None
+    """Which lots were asked for; None: all. `lots` are those, and those that came in this batch."""
     lots: Mapping[UUID, OpenLot] = field(default_factory=dict)
     holds: Mapping[UUID, OpenHold] = field(default_factory=dict)
     loaded: Mapping[UUID, OpenLot] = field(default_factory=dict)
     """The lots as the database has them."""
     first_expiring: Expiring | None = None
-    """What expires next of the lots that are not here, when `lots` are not complete."""
+    """What expires next of the lots that are not here."""
     others_due_at: datetime | None = None
     """When the next thing happens to those."""
     covers: tuple[Cover, ...] | None = None

@@ -1,6 +1,6 @@
 """Claim accounts, look at them, and write what was decided for them."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from app.accounting import CohortChange
 from app.ids import new_id
 from app.ledger.models import CoverRow, Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
 from app.ledger.queries import account_rows, load_accounts
-from app.ledger.rules import BALANCES, Account, Accrual, Act, LotReturn, Use
+from app.ledger.rules import BALANCES, Account, Accrual, Act, LotReturn, Need, Use
 
 
 def open_accounts(session: Session, program_id: UUID, member_ids: Sequence[UUID]) -> None:
@@ -28,14 +28,15 @@ def claim(
     now: datetime,
     zone: tzinfo,
     lots: Collection[UUID] = (),
+    needs: Mapping[UUID, Need] | None = None,
     until: datetime | None = None,
 ) -> dict[UUID, Account]:
     """Locks the accounts until the transaction ends, sorted, and answers them at `now`, settled.
 
-    Accounts among `lots` come with all open lots and holds. `until` as in `settle`. Whatever a decision rests on is
-    read after this. On SQLite the transaction itself is the lock.
+    Accounts among `lots` come with all open lots and holds, others with the lots they need. `until` as in `settle`.
+    Whatever a decision rests on is read after this. On SQLite the transaction itself is the lock.
     """
-    return load_accounts(session, account_rows(session, member_ids, lock=True), now, zone, lots, until)
+    return load_accounts(session, account_rows(session, member_ids, lock=True), now, zone, lots, needs or {}, until)
 
 
 def lock(session: Session, member_ids: Iterable[UUID]) -> None:
@@ -44,10 +45,15 @@ def lock(session: Session, member_ids: Iterable[UUID]) -> None:
 
 
 def look(
-    session: Session, member_ids: Iterable[UUID], now: datetime, zone: tzinfo, lots: Collection[UUID] = ()
+    session: Session,
+    member_ids: Iterable[UUID],
+    now: datetime,
+    zone: tzinfo,
+    lots: Collection[UUID] = (),
+    needs: Mapping[UUID, Need] | None = None,
 ) -> dict[UUID, Account]:
     """What `claim` answers, without the lock: for reads and dry runs."""
-    return load_accounts(session, account_rows(session, member_ids), now, zone, lots)
+    return load_accounts(session, account_rows(session, member_ids), now, zone, lots, needs or {})
 
 
 def write(session: Session, accounts: Iterable[Account], now: datetime) -> None:

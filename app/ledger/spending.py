@@ -64,17 +64,18 @@ def spend(
 
     `as_agent`: they pay for a reward that a partner supplies and we only arrange.
     """
-    uses = pick(_enough(account, points), points, effect, as_agent=as_agent)
+    uses = _paid(account, points, effect, as_agent=as_agent)
     account, entry_id = move(account, kind, act, available=-points)
     return take(account, entry_id, act, uses)
 
 
-def _enough(account: Account, points: int) -> list[OpenLot]:
+def _paid(account: Account, points: int, effect: Effect, *, as_agent: bool = False) -> list[Use]:
     if account.available < points:
         missing = points - account.available
         raise InsufficientPoints(f"{missing} points are missing", extra={"missing": missing})
-    assert account.complete, "claimed without lots"
-    return spendable(account)
+    uses = pick(spendable(account), points, effect, as_agent=as_agent)
+    assert sum(use.points for use in uses) == points, "claimed without the lots"
+    return uses
 
 
 # --- holds ----------------------------------------------------------------------------------------------------------
@@ -82,7 +83,7 @@ def _enough(account: Account, points: int) -> list[OpenLot]:
 
 def hold(account: Account, hold_id: UUID, points: int, ends_at: datetime | None, act: Act) -> Account:
     """The account with `points` reserved until `ends_at` (None: until somebody ends it). InsufficientPoints."""
-    uses = pick(_enough(account, points), points, "used")
+    uses = _paid(account, points, "used")
     account, entry_id = move(account, "hold", act, available=-points, held=points)
     account = put(account, [replace(use.lot, held=use.lot.held + use.points) for use in uses])
     reserved = OpenHold(hold_id, points, ends_at, tuple((use.lot.id, use.points) for use in uses))
@@ -133,7 +134,7 @@ def transfer(giver: Account, receiver: Account, points: int, act: Act) -> tuple[
     The receiver's lots keep expiry and cohort: what would lapse with the giver's inactivity is gone on that day at the
     receiver too, who may have been inactive for longer. They pay the receiver's debt first, if there is any.
     """
-    uses = pick(_enough(giver, points), points, "moved")
+    uses = _paid(giver, points, "moved")
     giver, entry_id = move(giver, "transfer_out", act, available=-points)
     giver = take(giver, entry_id, act, uses)
     receiver, entry_id = move(receiver, "transfer_in", act, available=points)

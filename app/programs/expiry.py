@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app import ledger
 from app.ids import new_id
-from app.ledger import Account, Act, Ahead, OpenLot
+from app.ledger import Account, Act, Ahead, Need, OpenLot
 from app.programs.calendar import (
     Adoption,
     Timeline,
@@ -28,18 +28,28 @@ from app.programs.service import timeline
 
 
 def claim(
-    session: Session, program_id: UUID, member_ids: Iterable[UUID], now: datetime, lots: Collection[UUID] = ()
+    session: Session,
+    program_id: UUID,
+    member_ids: Iterable[UUID],
+    now: datetime,
+    lots: Collection[UUID] = (),
+    needs: Mapping[UUID, Need] | None = None,
 ) -> dict[UUID, Account]:
     """`ledger.claim` for members of a programme. Points are gone, too, that expiry takes which was switched on after
     they were granted, whether or not a job has given them their end."""
-    return _whole(session, program_id, set(member_ids), now, lots, ledger.claim)
+    return _whole(session, program_id, set(member_ids), now, lots, needs, ledger.claim)
 
 
 def look(
-    session: Session, program_id: UUID, member_ids: Iterable[UUID], now: datetime, lots: Collection[UUID] = ()
+    session: Session,
+    program_id: UUID,
+    member_ids: Iterable[UUID],
+    now: datetime,
+    lots: Collection[UUID] = (),
+    needs: Mapping[UUID, Need] | None = None,
 ) -> dict[UUID, Account]:
     """What `claim` answers, without the lock: for reads and dry runs."""
-    return _whole(session, program_id, set(member_ids), now, lots, ledger.look)
+    return _whole(session, program_id, set(member_ids), now, lots, needs, ledger.look)
 
 
 def _whole(
@@ -48,6 +58,7 @@ def _whole(
     member_ids: Collection[UUID],
     now: datetime,
     lots: Collection[UUID],
+    needs: Mapping[UUID, Need] | None,
     get: Callable[..., dict[UUID, Account]],
 ) -> dict[UUID, Account]:
     terms = timeline(session, program_id)
@@ -58,7 +69,7 @@ def _whole(
         for member_id, theirs in ledger.staying_lots(session, (adoption.since, adoption.until), member_ids).items()
         if theirs
     }
-    accounts = get(session, member_ids, now, terms.zone_at(now), {*lots, *late})
+    accounts = get(session, member_ids, now, terms.zone_at(now), {*lots, *late}, needs)
     adopted, _ = _adopt(session, gone, {id_: accounts[id_] for id_ in late}, now, terms.zone_at(now))
     return accounts | adopted
 

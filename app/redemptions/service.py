@@ -89,9 +89,15 @@ def redeem(
         session, program_id, [{"member": each.member} for each in wanted], terms.enrolment.phone_region
     )
     member_ids = {found[0] for found in people if not isinstance(found, Problem)}
-    accounts = _accounts(session, program_id, member_ids, now, dry_run)
     rewards = catalogue.named_each(session, program_id, [each.reward for each in wanted])
     by_id = {row.id: catalogue.reward_of(row) for row in rewards if not isinstance(row, Problem)}
+    needs = ledger.to_spend(
+        (found[0], by_id[row.id].offer.points * each.quantity)
+        for each, found, row in zip(wanted, people, rewards, strict=True)
+        if not isinstance(found, Problem) and not isinstance(row, Problem)
+    )
+    get = programs.look if dry_run else programs.claim
+    accounts = get(session, program_id, member_ids, now, needs=needs)
     pieces = catalogue.had(session, member_ids, by_id, months_of(now, terms.zone)[0])
     statuses = members.statuses(session, member_ids)
     chart = accounting.chart(session, program_id)

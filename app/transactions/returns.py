@@ -40,8 +40,10 @@ class Returnable:
     document_id: UUID
     """What granted its points: the purchase, or the claim of a guest's."""
     member_id: UUID | None
+    points: int
+    """What it earned."""
     reasons: Sequence[Reason]
-    """By which rules it earned."""
+    """By which rules."""
     past: Sequence[Fields] = ()
     granted: Sequence[GrantedLot] = ()
     spent: Sequence[SpentPart] = ()
@@ -52,6 +54,11 @@ class Returnable:
     """What `ledger.reversed_now` needs, if a return of it is voided in the batch that brought it."""
     used: Mapping[UUID, int] = field(default_factory=dict)
     """What `ledger.spent_now` needs, if it came in this batch and was paid with points."""
+
+    @property
+    def takes_only(self) -> bool:
+        """Whether taking it back takes points and gives none."""
+        return self.row["type"] == "purchase" and not self.basket.tendered
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,9 @@ def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock:
         purchase = purchases[purchase_id]
         version = versions[purchase["terms_id"]]
         claim = claims.get(purchase_id)
-        document_id, member_id = (purchase_id, purchase["member_id"]) if claim is None else (claim.id, claim.member_id)
+        document_id, member_id, points = (purchase_id, purchase["member_id"], purchase["points"])
+        if claim is not None:
+            document_id, member_id, points = claim.id, claim.member_id, claim.points
         reasons = purchase["reasons"] if claim is None or claim.reasons is None else claim.reasons
         found[key] = Returnable(
             row=rows[key],
@@ -104,6 +113,7 @@ def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock:
             basket=basket_of(PurchaseIn.model_validate(purchase["content"])),
             document_id=document_id,
             member_id=member_id,
+            points=points,
             reasons=[Reason(**each) for each in reasons],
         )
     return found
@@ -252,6 +262,7 @@ def just_bought(
         basket=basket,
         document_id=row["id"],
         member_id=row["member_id"],
+        points=row["points"],
         reasons=[Reason(**each) for each in row["reasons"]],
         granted=() if account is None else ledger.granted_by(account, row["id"]),
         used=used,

@@ -6,6 +6,7 @@ locked is locked sorted, for the whole batch: two batches wait for each other in
 has bought or returned is not read: it follows the decisions in memory.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -157,14 +158,14 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
         for position, (item, verdict) in enumerate(zip(items, judged, strict=True))
         if item.key in awaited and isinstance(verdict, Judged)
     }
-    earning, whole = _concerned(items, people, judged)
-    owners = {each.member_id for each in returnable.values() if each.member_id is not None}
-    owners |= {member for position in coming if isinstance(member := people[position], UUID)}
-    whole |= owners
+    buying = {member for position in coming if isinstance(member := people[position], UUID)}
+    owners = buying | {each.member_id for each in returnable.values() if each.member_id is not None}
+    needs, whole = _needed(items, people, judged, returnable.values())
+    whole |= buying
     accounts = {id_: ledger.Account(id_, program_id, covers=()) for id_ in newcomers} if dry_run else {}
-    to_claim = (earning | whole) - set(accounts)
+    to_claim = (needs.keys() | whole) - set(accounts)
     if to_claim:
-        accounts |= (programs.look if dry_run else programs.claim)(session, program_id, to_claim, now, whole)
+        accounts |= (programs.look if dry_run else programs.claim)(session, program_id, to_claim, now, whole, needs)
     to_see = {stored.row["member_id"] for stored in known.values()} - {None} - accounts.keys()
     seen = programs.look(session, program_id, to_see, now) if to_see else {}
     if owners:
@@ -173,6 +174,8 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     selected = customers(session, _selected(people, judged))
     chart = accounting.chart(session, program_id)
     returnable = returns.complete(session, program_id, returnable, now, originals)
+    if conceding := {each.member_id for each in returnable.values() if each.conceded}:
+        accounts |= ledger.with_lots(session, {id_: accounts[id_] for id_ in conceding if id_ is not None})
     if owners:
         owning = {id_: account for id_, account in accounts.items() if id_ in owners}
         accounts |= returns.with_costs(session, returnable.values(), owning, chart, coming.values())
@@ -215,19 +218,27 @@ def _limited(people: Sequence[Member], judged: Sequence[Judged | Problem | None]
     }
 
 
-def _concerned(
-    items: Sequence[Item], people: Sequence[Member], judged: Sequence[Judged | Problem | None]
-) -> tuple[set[UUID], set[UUID]]:
-    """The members whose accounts change, and those of them whose lots are needed: they spend, or bring something back
-    without a receipt."""
-    earning: set[UUID] = set()
+def _needed(
+    items: Sequence[Item],
+    people: Sequence[Member],
+    judged: Sequence[Judged | Problem | None],
+    returnable: Iterable[Returnable],
+) -> tuple[dict[UUID, ledger.Need], set[UUID]]:
+    """The members whose accounts change, with the lots that needs, and those for whom all are: they may get spent
+    points back, or bring something back without a receipt."""
+    needs: dict[UUID, ledger.Need] = defaultdict(ledger.Need)
     whole: set[UUID] = set()
     for item, member, verdict in zip(items, people, judged, strict=True):
         if isinstance(member, UUID) and isinstance(verdict, Judged):
-            (whole if _pays(verdict) else earning).add(member)
+            tender = verdict.priced.tender
+            needs[member] = needs[member].plus(0 if tender is None else tender.points)
         elif isinstance(member, UUID) and isinstance(item, Return):
             whole.add(member)
-    return earning, whole
+    for each in returnable:
+        if each.member_id is not None:
+            needs[each.member_id] = needs[each.member_id].plus(each.points, each.document_id)
+            whole |= set() if each.takes_only else {each.member_id}
+    return needs, whole
 
 
 def _selected(people: Sequence[Member], judged: Sequence[Judged | Problem | None]) -> set[UUID]:

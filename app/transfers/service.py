@@ -65,7 +65,12 @@ def give(
     people = members.named_each(session, program_id, named, terms.enrolment.phone_region)
     both = [found for found in people if not isinstance(found, Problem)]
     givers, member_ids = {found[0] for found in both}, {member_id for found in both for member_id in found}
-    accounts = (programs.look if dry_run else programs.claim)(session, program_id, member_ids, now, givers)
+    needs = ledger.to_spend(
+        (found[0], each.wanted.points)
+        for each, found in zip(asked, people, strict=True)
+        if not isinstance(found, Problem)
+    )
+    accounts = (programs.look if dry_run else programs.claim)(session, program_id, member_ids, now, needs=needs)
     given_today = _given_today(session, givers, now, terms)
     statuses = members.statuses(session, member_ids)
     loaded = _Loaded(program_id, now, terms, accounts, statuses, given_today)
