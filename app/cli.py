@@ -343,7 +343,7 @@ def list_keys() -> None:
 
 @keys.command("revoke")
 def revoke_key(public_id: str) -> None:
-    """Ends a key at once."""
+    """Ends a key, for every process within LOYALTY_KEY_SECONDS."""
     if not Database(Settings()).write(lambda session: clients.revoke_key(session, public_id, datetime.now(UTC))):
         raise typer.BadParameter(f"no live key {public_id}")
     print(f"revoked {public_id}")
