@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, func, select, true, update
+from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from app import db
@@ -164,8 +164,10 @@ def fold_in_steps(database: db.Database, now: datetime, program_id: UUID | None 
         waiting = waiting.where(CohortChangeRow.program_id == program_id)
     for cohort_id, count in sorted(database.read(lambda session: session.execute(waiting).all())):
         try:
+            last = None
             for _ in range(count // SUMMED_AT_ONCE):
-                summed = database.write(partial(_sum_up, cohort_id=cohort_id, now=now), repeatable=True)
+                summing = partial(_sum_up, cohort_id=cohort_id, after=last, now=now)
+                summed, last = database.write(summing, repeatable=True)
                 yield Folded(0, summed, 0, 0, {})
             step = database.write(partial(_fold_cohort, cohort_id=cohort_id, now=now), repeatable=True)
         except Exception:
@@ -194,35 +196,37 @@ def revise_estimate(
 
 def _fold_cohort(session: Session, cohort_id: UUID, now: datetime) -> _Step:
     key, before = _lock_cohort(session, cohort_id)
-    count, changes = _take_changes(session, cohort_id, true())
+    count, changes = _take_changes(session, cohort_id, CohortChangeRow.cohort_id == cohort_id)
     state, releases = recognition.fold(before, changes)
     postings = _write_cohort(session, key, state, releases, now) if count else 0
     return _Step(key, state, count, releases, postings)
 
 
-def _sum_up(session: Session, cohort_id: UUID, now: datetime) -> int:
-    """Puts their sums in place of some changes that wait for the fold of a cohort; answers how many fewer there are.
+def _sum_up(session: Session, cohort_id: UUID, after: UUID | None, now: datetime) -> tuple[int, UUID | None]:
+    """Puts their sums in place of so many changes of a cohort, from the one after `after` by id; answers how many fewer
+    there are, and the last of them.
 
     Which ones does not matter: a fold sums up all that waits.
     """
-    some = select(CohortChangeRow.id).where(CohortChangeRow.cohort_id == cohort_id).limit(SUMMED_AT_ONCE)
-    ids = session.scalars(some).all()
-    count, changes = _take_changes(session, cohort_id, db.any_of(session, CohortChangeRow.id.expression, ids))
+    id_ = CohortChangeRow.id.expression
+    mine = CohortChangeRow.cohort_id == cohort_id
+    if after is not None:
+        mine &= id_ > after
+    last = session.scalars(select(id_).where(mine).order_by(id_).offset(SUMMED_AT_ONCE - 1).limit(1)).one_or_none()
+    count, changes = _take_changes(session, cohort_id, mine if last is None else mine & (id_ <= last))
     change_cohorts(session, changes, now)
-    return count - len(changes)
+    return count - len(changes), last
 
 
 _SUMMED = (*FIGURES, "expected_millionths", "used_as_agent")
 
 
 def _take_changes(session: Session, cohort_id: UUID, chosen: ColumnElement[bool]) -> tuple[int, list[CohortChange]]:
-    """Deletes the `chosen` ones of what waits for the fold of a cohort; answers how many rows that were, and their sums
-    by cause and month.
+    """Deletes the `chosen` changes of a cohort; answers how many rows that were, and their sums by cause and month.
 
     The database sums them: they may be many.
     """
-    mine = (CohortChangeRow.cohort_id == cohort_id) & chosen
-    rows = db.consume(session, CohortChangeRow, mine, (*_BY, "occurred_at", *_SUMMED), _sums)
+    rows = db.consume(session, CohortChangeRow, chosen, (*_BY, "occurred_at", *_SUMMED), _sums)
     changes = []
     for row in rows:
         program_id, currency, month, funding, estimate_class, cause, period, occurred_at = row[: len(_BY) + 1]
