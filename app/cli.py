@@ -87,7 +87,7 @@ def run_worker() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     collect_rarely()
-    worker.work(Database(settings), system_clock, stop)
+    worker.work(Database(settings.for_jobs()), system_clock, stop)
 
 
 @cli.command()
@@ -160,7 +160,7 @@ def run_demo(
 @cli.command()
 def proof(program: Annotated[str | None, typer.Option(help="Code of one programme; all without it")] = None) -> None:
     """Recomputes every sum the service keeps; fails if anything differs."""
-    database = Database(Settings())
+    database = Database(Settings().for_jobs())
 
     def prove(session: Session) -> insight.Proof:
         return insight.prove(session, None if program is None else _program(session, program).id)
@@ -215,7 +215,7 @@ def run_job(
     """Runs one job now, as of now or an instant past. Fails if anything is left undone."""
     settings = Settings()
     telemetry.configure_logging(settings.log_level)
-    database, now = Database(settings), datetime.now(UTC)
+    database, now = Database(settings.for_jobs()), datetime.now(UTC)
     if name not in worker.JOBS:
         raise typer.BadParameter(f"there are {', '.join(worker.JOBS)}")
 
@@ -343,7 +343,7 @@ def list_keys() -> None:
 
 @keys.command("revoke")
 def revoke_key(public_id: str) -> None:
-    """Ends a key at once."""
+    """Ends a key, for every process within LOYALTY_KEY_SECONDS."""
     if not Database(Settings()).write(lambda session: clients.revoke_key(session, public_id, datetime.now(UTC))):
         raise typer.BadParameter(f"no live key {public_id}")
     print(f"revoked {public_id}")

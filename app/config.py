@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     statement_timeout_ms: Annotated[int, Field(gt=0)] = 30_000
     """PostgreSQL only."""
 
+    job_statement_timeout_ms: Annotated[int, Field(gt=0)] = 3_600_000
+    """The same of the worker, of a job run by hand and of the proof (`for_jobs`), which read all there is."""
+
     prepared_statements: bool = True
     """Switch off behind PgBouncer in transaction mode."""
 
@@ -69,6 +72,10 @@ class Settings(BaseSettings):
     """How long a client may take to send a body before it is answered 408."""
 
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+
+    def for_jobs(self) -> "Settings":
+        """The settings of a process that nobody waits for."""
+        return self.model_copy(update={"statement_timeout_ms": self.job_statement_timeout_ms})
 
     @property
     def pepper(self) -> bytes:

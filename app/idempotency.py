@@ -288,10 +288,23 @@ class Writer:
         return self._database.write(work, repeatable=True, patient=False)
 
 
-def forget(session: Session, now: datetime) -> int:
-    """Deletes the outcomes older than `KEPT`; answers how many."""
-    result = session.execute(delete(IdempotencyRecord).where(IdempotencyRecord.created_at < now - KEPT))
-    return int(getattr(result, "rowcount", 0))
+Kept = tuple[datetime, UUID, str]
+"""A key that was used: when, by which client, and the key itself."""
+
+
+def outlived(session: Session, now: datetime, after: Kept | None, limit: int) -> list[Kept]:
+    """The keys of outcomes older than `KEPT`, the oldest first, from the one after `after`; at most `limit`."""
+    columns = [IdempotencyRecord.created_at.expression, *_columns()]
+    rows = select(*columns).where(IdempotencyRecord.created_at < now - KEPT).order_by(*columns).limit(limit)
+    if after is not None:
+        rows = rows.where(IdempotencyRecord.created_at >= after[0], db.beyond(columns, after))
+    return [(at, client_id, key) for at, client_id, key in session.execute(rows)]
+
+
+def forget(session: Session, outlived: Sequence[Kept]) -> int:
+    """Deletes outcomes; answers how many."""
+    these = db.any_row_of(session, _columns(), [(client_id, key) for _, client_id, key in outlived])
+    return int(getattr(session.execute(delete(IdempotencyRecord).where(these)), "rowcount", 0))
 
 
 _Key = tuple[UUID, str | None]

@@ -1,7 +1,7 @@
-"""`python -m benchmarks`: measures, prints a table, writes `results.json`.
+"""`python -m benchmarks`: measures, prints a table, writes it into `results.json`.
 
-From the environment: QUICK=1 for a look of some minutes, LARGE=1 for millions of entries, ONLY=purchases,balance for
-some of the figures, DATABASE_URL for a PostgreSQL server where we may create databases.
+From the environment: QUICK=1 for a look of some minutes that is not kept, LARGE=1 for millions of entries,
+ONLY=purchases,balance for some of the figures, DATABASE_URL for a PostgreSQL server where we may create databases.
 """
 
 import os
@@ -52,8 +52,11 @@ def main() -> int:
             for name in chosen:
                 figures += _measured(name, ON_POSTGRESQL[name], bench)
     print(f"\n{report.table(figures)}")
-    report.write(figures, versions)
-    print(f"\nwritten to {report.RESULTS}")
+    if plan is QUICK:
+        print("\na look only: not written")
+    else:
+        report.write(figures, versions, chosen)
+        print(f"\nwritten to {report.RESULTS}")
     return int(any(figure.ratio is None for figure in figures))
 
 

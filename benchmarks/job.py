@@ -24,13 +24,13 @@ from app.programs import every_program, timeline, zone_at
 from app.wallet.schemas import statement_page
 from app.wallet.statements import recipients, statements
 
-SLICE = 1_000
-"""Statements read at a time."""
+SLICE = 500
+"""Statements read at a time: the largest page that users get."""
 
 
 def main(name: str) -> None:
-    settings = Settings()
-    telemetry.configure_logging("error")
+    settings = Settings().for_jobs()
+    telemetry.configure_logging(settings.log_level)
     database = Database(settings)
     _start_up(database)
     start = time.perf_counter()

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,15 +126,29 @@ def _rounded(value: float | None) -> float | None:
 # --- kept -----------------------------------------------------------------------------------------------------------
 
 
-def write(figures: Sequence[Figure], versions: Mapping[str, str], path: Path = RESULTS) -> None:
-    """Writes the figures; those of another run that were not measured now are gone."""
-    kept = {
-        "machine": machine(),
-        "versions": dict(versions),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "results": [figure.as_json() for figure in figures],
-    }
+def write(figures: Sequence[Figure], versions: Mapping[str, str], ran: Sequence[str], path: Path = RESULTS) -> None:
+    """Writes the figures into what is kept, in place of earlier ones of the same names; `ran` are the groups measured.
+
+    All others stay, with the date they were measured on and what was different then.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    measured = {figure.name: figure.as_json() | {"date": now} for figure in figures}
+    rows = {row["name"]: row for row in _earlier(path, versions)} | measured
+    for name in set(ran) - measured.keys():  # once it was missing: a figure that is has the name of its group
+        rows.pop(name, None)
+    kept = {"machine": machine(), "versions": dict(versions), "date": now, "results": list(rows.values())}
     path.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def _earlier(path: Path, versions: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """The rows that are kept; with `versions` of its own where one was measured with others than now."""
+    if not path.exists():
+        return
+    before = json.loads(path.read_text())
+    other = {name: value for name, value in before["versions"].items() if versions.get(name) != value}
+    for row in before["results"]:
+        own = other | row.get("versions", {})
+        yield row | {"date": row.get("date", before["date"])} | ({"versions": own} if own else {})
 
 
 def machine() -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import httpx
 import psycopg
@@ -120,18 +121,21 @@ def serving(settings: Settings, workers: int, *, command: tuple[str, ...] = SERV
     environment = os.environ | {
         "DATABASE_URL": settings.database_url,
         "LOYALTY_KEY_PEPPER": settings.key_pepper.get_secret_value(),
-        "LOYALTY_LOG_LEVEL": "error",
         "LOYALTY_WORKERS": str(workers),
         "PORT": str(port),
     }
-    process = subprocess.Popen([sys.executable, *command], env=environment)
-    try:
-        service = Service(port, process.pid)
-        _wait_until_ready(service, process, workers)
-        yield service
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
+    with TemporaryFile() as log:  # a line per request goes there
+        process = subprocess.Popen([sys.executable, *command], env=environment, stderr=log)
+        try:
+            service = Service(port, process.pid)
+            _wait_until_ready(service, process, workers)
+            yield service
+        except NotStarted as error:
+            log.seek(0)
+            raise NotStarted(f"{error}: {log.read()[-500:].decode(errors='replace')}") from None
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
 
 
 def _wait_until_ready(service: Service, process: subprocess.Popen[bytes], workers: int) -> None:

@@ -38,9 +38,6 @@ SOURCE = "bench"
 LEAST_TOTAL = 200
 """A smaller basket earns too little for a posting, so it writes fewer rows."""
 
-PATIENCE_MS = 3_600_000
-"""For a statement of the proof, of which millions of rows may be asked."""
-
 AT_ONCE = 10_000
 """Members written in one transaction."""
 
@@ -193,7 +190,7 @@ def add_reward(http: TestClient) -> str:
 
 def prove(shop: Shop) -> list[str]:
     """What the proof finds wrong: nothing, if all is well."""
-    database = Database(shop.settings.model_copy(update={"statement_timeout_ms": PATIENCE_MS}))
+    database = Database(shop.settings.for_jobs())
     proof = database.read(insight.prove)
     database.close()
     return [

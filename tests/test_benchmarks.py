@@ -1,16 +1,21 @@
-"""The hand-written SQL of the benchmarks writes the rows that the service writes, and reads what it answers."""
+"""The hand-written SQL of the benchmarks writes the rows that the service writes, and reads what it answers; what is
+measured is kept."""
 
+import json
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 from app.db import Database
-from benchmarks import baseline, rows, shop
+from benchmarks import __main__ as main
+from benchmarks import baseline, report, rows, shop
 from benchmarks.figures import jobs, spending
 from benchmarks.loop import Loop, baskets
 from benchmarks.shop import Shop
@@ -158,6 +163,82 @@ def _read(value: Any) -> Any:
     if isinstance(value, list):
         return [_read(part) for part in value]
     return datetime.fromisoformat(value) if isinstance(value, str) and _INSTANT.match(value) else value
+
+
+# --- what is kept ---------------------------------------------------------------------------------------------------
+
+WITH = {"machine": "this one", "python": "3.11.7"}
+
+
+def measured(path: Path, versions: dict[str, str], ran: list[str], **ratios: float | None) -> dict[str, dict[str, Any]]:
+    """The rows that are kept after a run that measured these figures, by name."""
+    figures = [
+        report.Figure(name, "/s", None, [1.0], [1.0], [ratio])
+        if ratio
+        else report.Figure(name, "", None, note="Refused")
+        for name, ratio in ratios.items()
+    ]
+    report.write(figures, versions, ran, path)
+    kept = json.loads(path.read_text())
+    assert kept.keys() == {"machine", "versions", "date", "results"}
+    assert kept["versions"] == versions
+    return {row["name"]: row for row in kept["results"]}
+
+
+def test_what_was_not_measured_again_is_kept_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    first = measured(path, WITH, ["purchases", "growth"], one=0.5, two=0.9, large=0.8)
+    assert {(name, row["ratio"]) for name, row in first.items()} == {("one", 0.5), ("two", 0.9), ("large", 0.8)}
+    long_ago = json.loads(path.read_text()) | {"date": "2026-01-01T00:00:00+00:00"}
+    for row in long_ago["results"]:
+        assert row.pop("date") > long_ago["date"]
+    path.write_text(json.dumps(long_ago))
+    second = measured(path, WITH, ["purchases"], one=0.6, two=None)
+    assert list(second) == ["one", "two", "large"]
+    assert [(row["ratio"], row["date"] == long_ago["date"]) for row in second.values()] == [
+        (0.6, False),
+        (None, False),
+        (0.8, True),
+    ]
+    assert not any("versions" in row for row in second.values())
+
+
+def test_what_was_measured_with_other_versions_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    measured(path, WITH, ["growth"], large=0.8)
+    newer = WITH | {"python": "3.14.0"}
+    assert measured(path, newer, ["purchases"], one=0.6)["large"]["versions"] == {"python": "3.11.7"}
+    third = measured(path, newer | {"machine": "another"}, ["balance"], read=0.7)
+    assert third["large"]["versions"] == {"python": "3.11.7", "machine": "this one"}
+    assert third["one"]["versions"] == {"machine": "this one"}
+    assert "versions" not in third["read"]
+
+
+def test_a_group_that_was_missing_is_no_longer_when_it_is_measured(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    assert measured(path, WITH, ["growth"], growth=None).keys() == {"growth"}
+    assert measured(path, WITH, ["growth"], large=0.8).keys() == {"large"}
+
+
+def test_a_look_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A quick run measures too little to take the place of a whole one."""
+    measured_by = report.Figure("one", "/s", None, [1.0], [1.0], [1.0])
+    monkeypatch.setattr(main, "ON_POSTGRESQL", {"purchases": lambda _bench: [measured_by]})
+    monkeypatch.setattr(main, "prepared", lambda *_: nullcontext())
+    monkeypatch.setattr(main, "postgres_server", lambda: nullcontext("a server"))
+    monkeypatch.setattr(main, "versions_of", lambda _bench: WITH)
+    path = tmp_path / "results.json"
+    monkeypatch.setattr(report.write, "__defaults__", (path,))
+    monkeypatch.delenv("ONLY", raising=False)
+    monkeypatch.setenv("QUICK", "1")
+    assert main.main() == 0
+    assert not path.exists()
+    monkeypatch.delenv("QUICK")
+    assert main.main() == 0
+    assert path.exists()
+
+
+# --- on SQLite ------------------------------------------------------------------------------------------------------
 
 
 def test_purchase_on_sqlite(engines: Engines) -> None:

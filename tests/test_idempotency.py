@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,9 +15,10 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from app import clients, db, idempotency
+from app import clients, db
 from app.clients.models import ApiKey
 from app.idempotency import IdempotencyRecord
+from app.ids import new_id
 from app.members import service as members
 from app.members.models import Member
 from app.transactions import service
@@ -462,9 +464,27 @@ def test_kept_for_30_days(shop: Shop) -> None:
     run_jobs(shop.database, shop.clock())
     assert given(shop.http.post("/v1/members", json=member_body(), headers=KEY)) == (201, first.content, "true")
     shop.clock.forward(seconds=1)
-    assert shop.database.write(lambda session: idempotency.forget(session, shop.clock())) == 1
+    assert run_jobs(shop.database, shop.clock())["forget-idempotency-keys"] == 1
     other = shop.http.post("/v1/members", json=member_body("901"), headers=KEY)
     assert given(other)[::2] == (201, "false")
+
+
+def test_answers_are_forgotten_in_slices_for_a_while_in_each_round(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, no statement deletes more than a slice, and the other jobs have their turn."""
+
+    def keep(session: Session) -> None:
+        shared = {"client_id": new_id(), "fingerprint": "", "status": 200, "media_type": "", "body": b""}
+        created = [shop.clock() + timedelta(seconds=number // 3) for number in range(130)]  # the same for some
+        rows = [{**shared, "key": str(number), "created_at": at} for number, at in enumerate(created)]
+        db.insert_rows(session, IdempotencyRecord, rows)
+
+    shop.database.write(keep)
+    shop.clock.forward(days=30, seconds=41)
+    monkeypatch.setattr("app.worker.jobs.SECONDS_TO_FORGET", 0.0)
+    deleted = [run_jobs(shop.database, shop.clock())["forget-idempotency-keys"] for _ in range(4)]
+    assert deleted == [50, 50, 23, 0]
+    left = select(func.count()).select_from(IdempotencyRecord)
+    assert shop.database.read(lambda session: session.execute(left).scalar_one()) == 7
 
 
 # --- while the first still runs -------------------------------------------------------------------------------------

@@ -220,6 +220,13 @@ def loyalty(database_url: str, tmp_path: Path) -> Loyalty:
     return Loyalty(database_url, tmp_path)
 
 
+def test_nobody_waits_for_jobs_and_the_proof(loyalty: Loyalty) -> None:
+    """So what bounds the statements of others does not bound theirs."""
+    short = {"LOYALTY_STATEMENT_TIMEOUT_MS": "1"}
+    assert loyalty("proof", **short).returncode == 0
+    assert loyalty("jobs", "run", "settle", **short).returncode == 0
+
+
 def test_keys_are_created_listed_and_revoked(loyalty: Loyalty, database: Database) -> None:
     database.write(lambda session: make_program(session, TERMS, datetime.now(UTC)))
     made = loyalty("keys", "create", "--kind", "terminal", "--name", "till 4", "--program", "shop", "--store", "1")

@@ -397,6 +397,26 @@ def test_a_fold_posts_what_uses_release(sold_out: Shop) -> None:
     prove_money(sold_out)
 
 
+def test_a_backlog_is_summed_up_before_it_is_folded(sold_out: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No statement takes up more than so many changes, and what is posted is the same as if one had taken up all."""
+    key = key_of(sold_out)
+    each_time = [sold(0, 10, 8, key=key), spent(20, 7, key=key), spent(30, 5, key=key, period=DECEMBER)]
+    backlog = [*each_time, expired(10, key=key)] * 7
+    for each in backlog:
+        change(sold_out, each)
+    before = cohort_of(sold_out)
+    assert before["waiting"] == 28
+    releases = fold(CohortState(794, 0, 1000, 800_000_000), backlog)[1]
+    monkeypatch.setattr("app.accounting.service.SUMMED_AT_ONCE", 10)
+    steps = list(accounting.fold_in_steps(sold_out.database, sold_out.clock()))
+    assert (len(steps), sum(step.changes for step in steps)) == (3, 28)
+    assert [row[2] for row in posted(sold_out)] == [
+        part for each in releases for part in (each.amount - each.as_agent, each.as_agent) if part
+    ]
+    assert cohort_of(sold_out) == before | {"recognised": sum(each.amount for each in releases), "waiting": 0}
+    prove_money(sold_out)
+
+
 def test_a_fold_of_purchases_alone_posts_nothing_to_the_journal(shop: Shop) -> None:
     shop.batch([purchase(f"r{number}") for number in range(5)])
     assert run(shop) == Folded(1, 1, 0, 0, {})

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,6 +16,7 @@ from app.redemptions import catalogue
 from app.redemptions.models import RewardRow
 from tests.conftest import settings_for
 from tests.shop import TERMS, Shop, TestClock, make_key, make_program, open_shop, purchase
+from tests.test_purchase import statements
 
 MUG: dict[str, Any] = {
     "code": "mug",
@@ -597,12 +599,46 @@ def test_the_last_pieces_go_to_as_many_members_as_there_are_pieces(shop: Shop) -
     shop.prove()
 
 
-def naive_take(session: Session, reward_id: UUID, quantity: int) -> bool:
+def test_pieces_of_many_rewards_are_one_statement(shop: Shop) -> None:
+    """However many they are. The first reward that runs short is named, and nothing of those is taken."""
+    one, two, three, endless = sorted(UUID(added(shop, code=f"r{number}", supply=3)["id"]) for number in range(4))
+    change(shop, {"id": endless}, 1, supply=None)
+    with statements(shop.database) as noted:
+        wanted = {endless: 9, three: 4, two: 4, one: 3}
+        assert shop.database.write(lambda session: catalogue.take(session, wanted)) == two
+        assert shop.database.write(lambda session: catalogue.take(session, {one: 1, two: 3})) == one
+        shop.database.write(lambda session: catalogue.give_back(session, {two: 2, one: 1}))
+    assert len([text for text in noted if "UPDATE reward" in text]) == 3
+    taken = {UUID(row["id"]): row["taken"] for row in shop.get("/v1/rewards")["items"]}
+    assert taken == {one: 2, two: 1, three: 0, endless: 9}
+
+
+def test_batches_take_pieces_in_one_order_and_never_wait_in_a_circle(shop: Shop) -> None:
+    """In whatever order they name the rewards: nobody is a deadlock's victim, so nothing runs again."""
+    ids = [UUID(added(shop, code=f"r{number}", supply=1000)["id"]) for number in range(12)]
+    runs = Counter[str]()
+
+    def take(name: str, rewards: list[UUID]) -> None:
+        def work(session: Session) -> None:
+            runs[name] += 1
+            assert catalogue.take(session, dict.fromkeys(rewards, 1)) is None
+
+        for _ in range(40):
+            shop.database.write(work)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(take, ("forth", "back"), (ids, ids[::-1])))
+    assert runs == {"forth": 40, "back": 40}
+    assert {row["taken"] for row in shop.get("/v1/rewards")["items"]} == {80}
+
+
+def naive_take(session: Session, pieces: Mapping[UUID, int]) -> UUID | None:
     """The mistake: reads how many are left, then writes what it has reckoned."""
+    ((reward_id, quantity),) = pieces.items()
     row = session.execute(select(RewardRow.taken, RewardRow.supply).where(RewardRow.id == reward_id)).one()
     time.sleep(0.02)
     session.execute(update(RewardRow).where(RewardRow.id == reward_id).values(taken=row.taken + quantity))
-    return row.supply is not None and row.taken + quantity <= row.supply
+    return None if row.supply is not None and row.taken + quantity <= row.supply else reward_id
 
 
 def test_without_the_condition_pieces_would_be_given_out_twice(

@@ -41,7 +41,16 @@ from app.accounting.rules import (
     set_aside,
 )
 from app.accounting.schemas import PostingOut
-from app.accounting.service import Folded, change_cohorts, chart, fold, open_chart, post, revise_estimate
+from app.accounting.service import (
+    Folded,
+    change_cohorts,
+    chart,
+    fold,
+    fold_in_steps,
+    open_chart,
+    post,
+    revise_estimate,
+)
 
 __all__ = [
     "ROLES",
@@ -72,6 +81,7 @@ __all__ = [
     "default_codes",
     "expected_points",
     "fold",
+    "fold_in_steps",
     "fulfilment_postings",
     "grant_postings",
     "journal",

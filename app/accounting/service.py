@@ -1,16 +1,16 @@
 """Write the journal, and fold what events left behind into cohorts, which releases revenue."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from fractions import Fraction
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import RowMapping, Select, bindparam, func, select, update
+from sqlalchemy import ColumnElement, RowMapping, Select, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from app import db
@@ -118,6 +118,19 @@ class Folded:
     left: int
     released: Mapping[tuple[str, Funding, ReleaseCause], int]
 
+    def with_(self, other: "Folded") -> "Folded":
+        """Both together."""
+        released = Counter(self.released)
+        for about, amount in other.released.items():
+            released[about] += amount
+        return Folded(
+            self.cohorts + other.cohorts,
+            self.changes + other.changes,
+            self.postings + other.postings,
+            self.left + other.left,
+            dict(released),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Step:
@@ -130,28 +143,41 @@ class _Step:
     postings: int
 
 
-def fold(database: db.Database, now: datetime, program_id: UUID | None = None) -> Folded:
-    """Adds all waiting changes, of one programme or of all, to their cohorts and posts what that releases.
+SUMMED_AT_ONCE = 10_000
+"""Changes of a cohort. More of them are summed up before they are folded, so that no statement takes long after days
+without a fold: there is a row for each batch of purchases."""
 
-    One database transaction per cohort. Two folds at once, or one that dies half-way, are harmless: a change is
-    deleted in the transaction that takes it up. A cohort that cannot be folded is logged and left; the others go on.
+
+def fold(database: db.Database, now: datetime, program_id: UUID | None = None) -> Folded:
+    """Adds all waiting changes, of one programme or of all, to their cohorts and posts what that releases."""
+    return reduce(Folded.with_, fold_in_steps(database, now, program_id), Folded(0, 0, 0, 0, {}))
+
+
+def fold_in_steps(database: db.Database, now: datetime, program_id: UUID | None = None) -> Iterator[Folded]:
+    """What `fold` does, step by step: a database transaction each.
+
+    Two folds at once, or one that dies half-way, are harmless: a change is deleted in the transaction that takes it
+    up. A cohort that cannot be folded is logged and left; the others go on.
     """
-    waiting = select(CohortChangeRow.cohort_id).distinct()
+    waiting = select(CohortChangeRow.cohort_id, func.count()).group_by(CohortChangeRow.cohort_id)
     if program_id is not None:
         waiting = waiting.where(CohortChangeRow.program_id == program_id)
-    counts: Counter[str] = Counter()
-    released: Counter[tuple[str, Funding, ReleaseCause]] = Counter()
-    for cohort_id in sorted(database.read(lambda session: session.scalars(waiting).all())):
+    for cohort_id, count in sorted(database.read(lambda session: session.execute(waiting).all())):
         try:
+            last = None
+            for _ in range(count // SUMMED_AT_ONCE):
+                summing = partial(_sum_up, cohort_id=cohort_id, after=last, now=now)
+                summed, last = database.write(summing, repeatable=True)
+                yield Folded(0, summed, 0, 0, {})
             step = database.write(partial(_fold_cohort, cohort_id=cohort_id, now=now), repeatable=True)
         except Exception:
             structlog.get_logger().exception("a cohort could not be folded", cohort=str(cohort_id))
-            counts["left"] += 1
-            continue
-        counts.update(cohorts=step.changes > 0, changes=step.changes, postings=step.postings)
-        for release in step.releases:
-            released[step.key.currency, step.key.funding, release.cause] += release.amount
-    return Folded(counts["cohorts"], counts["changes"], counts["postings"], counts["left"], dict(released))
+            yield Folded(0, 0, 0, 1, {})
+        else:
+            released = Counter[tuple[str, Funding, ReleaseCause]]()
+            for release in step.releases:
+                released[step.key.currency, step.key.funding, release.cause] += release.amount
+            yield Folded(int(step.changes > 0), step.changes, step.postings, 0, dict(released))
 
 
 def revise_estimate(
@@ -170,34 +196,54 @@ def revise_estimate(
 
 def _fold_cohort(session: Session, cohort_id: UUID, now: datetime) -> _Step:
     key, before = _lock_cohort(session, cohort_id)
-    count, changes = _take_changes(session, key)
+    count, changes = _take_changes(session, cohort_id, CohortChangeRow.cohort_id == cohort_id)
     state, releases = recognition.fold(before, changes)
     postings = _write_cohort(session, key, state, releases, now) if count else 0
     return _Step(key, state, count, releases, postings)
 
 
+def _sum_up(session: Session, cohort_id: UUID, after: UUID | None, now: datetime) -> tuple[int, UUID | None]:
+    """Puts their sums in place of so many changes of a cohort, from the one after `after` by id; answers how many fewer
+    there are, and the last of them.
+
+    Which ones does not matter: a fold sums up all that waits.
+    """
+    id_ = CohortChangeRow.id.expression
+    mine = CohortChangeRow.cohort_id == cohort_id
+    if after is not None:
+        mine &= id_ > after
+    last = session.scalars(select(id_).where(mine).order_by(id_).offset(SUMMED_AT_ONCE - 1).limit(1)).one_or_none()
+    count, changes = _take_changes(session, cohort_id, mine if last is None else mine & (id_ <= last))
+    change_cohorts(session, changes, now)
+    return count - len(changes), last
+
+
 _SUMMED = (*FIGURES, "expected_millionths", "used_as_agent")
 
 
-def _take_changes(session: Session, key: CohortKey) -> tuple[int, list[CohortChange]]:
-    """Deletes what waits for the fold of a cohort; answers how many rows that were, and their sums by cause and month.
+def _take_changes(session: Session, cohort_id: UUID, chosen: ColumnElement[bool]) -> tuple[int, list[CohortChange]]:
+    """Deletes the `chosen` changes of a cohort; answers how many rows that were, and their sums by cause and month.
 
-    The database sums them: they may be a million.
+    The database sums them: they may be many.
     """
-    names = ("cause", "period", "occurred_at", *_SUMMED)
-    rows = db.consume(session, CohortChangeRow, CohortChangeRow.cohort_id == key.id, names, _sums)
+    rows = db.consume(session, CohortChangeRow, chosen, (*_BY, "occurred_at", *_SUMMED), _sums)
     changes = []
-    for cause, period, occurred_at, _, *parts in rows:
-        sums = dict(zip(_SUMMED, whole_sums(parts), strict=True))
+    for row in rows:
+        program_id, currency, month, funding, estimate_class, cause, period, occurred_at = row[: len(_BY) + 1]
+        sums = dict(zip(_SUMMED, whole_sums(row[-2 * len(_SUMMED) :]), strict=True))
         sums["expected"] = _together(sums["expected"], sums.pop("expected_millionths"))
-        changes.append(CohortChange(key.id, key.program_id, key.currency, cause, period, occurred_at, None, **sums))
-    return sum(count for _, _, _, count, *_ in rows), changes
+        key = CohortKey(program_id, currency, month, funding, estimate_class) if cause == "accrual" else None
+        changes.append(CohortChange(cohort_id, program_id, currency, cause, period, occurred_at, key, **sums))
+    return sum(row.waiting for row in rows), changes
+
+
+_BY = (*_IDENTITY, "cause", "period")
 
 
 def _sums(change: db.Columns) -> Select[*tuple[Any, ...]]:
-    by = (change.cause, change.period)
+    by = [change[name] for name in _BY]
     sums = exact_sums(change[name] for name in _SUMMED)
-    return select(*by, func.max(change.occurred_at), func.count(), *sums).group_by(*by)
+    return select(*by, func.max(change.occurred_at), func.count().label("waiting"), *sums).group_by(*by)
 
 
 def _lock_cohort(session: Session, cohort_id: UUID) -> tuple[CohortKey, CohortState]:

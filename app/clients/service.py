@@ -129,7 +129,8 @@ def _usual_scopes(session: Session, client: Client) -> Collection[str]:
 
 
 def revoke_key(session: Session, public_id: str, now: datetime) -> bool:
-    """Ends a key at once; answers whether there was such a live key."""
+    """Ends a key; answers whether there was such a live key. A process that has just looked it up accepts it for some
+    seconds more (`KnownKeys`)."""
     live = update(ApiKey).where(ApiKey.public_id == public_id, ApiKey.revoked_at.is_(None))
     return bool(getattr(session.execute(live.values(revoked_at=now)), "rowcount", 0))
 

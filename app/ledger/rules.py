@@ -8,10 +8,12 @@ leaves it as it was. What is due has happened: `settle` writes down activations,
 its own instant, before anything else is decided.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, date, datetime, tzinfo
 from functools import lru_cache
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Literal, TypeVar
 from uuid import UUID
@@ -498,12 +500,17 @@ def owed(account: Account, points: int) -> Iterable[Cover]:
 def cover(account: Account, entry_id: UUID, covers: Iterable[Cover]) -> Account:
     """The account with more to stand in for what returns could not take, or less, by the entry `entry_id`."""
     made = tuple(each for each in covers if each.points)
-    standing = {each.key: each for each in account.covers or ()}
-    for each in made:
-        before = standing.get(each.key)
-        standing[each.key] = each if before is None else replace(before, points=before.points + each.points)
-    account = account.but(covers=tuple(each for each in standing.values() if each.points))
+    account = account.but(covers=_stand_in(account.covers or (), made))
     return add_rows(account, covers=tuple((entry_id, each) for each in made))
+
+
+def _stand_in(standing: Iterable[Cover], more: Iterable[Cover]) -> tuple[Cover, ...]:
+    """What stands in for what, with `more`: each once, and none that stands in no longer."""
+    covers = {each.key: each for each in standing}
+    for each in more:
+        before = covers.get(each.key)
+        covers[each.key] = each if before is None else replace(before, points=before.points + each.points)
+    return tuple(each for each in covers.values() if each.points)
 
 
 def less(lots: Sequence[OpenLot], uses: Sequence[Use]) -> list[OpenLot]:
@@ -543,17 +550,60 @@ def settle(
     they do so at that instant. `since` is when the last thing happened to the account, if something just did: nothing
     is written down as having happened before it.
     """
-    cursor = since
     end = now if until is None else until
-    while account.next_due_at is not None and account.next_due_at <= end:
-        cursor = account.next_due_at if cursor is None else max(cursor, account.next_due_at)
-        account = _activate_due(account, cursor, now, zone)
-        for hold in [hold for hold in account.holds.values() if hold.ends_at is not None and hold.ends_at <= cursor]:
-            act = Act(account.program_id, hold.id, cursor, now, zone)
-            account = end_hold(account, hold, 0, "expired", act)
-        # Also where nothing was due: an activity may have moved the lapse of lots that were not loaded with it.
-        account = due(_expire_due(account, cursor, now, zone))
+    if account.next_due_at is None or account.next_due_at > end:
+        return account
+    first = account.next_due_at if since is None else max(since, account.next_due_at)
+    account = _happen(account, first, now, zone)
+    if account.next_due_at is not None and account.next_due_at <= end:
+        account = _happen_one_by_one(account, end, now, zone)
     return account
+
+
+def _happen(account: Account, at: datetime, now: datetime, zone: tzinfo) -> Account:
+    """The account after everything that was due by `at`, which happens then."""
+    account = _activate_due(account, at, now, zone)
+    for hold in [hold for hold in account.holds.values() if hold.ends_at is not None and hold.ends_at <= at]:
+        account = end_hold(account, hold, 0, "expired", Act(account.program_id, hold.id, at, now, zone))
+    # Also where nothing was due: an activity may have moved the lapse of lots that were not loaded with it.
+    return due(_expire_due(account, at, now, zone))
+
+
+def _happen_one_by_one(account: Account, end: datetime, now: datetime, zone: tzinfo) -> Account:
+    """The account after everything that was due by `end`, each at its instant.
+
+    In its turn the account has nothing but what is due then and what is owed: there may be as many turns as lots.
+    """
+    lots, holds, standing, rows = dict(account.lots), dict(account.holds), account.covers, [account.rows]
+    for at, of_lots, ending in _turns(account, end):
+        mine = {id_: lots[id_] for id_ in of_lots}
+        covers = account.covers and tuple(each for each in account.covers if each.owed)
+        account = _happen(account.but(lots=mine, holds=ending, covers=covers, rows=Rows()), at, now, zone)
+        lots.update(account.lots)
+        rows.append(account.rows)
+        for id_ in ending:
+            del holds[id_]
+    if paid := [each for part in rows[1:] for _, each in part.covers]:
+        standing = _stand_in(standing or (), paid)
+    made = {each.name: tuple(chain.from_iterable(getattr(part, each.name) for part in rows)) for each in fields(Rows)}
+    return due(account.but(lots=lots, holds=holds, covers=standing, rows=Rows(**made)))
+
+
+def _turns(account: Account, end: datetime) -> Iterator[tuple[datetime, list[UUID], dict[UUID, OpenHold]]]:
+    """The instants at which something may be due by `end`: the lots that it happens to, and the holds that end then."""
+    lots: defaultdict[datetime, set[UUID]] = defaultdict(set)
+    holds: defaultdict[datetime, dict[UUID, OpenHold]] = defaultdict(dict)
+    for lot in account.lots.values():
+        for at in (account.expiry_of(lot), lot.available_from if lot.pending else None):
+            if lot.remaining and at is not None and at <= end:
+                lots[at].add(lot.id)
+    for hold in account.holds.values():
+        if hold.ends_at is not None and hold.ends_at <= end:
+            holds[hold.ends_at][hold.id] = hold
+            lots[hold.ends_at].update(id_ for id_, _ in hold.parts)
+    place = {id_: number for number, id_ in enumerate(account.lots)}  # they expire in the order in which they stand
+    for at in sorted(lots):
+        yield at, sorted(lots[at], key=place.__getitem__), holds[at]
 
 
 def _by_itself(account: Account, at: datetime, now: datetime, zone: tzinfo) -> Act:

@@ -1,7 +1,7 @@
 """The catalogue: add, change and retire rewards; which of them a member can have."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -154,14 +154,15 @@ def _lock(session: Session, program_id: UUID, reward_id: UUID) -> RewardRow:
 # --- supply ---------------------------------------------------------------------------------------------------------
 
 
-def take(session: Session, reward_id: UUID, quantity: int) -> bool:
-    """Takes pieces from a limited supply; False if too few are left.
+_PIECES = (("id", RewardRow.id.type), ("pieces", RewardRow.taken.type))
+
+
+def take(session: Session, pieces: Mapping[UUID, int]) -> UUID | None:
+    """Takes so many pieces of each reward from its supply; the first one by id of which too few are left, if any.
 
     One conditional statement, the last before the commit: orders of one reward wait for each other that long only.
     """
-    enough = RewardRow.supply.is_(None) | (RewardRow.taken + quantity <= RewardRow.supply)
-    changed = update(RewardRow).where(RewardRow.id == reward_id, enough).values(taken=RewardRow.taken + quantity)
-    return bool(getattr(session.execute(changed), "rowcount", 0))
+    return min(pieces.keys() - _count(session, pieces), default=None)
 
 
 def left(session: Session, reward_id: UUID) -> int:
@@ -170,9 +171,26 @@ def left(session: Session, reward_id: UUID) -> int:
     return session.execute(remaining).scalar_one() or 0
 
 
-def give_back(session: Session, reward_id: UUID, quantity: int) -> None:
-    """Returns the pieces of a cancelled order to the supply."""
-    session.execute(update(RewardRow).where(RewardRow.id == reward_id).values(taken=RewardRow.taken - quantity))
+def give_back(session: Session, pieces: Mapping[UUID, int]) -> None:
+    """Returns the pieces of cancelled orders to their supplies."""
+    _count(session, {reward_id: -quantity for reward_id, quantity in pieces.items()})
+
+
+def _count(session: Session, pieces: Mapping[UUID, int]) -> set[UUID]:
+    """Adds to what is taken of each reward where its supply has so many; answers where it had.
+
+    The rows are locked in the order of their ids, so that two batches wait for each other in one order only.
+    """
+    if not pieces:
+        return set()
+    given, reward = db.given(session.get_bind().dialect.name, _PIECES), RewardRow
+    mine = reward.id.in_(select(given.c.id))
+    locked = select(reward.id).where(mine).order_by(reward.id).with_for_update(key_share=True).cte("locked")
+    enough = reward.supply.is_(None) | (reward.taken + given.c.pieces <= reward.supply)
+    counted = update(reward).values(taken=reward.taken + given.c.pieces).returning(reward.id)
+    counted = counted.where(reward.id == given.c.id, reward.id.in_(select(locked.c.id)), enough)
+    values = db.rows_of(session, _PIECES, list(pieces.items()))
+    return set(session.scalars(counted.execution_options(synchronize_session=False), values))
 
 
 # --- members --------------------------------------------------------------------------------------------------------

@@ -140,10 +140,9 @@ def _write_new(session: Session, made: Sequence[Redeemed], accounts: Mapping[UUI
     with db.together(session):
         db.insert_rows(session, Redemption, [_fields(order) for order in orders])
         _write(session, made, [accounts[id_] for id_ in sorted({order.member_id for order in orders})], now, new=True)
-    counted = _counted(orders)
-    for reward_id in sorted(counted):
-        if not catalogue.take(session, reward_id, counted[reward_id]):
-            raise out_of_stock(catalogue.left(session, reward_id))
+    short = catalogue.take(session, _counted(orders))
+    if short is not None:
+        raise out_of_stock(catalogue.left(session, short))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +190,7 @@ def cancel(
     """
     outcomes = _end(session, program_id, redemption_ids, now, dry_run, _cancel)
     if not dry_run:
-        back = _counted(done.redemption for done in outcomes if isinstance(done, Redeemed))
-        for reward_id in sorted(back):
-            catalogue.give_back(session, reward_id, back[reward_id])
+        catalogue.give_back(session, _counted(done.redemption for done in outcomes if isinstance(done, Redeemed)))
     return outcomes
 
 

@@ -12,12 +12,16 @@ from sqlalchemy.orm import Session
 from app import accounting, idempotency, ledger, programs, transactions
 from app.clock import Clock
 from app.db import Database
+from app.idempotency import Kept
 from app.ledger import Ahead, Due
 from app.programs import Timeline
 from app.worker import service
 from app.worker.service import Job, LeaseLost, Run, Stopped
 
 SECONDS_BETWEEN_ROUNDS = 60.0
+
+SECONDS_TO_FORGET = 60.0
+"""In one round: it is in nobody's way, and must not be in that of the other jobs. The next round goes on."""
 
 Pair = tuple[str, str]
 """Source and external id."""
@@ -110,13 +114,17 @@ def _warn_expiry(run: Run, program_id: UUID, terms: Timeline) -> None:
 
 def _fold_cohorts(run: Run, program_id: UUID, _terms: Timeline) -> None:
     """adds what events left behind to their cohorts, and posts what that releases"""
-    folded = accounting.fold(run.database, run.clock(), program_id)
-    run.note(rows=folded.changes, failures=folded.left)
+    for folded in accounting.fold_in_steps(run.database, run.clock(), program_id):
+        run.note(rows=folded.changes, failures=folded.left)
 
 
 def _forget_keys(run: Run) -> None:
     """deletes answers kept under an Idempotency-Key after 30 days"""
-    run.write(lambda session: idempotency.forget(session, run.as_of))
+
+    def find(session: Session, after: Kept | None, limit: int) -> Sequence[Kept]:
+        return idempotency.outlived(session, run.as_of, after, limit)
+
+    run.in_slices(find, idempotency.forget, at_most=SECONDS_TO_FORGET)
 
 
 JOBS: dict[str, Job] = {

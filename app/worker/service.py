@@ -1,5 +1,6 @@
 """Run a job: take its lease, work in slices, record how it went."""
 
+import math
 import os
 import socket
 import threading
@@ -69,8 +70,11 @@ class Run:
         return self.database.write(leased)
 
     def note(self, *, rows: int = 0, failures: int = 0) -> None:
-        """Counts what was done outside of `write`, and what could not be; renews the lease."""
+        """Counts what was done outside of `write`, and what could not be; renews the lease. LeaseLost; Stopped when it
+        is time to end."""
         self.database.write(lambda session: self._renew(session, rows=rows, failures=failures))
+        if self.stop.is_set():
+            raise Stopped
 
     def _renew(self, session: Session, **counts: int) -> None:
         sums = {name: getattr(JobRun, name) + count for name, count in counts.items()}
@@ -82,18 +86,26 @@ class Run:
             raise LeaseLost
 
     def in_slices(
-        self, find: Callable[[Session, T | None, int], Sequence[T]], work: Callable[[Session, Sequence[T]], int]
+        self,
+        find: Callable[[Session, T | None, int], Sequence[T]],
+        work: Callable[[Session, Sequence[T]], int],
+        *,
+        at_most: float = math.inf,
     ) -> None:
         """Finds what there is to do, always from after the last thing on, and does it, a slice per transaction.
 
         A slice that fails is done again thing by thing, so that what cannot be done is left alone, logged and counted.
+        After `at_most` seconds no other slice is begun.
         """
+        began = time.monotonic()
         size, after = FIRST_SLICE, None
         aim = AIM_SECONDS if self.database.one_writer else AIM_SECONDS_BESIDE_OTHERS
         while found := self._find(find, after, size):
             started = time.monotonic()
             self._do(found, work)
             size, after = next_slice(size, time.monotonic() - started, aim), found[-1]
+            if time.monotonic() - began > at_most:
+                return
             if self.database.one_writer:
                 self.stop.wait(PAUSE_SECONDS)
 

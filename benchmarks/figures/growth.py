@@ -1,7 +1,8 @@
 """How the rates hold up as entries pile up: on the whole, and for one member."""
 
 import dataclasses
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import psycopg
 
@@ -25,13 +26,21 @@ ONE = 1
 
 def run(bench: Bench) -> list[Figure]:
     figures = []
-    with bench.fresh("small") as small:
-        bench.purchases(small, SMALLEST, SMALL)
-        for size in bench.plan.sizes:
-            with bench.fresh("large") as large:
-                figures += _compared(bench, _grown(bench, large, size), small, large, size)
+    for size in bench.plan.sizes:
+        with bench.fresh("large") as large:
+            grown = _grown(bench, large, size)
+            with _small(bench) as small:
+                figures += _compared(bench, grown, small, large, size)
+    with _small(bench) as small:
         figures += _one_member(bench, small)
     return figures
+
+
+@contextmanager
+def _small(bench: Bench) -> Iterator[Shop]:
+    with bench.fresh("small") as small:
+        bench.purchases(small, SMALLEST, SMALL)
+        yield small
 
 
 def _grown(bench: Bench, stage: Shop, entries: int) -> Bench:
@@ -54,11 +63,12 @@ def _compared(bench: Bench, grown: Bench, small: Shop, large: Shop, size: int) -
         ]
         for number in range(-1, bench.plan.rounds):
             seconds = bench.plan.seconds if number >= 0 else 1
-            bought = [_bought(*side, seconds) for side in sides]
-            read = [side.generator.run(service, balances(stage), seconds).per_second for side, stage, service in sides]
+            turns = sides if number % 2 else sides[::-1]  # neither always comes after the other
+            bought = {stage.url: _bought(side, stage, service, seconds) for side, stage, service in turns}
+            read = {stage.url: _looked(side, stage, service, seconds) for side, stage, service in turns}
             if number >= 0:  # the first round warms up
-                buying.add(bought[1], bought[0])
-                reading.add(read[1], read[0])
+                buying.add(bought[large.url], bought[small.url])
+                reading.add(read[large.url], read[small.url])
     said = f"{size:,} entries compared with {SMALLEST:,}"
     return [
         buying.figure(f"purchases at {size:,} entries", "/s", HOLDS_UP, said),
@@ -71,6 +81,10 @@ def _bought(side: Bench, stage: Shop, service: Service, seconds: float) -> float
     ran = side.generator.run(service, purchases(stage), seconds)
     check_there(stage.url, RECEIPTS, ran.accepted)
     return ran.per_second
+
+
+def _looked(side: Bench, stage: Shop, service: Service, seconds: float) -> float:
+    return side.generator.run(service, balances(stage), seconds).per_second
 
 
 # --- one member -----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from benchmarks.bench import OLD, SMALL, Bench, check_books
 from benchmarks.figures.spending import ZONE
 from benchmarks.report import Figure, Rounds, at_most
 from benchmarks.server import settle_down
-from benchmarks.shop import PATIENCE_MS, Shop
+from benchmarks.shop import Shop
 
 TOLD = 4_000
 """Members who get a statement."""
@@ -82,7 +82,6 @@ def _by_service(stage: Shop, job: str) -> dict[str, float]:
     environment = os.environ | {
         "DATABASE_URL": stage.url,
         "LOYALTY_KEY_PEPPER": stage.settings.key_pepper.get_secret_value(),
-        "LOYALTY_STATEMENT_TIMEOUT_MS": str(PATIENCE_MS),
     }
     command = [sys.executable, "-m", "benchmarks.job", job]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
