@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.coalesce import Gatherer
+from app.coalesce import Gatherer, Run
+from app.db import Patience
 from app.errors import Busy
 
 SECONDS = 5.0
@@ -25,7 +26,7 @@ class Kitchen:
         self.now: list[list[Any]] = []
         self.lock = threading.Lock()
 
-    def run(self, items: Sequence[Any]) -> list[Any]:
+    def run(self, items: Sequence[Any], _patience: Patience) -> list[Any]:
         with self.lock:
             batch = list(items)
             self.batches.append(batch)
@@ -46,7 +47,7 @@ def gatherer(workers: int = 1, largest: int = 10, waiting: int = 100, seconds: f
 
 def ask_all(
     made: Gatherer,
-    run: Callable[[Sequence[Any]], Sequence[Any]],
+    run: Run[Any, Any],
     items: Sequence[Any],
     keys: Callable[[Any], Sequence[Any]] = lambda _: (),
     lane: Callable[[Any], Any] = lambda _: "a lane",

@@ -435,12 +435,14 @@ def another(shop: Shop, url: str, **changes: Any) -> Iterator[Shop]:
         yield replace(shop, app=app, http=http)
 
 
-def test_two_processes_do_not_deadlock(engines: Engines, engine: str) -> None:
+def test_two_processes_do_not_deadlock(engines: Engines, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two gatherers on one database, requests of many kinds about a few members, in all orders: everybody locks in one
-    order, so that the database never has to break a deadlock."""
+    order, so that the database never has to break a deadlock. Locks are waited for until it would."""
+    monkeypatch.setattr("app.db._BRIEF_MS", 30_000)
     url, refused = engines.fresh(engine), []
     cards = [str(number) for number in range(6)]
-    with open_shop(settings_for(url, **PATIENT), TestClock(), OFFERING | {"transfers": {}}) as shop:
+    patient = PATIENT | {"lock_timeout_ms": 30_000}
+    with open_shop(settings_for(url, **patient), TestClock(), OFFERING | {"transfers": {}}) as shop:
         stocked(shop)
         for card in cards:
             earn(shop, 1000, card)
@@ -453,11 +455,9 @@ def test_two_processes_do_not_deadlock(engines: Engines, engine: str) -> None:
         calls += [ending(order, ("fulfilment", "cancellation")[n % 2]) for n, order in enumerate(orders)]
         calls += [claiming(guests[n % 10], cards[n % 6]) for n in range(20)]
         Random(9).shuffle(calls)
-        with another(shop, url) as other, ThreadPoolExecutor(24) as pool:
-            for each in (shop, other):
-                event.listen(
-                    each.database.engine, "handle_error", lambda error: refused.append(error.original_exception)
-                )
+        with another(shop, url, lock_timeout_ms=30_000) as other, ThreadPoolExecutor(24) as pool:
+            for each in (*shop.database.engines, *other.database.engines):
+                event.listen(each, "handle_error", lambda error: refused.append(error.original_exception))
             answers = list(pool.map(lambda each: send(*each), zip([shop, other] * 62, calls, strict=True)))
         assert refused == []
         assert {answer.status_code for answer in answers} <= {200, 201, 409}

@@ -181,7 +181,15 @@ async def record(
     if dry_run:
         return await writes.try_out(partial(_record, caller.program, dry_run=True), item)
     lane = ("transactions", caller.program)
-    return await writes.carry_out(lane, partial(_record, caller.program), attempt, item, [("transaction", *item.key)])
+    return await writes.carry_out(lane, partial(_record, caller.program), attempt, item, _keys(caller.program, item))
+
+
+def _keys(program_id: UUID, item: Purchase | Return) -> list[tuple[UUID, Any]]:
+    """What a transaction names whose rows it needs: itself, what it brings back, and the member."""
+    named = [item.key, *(item.member.given() if item.member is not None else ())]
+    if isinstance(item, Return) and item.original is not None:
+        named.append(item.original)
+    return [(program_id, name) for name in named]
 
 
 def _record(
@@ -365,7 +373,8 @@ async def claim(
     """Gives its points to a member, under the terms of the purchase's `occurred_at`."""
     wanted = Wanted(transaction_id, body.member, caller.stores)
     reply = partial(_claimed, dry_run=dry_run)
-    return await writes.each(claims.claim, caller.program, attempt, wanted, reply, dry_run=dry_run)
+    keys = [transaction_id, *body.member.given()]
+    return await writes.each(claims.claim, caller.program, attempt, wanted, reply, keys=keys, dry_run=dry_run)
 
 
 @router.post(
@@ -393,7 +402,8 @@ async def report_event(
     when they would have without the wait. Again: the same answer, and nothing happens twice."""
     reported = Reported(transaction_id, body.event, caller.stores)
     reply = partial(_happened, dry_run=dry_run)
-    return await writes.each(events.happen, caller.program, attempt, reported, reply, dry_run=dry_run)
+    keys = [transaction_id]
+    return await writes.each(events.happen, caller.program, attempt, reported, reply, keys=keys, dry_run=dry_run)
 
 
 def _printable(text: str) -> str:
