@@ -5,8 +5,8 @@ comes, and grow with the load by themselves: while one is being carried out, the
 answer of its own, once the batch is committed.
 
 A batch that fails as a whole is halved until the items to blame stand alone. One that needs a row which somebody else
-has locked is set aside, and so is what shares its keys from then on: a thread of its own tries the first of them again
-and again, and no batch waits for them.
+has locked is set aside, and so is from then on what has to do with it: a thread of its own tries them again and again,
+one by one, and no batch waits for them.
 """
 
 import threading
@@ -34,24 +34,31 @@ Run = Callable[[Sequence[Item], Patience], Sequence[Result | Exception]]
 """Carries out a batch: a result or a refusal for each item, in order. What it raises concerns the whole batch."""
 
 _SUSPECT_SECONDS = 60.0
-"""How long an item is set aside at once because one that shared a key met a lock. It costs no more than a transaction
-of its own if the lock has gone."""
+"""How long an item is set aside at once because one that had to do with it met a lock. If that has gone, a transaction
+of its own is all that costs."""
 
 
 @dataclass(eq=False, slots=True)
 class _Asked:
-    """One item that waits for its turn. `keys`: what no two workers may work on at the same moment. `until`: when it is
-    refused without having been carried out; `patience`: when a lock has been waited for long enough."""
+    """One item that waits for its turn. `marks`: its keys and what it is about. `until`: when it is refused without
+    having been carried out; `patience`: when it has waited long enough for a lock."""
 
     lane: Hashable
     item: Any
     run: Run[Any, Any]
-    keys: Collection[Hashable]
+    keys: frozenset[Hashable]
+    about: frozenset[Hashable]
+    marks: frozenset[Hashable]
     future: Future[Any]
     until: float
     since: float = field(default_factory=time.monotonic)
     patience: float = 0.0
     tried: float = 0.0
+
+    def behind(self, other: "_Asked") -> bool:
+        """Whether it cannot go on before another that met a lock: they share a key, or all that the other is about.
+        What is about a part of that only may have nothing to do with the lock."""
+        return not self.keys.isdisjoint(other.keys) or (bool(other.about) and other.about <= self.about)
 
 
 class Gatherer:
@@ -77,7 +84,7 @@ class Gatherer:
         self._lanes: dict[Hashable, deque[_Asked]] = {}
         self._aside: list[_Asked] = []
         self._suspects: dict[Hashable, float] = {}
-        """Keys of what has met a lock, and until when to expect that again."""
+        """Marks of what has met a lock, and until when to expect that again."""
         self._under_way: set[Hashable] = set()
         self._waiting = 0
         self._working = 0
@@ -87,15 +94,25 @@ class Gatherer:
         self._some_aside = threading.Condition(self._lock)
         self._threads: list[threading.Thread] = []
 
-    async def ask(self, lane: Hashable, run: Run[Item, Result], item: Item, keys: Collection[Hashable] = ()) -> Result:
+    async def ask(
+        self,
+        lane: Hashable,
+        run: Run[Item, Result],
+        item: Item,
+        keys: Collection[Hashable] = (),
+        about: Collection[Hashable] = (),
+    ) -> Result:
         """The result for `item`, carried out with whatever else waits in its `lane`; its refusal is raised.
 
-        Items that share one of `keys` are never carried out at the same moment: the second finds what the first did.
-        They wait together if somebody else's lock is in their way. Busy if too many wait, or for too long.
+        Items that share one of `keys`, which say what they are, or `about`, whose rows they need, are never in two
+        batches at the same moment, and are carried out in their order, also if somebody else's lock is in their way.
+        Busy if too many wait, or for too long.
         """
         if not self._workers:
             return cast("Result", _raised(await run_in_threadpool(_alone, run, item, Patience.USUAL)))
-        asked = _Asked(lane, item, run, keys, get_running_loop().create_future(), time.monotonic() + self._seconds)
+        named, concerned = frozenset(keys), frozenset(about)
+        future, until = get_running_loop().create_future(), time.monotonic() + self._seconds
+        asked = _Asked(lane, item, run, named, concerned, named | concerned, future, until)
         with self._lock:
             if self._closed or self._waiting >= self._most_waiting:
                 raise Busy
@@ -149,7 +166,7 @@ class Gatherer:
                 self._changed.wait()
 
     def _taken(self, lane: Hashable) -> list[_Asked]:
-        """What can be carried out of a lane now, oldest first. Of what shares a key nothing overtakes."""
+        """What can be carried out of a lane now, oldest first. Of what shares a mark nothing overtakes."""
         batch: list[_Asked] = []
         stay: deque[_Asked] = deque()
         theirs: set[Hashable] = set()
@@ -159,11 +176,11 @@ class Gatherer:
             if self._suspect(asked):
                 self._waiting -= 1
                 self._put_aside(asked)
-            elif self._under_way.isdisjoint(asked.keys) and theirs.isdisjoint(asked.keys):
+            elif self._under_way.isdisjoint(asked.marks) and theirs.isdisjoint(asked.marks):
                 batch.append(asked)
             else:
                 stay.append(asked)
-                theirs.update(asked.keys)
+                theirs.update(asked.marks)
         stay.extend(waiting)
         if stay:
             self._lanes[lane] = stay
@@ -190,12 +207,14 @@ class Gatherer:
                 for half in (batch[:middle], batch[middle:]):
                     self._carry_out(half, Patience.NONE if locked else patience)
                 return
-        if len(batch) == 1 and met_a_lock(outcomes[0]):
+        told = list(zip(batch, outcomes, strict=True))
+        if blocked := [asked for asked, outcome in told if met_a_lock(outcome)]:
             with self._lock:
-                self._suspect_all(batch[0].keys)
-                self._put_aside(batch[0])
-        else:
-            _deliver(batch, outcomes)
+                for asked in blocked:
+                    self._suspect_all(asked.marks)
+                    self._put_aside(asked)
+            told = [(asked, outcome) for asked, outcome in told if asked not in blocked]
+        _deliver(told)
 
     def _ready(self, batch: Sequence[_Asked]) -> Sequence[_Asked]:
         """Those who have not waited too long, less what is to be set aside by now; the former are refused."""
@@ -207,9 +226,11 @@ class Gatherer:
         ready = []
         with self._lock:
             for asked in batch:
+                if now >= asked.until:
+                    continue
                 if self._suspect(asked):
                     self._put_aside(asked)
-                elif now < asked.until:
+                else:
                     ready.append(asked)
         return ready
 
@@ -224,19 +245,18 @@ class Gatherer:
                 self._let_go([asked])
 
     def _next_aside(self) -> _Asked | None:
-        """Whichever of those nobody is before was tried longest ago; nothing when no more will come."""
+        """Of those that are behind nobody, the one that was tried longest ago; nothing when no more will come."""
         with self._lock:
             while True:
                 now = time.monotonic()
                 if late := [asked for asked in self._aside if now >= asked.until]:
                     self._leave(late)
                     _refuse(late)
-                theirs: set[Hashable] = set()
-                first = []
-                for asked in self._aside:
-                    if self._under_way.isdisjoint(asked.keys) and theirs.isdisjoint(asked.keys):
+                first: list[_Asked] = []
+                for place, asked in enumerate(self._aside):
+                    free = self._under_way.isdisjoint(asked.marks)
+                    if free and not any(map(asked.behind, self._aside[:place])):
                         first.append(asked)
-                    theirs.update(asked.keys)
                 if first:
                     chosen = min(first, key=lambda asked: asked.tried)
                     self._hold([chosen])
@@ -254,23 +274,22 @@ class Gatherer:
             asked.tried = now = time.monotonic()
             done = [asked]
             if met_a_lock(outcome):
-                self._suspect_all(asked.keys)
+                self._suspect_all(asked.marks)
                 if now < asked.patience:
                     return
                 if isinstance(outcome, Busy):
-                    keys = set(asked.keys)
-                    behind = (each for each in self._aside if each is not asked and not keys.isdisjoint(each.keys))
+                    behind = (each for each in self._aside if each is not asked and each.behind(asked))
                     done += [each for each in behind if now >= each.patience]
             else:
-                for key in asked.keys:
-                    self._suspects.pop(key, None)
+                for mark in asked.marks:
+                    self._suspects.pop(mark, None)
             self._leave(done)
             free = [each for each in self._aside if not self._suspect(each)]
             self._leave(free)
             for each in reversed(free):
                 self._lanes.setdefault(each.lane, deque()).appendleft(each)
             self._waiting += len(free)
-        _deliver(done[:1], [outcome])
+        _deliver([(asked, outcome)])
         _refuse(done[1:])
 
     def _put_aside(self, asked: _Asked) -> None:
@@ -289,22 +308,22 @@ class Gatherer:
         if not self._suspects:
             return False
         now = time.monotonic()
-        return any(self._suspects.get(key, now) > now for key in asked.keys)
+        return any(self._suspects.get(mark, now) > now for mark in asked.marks)
 
-    def _suspect_all(self, keys: Iterable[Hashable]) -> None:
+    def _suspect_all(self, marks: Iterable[Hashable]) -> None:
         now = time.monotonic()
-        self._suspects = {key: until for key, until in self._suspects.items() if until > now}
-        self._suspects.update(dict.fromkeys(keys, now + _SUSPECT_SECONDS))
+        self._suspects = {mark: until for mark, until in self._suspects.items() if until > now}
+        self._suspects.update(dict.fromkeys(marks, now + _SUSPECT_SECONDS))
 
     # --- who works on what ---
 
     def _hold(self, batch: Sequence[_Asked]) -> None:
-        self._under_way.update(*(asked.keys for asked in batch))
+        self._under_way.update(*(asked.marks for asked in batch))
         self._working += bool(batch)
 
     def _let_go(self, batch: Sequence[_Asked]) -> None:
         with self._lock:
-            self._under_way.difference_update(*(asked.keys for asked in batch))
+            self._under_way.difference_update(*(asked.marks for asked in batch))
             self._working -= 1
             self._changed.notify_all()
             self._some_aside.notify_all()
@@ -339,7 +358,7 @@ def _alone(run: Run[Any, Any], item: Any, patience: Patience) -> Any:
 
 
 def _refuse(those: Sequence[_Asked]) -> None:
-    _deliver(those, [Busy() for _ in those])
+    _deliver((asked, Busy()) for asked in those)
 
 
 def _raised(outcome: Any) -> Any:
@@ -348,10 +367,10 @@ def _raised(outcome: Any) -> Any:
     return outcome
 
 
-def _deliver(batch: Sequence[_Asked], outcomes: Sequence[Any]) -> None:
+def _deliver(told: Iterable[tuple[_Asked, Any]]) -> None:
     """Hands every caller its outcome, in one step per event loop."""
     loops: dict[AbstractEventLoop, list[tuple[Future[Any], Any]]] = {}
-    for asked, outcome in zip(batch, outcomes, strict=True):
+    for asked, outcome in told:
         loops.setdefault(asked.future.get_loop(), []).append((asked.future, outcome))
     for loop, pairs in loops.items():
         with suppress(RuntimeError):  # the loop has been closed: nobody is there to be told
@@ -380,6 +399,7 @@ class Reader:
 
         def run(items: Sequence[Item], patience: Patience) -> Sequence[Result | Exception]:
             now = self._clock()
-            return self._database.read(lambda session: read(session, items, now), patience=patience)
+            gathered = patience is not Patience.USUAL
+            return self._database.read(lambda session: read(session, items, now), brief=gathered)
 
         return await self._gatherer.ask(lane, run, item)

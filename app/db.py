@@ -139,8 +139,9 @@ _NONE_MS = 1  # 0 would be for ever
 
 
 class Database:
-    """One database, and the two ways to use it. Gathered work has connections of its own, which nobody can keep it
-    waiting for: one for each writer and one for what is set aside, and one for each reader."""
+    """One database, and the two ways to use it. What many requests wait for has connections of its own, so that slow
+    reads cannot take them all: one for each writer and one for what is set aside; one for each reader and one for
+    look-ups of keys."""
 
     def __init__(self, settings: Settings):
         url = read_url(settings.database_url)
@@ -150,10 +151,10 @@ class Database:
         brief = min(_BRIEF_MS, settings.lock_timeout_ms)
         self.engine = make(url, settings, settings.pool_size, settings.lock_timeout_ms)
         self._gathered_writes = make(url, settings, settings.writers + 1, brief)
-        gathered_reads = make(url, settings, max(settings.readers, 1), brief)
-        self.engines = (self.engine, self._gathered_writes, gathered_reads)
-        """All of them: what requests and jobs take, what writers take, what readers take."""
-        self._reading, self._gathered_reads = _read_only(self.engine), _read_only(gathered_reads)
+        brief_reads = make(url, settings, settings.readers + 1, brief)
+        self.engines = (self.engine, self._gathered_writes, brief_reads)
+        """All of them: one for requests and jobs, one for gathered writes, one for brief reads."""
+        self._reading, self._reading_briefly = _read_only(self.engine), _read_only(brief_reads)
 
     def write(
         self, work: Callable[[Session], T], *, repeatable: bool = False, patience: Patience = Patience.USUAL
@@ -185,9 +186,10 @@ class Database:
             time.sleep(random.uniform(0.01, 0.05) * 2**attempt)  # noqa: S311  # jitter, not a secret
         raise Busy from failure
 
-    def read(self, work: Callable[[Session], T], *, patience: Patience = Patience.USUAL) -> T:
-        """Runs `work` on one consistent snapshot. The database refuses any write in it."""
-        engine = self._reading if patience is Patience.USUAL else self._gathered_reads
+    def read(self, work: Callable[[Session], T], *, brief: bool = False) -> T:
+        """Runs `work` on one consistent snapshot. The database refuses any write in it. `brief`: it is over at once,
+        and many wait for it."""
+        engine = self._reading_briefly if brief else self._reading
         try:
             with Session(engine, autoflush=False) as session:
                 return work(session)

@@ -236,18 +236,24 @@ class Writer:
         self._database, self._clock, self._gatherer = database, clock, gatherer
 
     async def carry_out(
-        self, lane: Hashable, act: Act[T], attempt: Attempt, item: T, keys: Collection[Hashable] = ()
+        self,
+        lane: Hashable,
+        act: Act[T],
+        attempt: Attempt,
+        item: T,
+        keys: Collection[Hashable] = (),
+        members: Collection[Hashable] = (),
     ) -> Response:
         """What `act` makes of `item`, committed, as the response. All that is asked for in one `lane` is one batch:
         `act` depends on nothing else. A second run of `item` must be harmless: by the key of `attempt`, or its own.
 
-        `keys` are what `item` names whose rows it needs: a member, a document. Items that share one are not worked on
-        at the same moment, and wait together if somebody else has locked those rows.
+        `keys` are the documents that `item` names, `members` those whose accounts it needs. Items that share one are
+        not worked on at the same moment, and wait for each other if somebody else has locked their rows.
         """
         of_attempt = () if attempt.key is None else (_key(attempt),)
         run = partial(self._batch, act)
         while True:
-            reply = await self._gatherer.ask(lane, run, (attempt, item), (*keys, *of_attempt))
+            reply = await self._gatherer.ask(lane, run, (attempt, item), (*keys, *of_attempt), members)
             if reply is not NOT_YET:
                 return reply.response()
 
@@ -268,12 +274,13 @@ class Writer:
         reply: Callable[[T, Result, datetime], Reply],
         *,
         keys: Collection[Hashable] = (),
+        members: Collection[Hashable] = (),
         dry_run: bool = False,
         **options: Any,
     ) -> Response:
         """What `verb(session, program_id, items, now, **options)`, which has a `dry_run` if this may be one, makes of
         `item`, as `reply` tells it. All that is asked of a verb for a programme is one lane, so `reply` and `options`
-        depend on nothing else, but for a dry run. `keys` as in `carry_out`, within the programme."""
+        depend on nothing else, but for a dry run. `keys` and `members` as in `carry_out`, of the programme."""
 
         def act(session: Session, items: Sequence[T], now: datetime) -> list[Reply | Problem]:
             outcomes = verb(session, program_id, items, now, **options)
@@ -283,7 +290,8 @@ class Writer:
         if dry_run:
             options["dry_run"] = True
             return await self.try_out(act, item)
-        return await self.carry_out((verb, program_id), act, attempt, item, [(program_id, key) for key in keys])
+        ours, theirs = ([(program_id, name) for name in names] for names in (keys, members))
+        return await self.carry_out((verb, program_id), act, attempt, item, ours, theirs)
 
     def _batch(
         self, act: Act[T], batch: Sequence[tuple[Attempt, T]], patience: db.Patience

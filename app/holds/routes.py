@@ -50,8 +50,8 @@ async def create_hold(
 ) -> Response:
     """Reserves them for one spend: until then nobody else can spend them, and they do not expire."""
     item, reply = Asked(caller.client_id, body), partial(_reply, dry_run=dry_run, new=True)
-    keys = body.member.given()
-    return await writes.each(service.hold, caller.program, attempt, item, reply, keys=keys, dry_run=dry_run)
+    members = body.member.given()
+    return await writes.each(service.hold, caller.program, attempt, item, reply, members=members, dry_run=dry_run)
 
 
 @router.post(

@@ -247,9 +247,9 @@ async def redeem(
     Points that expire soonest pay first. A refusal says what is missing, and `errors` names every reason.
     """
     reply = partial(_reply, status=201, dry_run=dry_run)
-    keys = body.member.given()
+    members = body.member.given()
     answer = await writes.each(
-        service.redeem, caller.program, attempt, body, reply, keys=keys, dry_run=dry_run, pepper=pepper
+        service.redeem, caller.program, attempt, body, reply, members=members, dry_run=dry_run, pepper=pepper
     )
     return answer if dry_run else _with_codes(answer, pepper)
 

@@ -181,15 +181,10 @@ async def record(
     if dry_run:
         return await writes.try_out(partial(_record, caller.program, dry_run=True), item)
     lane = ("transactions", caller.program)
-    return await writes.carry_out(lane, partial(_record, caller.program), attempt, item, _keys(caller.program, item))
-
-
-def _keys(program_id: UUID, item: Purchase | Return) -> list[tuple[UUID, Any]]:
-    """What a transaction names whose rows it needs: itself, what it brings back, and the member."""
-    named = [item.key, *(item.member.given() if item.member is not None else ())]
-    if isinstance(item, Return) and item.original is not None:
-        named.append(item.original)
-    return [(program_id, name) for name in named]
+    original = item.original if isinstance(item, Return) else None
+    keys = [(caller.program, key) for key in (item.key, original) if key is not None]
+    members = [] if item.member is None else [(caller.program, name) for name in item.member.given()]
+    return await writes.carry_out(lane, partial(_record, caller.program), attempt, item, keys, members)
 
 
 def _record(
@@ -373,8 +368,10 @@ async def claim(
     """Gives its points to a member, under the terms of the purchase's `occurred_at`."""
     wanted = Wanted(transaction_id, body.member, caller.stores)
     reply = partial(_claimed, dry_run=dry_run)
-    keys = [transaction_id, *body.member.given()]
-    return await writes.each(claims.claim, caller.program, attempt, wanted, reply, keys=keys, dry_run=dry_run)
+    keys, members = [transaction_id], body.member.given()
+    return await writes.each(
+        claims.claim, caller.program, attempt, wanted, reply, keys=keys, members=members, dry_run=dry_run
+    )
 
 
 @router.post(
