@@ -37,6 +37,8 @@ _SUSPECT_SECONDS = 60.0
 """How long an item is set aside at once because one that had to do with it met a lock. If that has gone, a transaction
 of its own is all that costs."""
 
+_FEW = 3
+
 
 @dataclass(eq=False, slots=True)
 class _Asked:
@@ -237,15 +239,16 @@ class Gatherer:
     # --- what has been set aside ---
 
     def _work_aside(self) -> None:
-        while (asked := self._next_aside()) is not None:
+        while (chosen := self._next_aside()) is not None:
+            asked, patience = chosen
             try:
-                outcome = _alone(asked.run, asked.item, Patience.BRIEF)
-                self._tried(asked, outcome)
+                self._tried(asked, _alone(asked.run, asked.item, patience))
             finally:
                 self._let_go([asked])
 
-    def _next_aside(self) -> _Asked | None:
-        """Of those that are behind nobody, the one that was tried longest ago; nothing when no more will come."""
+    def _next_aside(self) -> tuple[_Asked, Patience] | None:
+        """Of those that are behind nobody, the one that was tried longest ago, and how long to try: less if many wait
+        for their turn. Nothing when no more will come."""
         with self._lock:
             while True:
                 now = time.monotonic()
@@ -260,7 +263,7 @@ class Gatherer:
                 if first:
                     chosen = min(first, key=lambda asked: asked.tried)
                     self._hold([chosen])
-                    return chosen
+                    return chosen, Patience.LONG if len(first) <= _FEW else Patience.BRIEF
                 if self._over():
                     return None
                 self._some_aside.wait()

@@ -132,9 +132,10 @@ class Patience(Enum):
     USUAL = "a request or a job of its own: as long as the settings say, and again"
     BRIEF = "gathered work: about as long as somebody else's batch takes, once"
     NONE = "gathered work that looks for who is in the way: not at all"
+    LONG = "gathered work that was set aside: longer, once, since each try costs as much as a purchase"
 
 
-_BRIEF_MS = 100
+_BRIEF_MS, _LONG_MS = 100, 400
 _NONE_MS = 1  # 0 would be for ever
 
 
@@ -149,6 +150,7 @@ class Database:
         """Whether everybody who writes waits for everybody else who does."""
         make = _sqlite_engine if self.one_writer else _postgres
         brief = min(_BRIEF_MS, settings.lock_timeout_ms)
+        self._other_ms = {Patience.NONE: _NONE_MS, Patience.LONG: min(_LONG_MS, settings.lock_timeout_ms)}
         self.engine = make(url, settings, settings.pool_size, settings.lock_timeout_ms)
         self._gathered_writes = make(url, settings, settings.writers + 1, brief)
         brief_reads = make(url, settings, settings.readers + 1, brief)
@@ -170,8 +172,8 @@ class Database:
         for attempt in range(_ATTEMPTS):
             try:
                 with Session(engine, autoflush=False, expire_on_commit=False) as session:
-                    if patience is Patience.NONE and not self.one_writer:
-                        session.connection().exec_driver_sql(f"SET LOCAL lock_timeout = {_NONE_MS}")
+                    if patience in self._other_ms and not self.one_writer:
+                        session.connection().exec_driver_sql(f"SET LOCAL lock_timeout = {self._other_ms[patience]}")
                     result = work(session)
                     _commit(session, repeatable)
                     return result

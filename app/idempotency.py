@@ -226,7 +226,7 @@ def carry_out(
 
 Act = Callable[[Session, Sequence[T], datetime], Sequence[Reply | Problem]]
 """Carries out requests of one kind: a reply or a refusal for each, in order; it has written nothing for a refusal. What
-it raises is the refusal of a single one; several are then carried out one by one."""
+it raises is the refusal of a single one; several are then halved until it stands alone."""
 
 
 class Writer:

@@ -224,7 +224,7 @@ class Locked(Kitchen):
         ordinary = threading.current_thread().name != "gatherer-aside"
         if any(self.locked.intersection(members) for members, _ in items):
             self.met += ordinary
-            time.sleep({Patience.BRIEF: 0.02, Patience.NONE: 0.001}[patience])
+            time.sleep({Patience.BRIEF: 0.02, Patience.LONG: 0.02, Patience.NONE: 0.001}[patience])
             raise self.refusal from OperationalError("", {}, LockNotAvailable())
         outcomes = super().run(items, patience)
         self.done += items
