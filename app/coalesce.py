@@ -274,14 +274,15 @@ class Gatherer:
         Who has waited as long behind it, for an account that is locked, is refused with it.
         """
         with self._lock:
-            asked.tried = now = time.monotonic()
-            done = [asked]
+            now, done = time.monotonic(), [asked]
             if met_a_lock(outcome):
                 self._suspect_all(asked.marks)
+                behind = [each for each in self._aside if each is not asked and each.behind(asked)]
+                for each in (asked, *behind):  # whoever comes next here waits for the others' turns, too
+                    each.tried = now
                 if now < asked.patience:
                     return
                 if isinstance(outcome, Busy):
-                    behind = (each for each in self._aside if each is not asked and each.behind(asked))
                     done += [each for each in behind if now >= each.patience]
             else:
                 for mark in asked.marks:

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -219,11 +220,15 @@ class Locked(Kitchen):
         self.done: list[Any] = []
         self.met = 0
         """How often an ordinary worker met a lock."""
+        self.tried: list[str] = []
+        """Who was tried apart, and met one."""
 
     def run(self, items: Sequence[Any], patience: Patience) -> list[Any]:
         ordinary = threading.current_thread().name != "gatherer-aside"
         if any(self.locked.intersection(members) for members, _ in items):
             self.met += ordinary
+            if not ordinary:
+                self.tried.append(items[0][0])
             time.sleep({Patience.BRIEF: 0.02, Patience.LONG: 0.02, Patience.NONE: 0.001}[patience])
             raise self.refusal from OperationalError("", {}, LockNotAvailable())
         outcomes = super().run(items, patience)
@@ -291,6 +296,25 @@ def test_who_waits_too_long_for_a_lock_is_busy_and_served_later() -> None:
         asyncio.run(ask())
     finally:
         made.close()
+
+
+def test_those_who_are_locked_take_turns() -> None:
+    """However many wait behind one of them: its next does not come before the other's turn."""
+    kitchen, made = Locked("a", "b"), lockable(lock_seconds=0.05)
+
+    async def ask() -> None:
+        stuck = []
+        for number in range(100):
+            stuck.append(about(made, kitchen, ("aaab"[number % 4], number)))
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*stuck, return_exceptions=True)
+
+    try:
+        asyncio.run(ask())
+    finally:
+        made.close()
+    assert max(len(list(run)) for _, run in groupby(kitchen.tried)) <= 4
+    assert min(kitchen.tried.count(member) for member in "ab") > 3
 
 
 def test_who_shares_an_item_with_a_locked_member_is_not_to_blame() -> None:
