@@ -29,9 +29,10 @@ class Settings(BaseSettings):
     """Also read as `PORT`."""
 
     workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Server processes. Each holds `pool_size` database connections at most."""
+    """Server processes."""
 
-    pool_size: Annotated[int, Field(ge=1, le=200)] = 10
+    pool_size: Annotated[int, Field(ge=1, le=200)] = 6
+    """Database connections of one process at most, besides one for each writer and each reader and two more."""
     pool_wait_seconds: Annotated[float, Field(gt=0)] = 5.0
     """How long a request waits for a database connection before it is answered 503."""
 

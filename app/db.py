@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -125,29 +126,54 @@ NO_ROWID = {"sqlite_with_rowid": False}
 """Table argument of append-only tables: on SQLite a rowid is one more key by which INSERT OR REPLACE hits a row."""
 
 
+class Patience(Enum):
+    """Who a unit of work is for, which decides how long it waits for a row that somebody else has locked."""
+
+    USUAL = "a request or a job of its own: as long as the settings say, and again"
+    BRIEF = "gathered work: about as long as somebody else's batch takes, once"
+    NONE = "gathered work that looks for who is in the way: not at all"
+    LONG = "gathered work that was set aside: longer, once, since each try costs as much as a purchase"
+
+
+_BRIEF_MS, _LONG_MS = 100, 400
+_NONE_MS = 1  # 0 would be for ever
+
+
 class Database:
-    """One engine's pool, and the two ways to use it."""
+    """One database, and the two ways to use it. What many requests wait for has connections of its own, so that slow
+    reads cannot take them all: one for each writer and one for what is set aside; one for each reader and one for
+    look-ups of keys."""
 
     def __init__(self, settings: Settings):
         url = read_url(settings.database_url)
         self.one_writer = url.get_backend_name() == "sqlite"
         """Whether everybody who writes waits for everybody else who does."""
-        self.engine = _sqlite_engine(url, settings) if self.one_writer else _postgres(url, settings)
-        self._reading = self.engine.execution_options(loyalty_read=True)
-        if self.engine.dialect.name == "postgresql":
-            self._reading = self._reading.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        make = _sqlite_engine if self.one_writer else _postgres
+        brief = min(_BRIEF_MS, settings.lock_timeout_ms)
+        self._other_ms = {Patience.NONE: _NONE_MS, Patience.LONG: min(_LONG_MS, settings.lock_timeout_ms)}
+        self.engine = make(url, settings, settings.pool_size, settings.lock_timeout_ms)
+        self._gathered_writes = make(url, settings, settings.writers + 1, brief)
+        brief_reads = make(url, settings, settings.readers + 1, brief)
+        self.engines = (self.engine, self._gathered_writes, brief_reads)
+        """All of them: one for requests and jobs, one for gathered writes, one for brief reads."""
+        self._reading, self._reading_briefly = _read_only(self.engine), _read_only(brief_reads)
 
-    def write(self, work: Callable[[Session], T], *, repeatable: bool = False, patient: bool = True) -> T:
+    def write(
+        self, work: Callable[[Session], T], *, repeatable: bool = False, patience: Patience = Patience.USUAL
+    ) -> T:
         """Runs `work` in one transaction and commits before returning its result.
 
-        Deadlocks, serialization failures and lock timeouts run all of it again, a few times, then `Busy`. If the
-        connection breaks during the commit, `work` runs again when it is `repeatable` (its keys make a second run
-        harmless), else the caller gets `OutcomeUnknown`. Any other failure rolls back and is raised. Without `patient`
-        a lock is waited for once, and then `Busy`.
+        Deadlocks, serialization failures and lock timeouts run all of it again, a few times, then `Busy`; gathered work
+        waits for a lock once. If the connection breaks during the commit, `work` runs again when it is `repeatable`
+        (its keys make a second run harmless), else the caller gets `OutcomeUnknown`. Any other failure rolls back and
+        is raised.
         """
+        engine = self.engine if patience is Patience.USUAL else self._gathered_writes
         for attempt in range(_ATTEMPTS):
             try:
-                with Session(self.engine, autoflush=False, expire_on_commit=False) as session:
+                with Session(engine, autoflush=False, expire_on_commit=False) as session:
+                    if patience in self._other_ms and not self.one_writer:
+                        session.connection().exec_driver_sql(f"SET LOCAL lock_timeout = {self._other_ms[patience]}")
                     result = work(session)
                     _commit(session, repeatable)
                     return result
@@ -157,15 +183,17 @@ class Database:
                 if not _may_run_again(error):
                     raise
                 failure = error
-                if not patient and row_locked(error):
+                if patience is not Patience.USUAL and row_locked(error):
                     break
             time.sleep(random.uniform(0.01, 0.05) * 2**attempt)  # noqa: S311  # jitter, not a secret
         raise Busy from failure
 
-    def read(self, work: Callable[[Session], T]) -> T:
-        """Runs `work` on one consistent snapshot. The database refuses any write in it."""
+    def read(self, work: Callable[[Session], T], *, brief: bool = False) -> T:
+        """Runs `work` on one consistent snapshot. The database refuses any write in it. `brief`: it is over at once,
+        and many wait for it."""
+        engine = self._reading_briefly if brief else self._reading
         try:
-            with Session(self._reading, autoflush=False) as session:
+            with Session(engine, autoflush=False) as session:
                 return work(session)
         except PoolTimeout as error:
             raise Busy from error
@@ -175,7 +203,15 @@ class Database:
             raise
 
     def close(self) -> None:
-        self.engine.dispose()
+        for engine in self.engines:
+            engine.dispose()
+
+
+def _read_only(engine: Engine) -> Engine:
+    reading = engine.execution_options(loyalty_read=True)
+    if engine.dialect.name == "postgresql":
+        reading = reading.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    return reading
 
 
 def by_sets(session: Session) -> None:
@@ -209,6 +245,12 @@ def row_locked(error: DBAPIError) -> bool:
     return _sqlstate(error) == "55P03"
 
 
+def met_a_lock(outcome: object) -> bool:
+    """Whether a refusal was raised because of that."""
+    cause = outcome.__cause__ if isinstance(outcome, Exception) else None
+    return isinstance(cause, DBAPIError) and row_locked(cause)
+
+
 def _file_busy(error: DBAPIError) -> bool:
     found = error.orig
     return isinstance(found, sqlite3.OperationalError) and found.sqlite_errorcode & 0xFF in {
@@ -230,13 +272,13 @@ def read_url(text: str) -> URL:
     return url.set(drivername="postgresql") if url.drivername == "postgres" else url
 
 
-def _sqlite_engine(url: URL, settings: Settings) -> Engine:
+def _sqlite_engine(url: URL, settings: Settings, connections: int, _lock_timeout_ms: int) -> Engine:
     if not url.database or url.database == ":memory:":
         raise ValueError("SQLite needs a file: several connections share it")
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(
         url,
-        pool_size=settings.pool_size,
+        pool_size=connections,
         max_overflow=0,
         hide_parameters=True,  # an error's text must not carry names and keys into logs
         pool_timeout=settings.pool_wait_seconds,
@@ -265,11 +307,11 @@ def _sqlite_engine(url: URL, settings: Settings) -> Engine:
     return engine
 
 
-def _postgres(url: URL, settings: Settings) -> Engine:
+def _postgres(url: URL, settings: Settings, connections: int, lock_timeout_ms: int) -> Engine:
     connect: dict[str, Any] = {
         "connect_timeout": 5,
         "application_name": "loyalty",
-        "options": f"-c lock_timeout={settings.lock_timeout_ms} -c statement_timeout={settings.statement_timeout_ms}"
+        "options": f"-c lock_timeout={lock_timeout_ms} -c statement_timeout={settings.statement_timeout_ms}"
         " -c timezone=UTC",
     }
     if not settings.prepared_statements:
@@ -277,7 +319,7 @@ def _postgres(url: URL, settings: Settings) -> Engine:
     teach_driver()
     return create_engine(
         url,
-        pool_size=settings.pool_size,
+        pool_size=connections,
         max_overflow=0,
         hide_parameters=True,  # an error's text must not carry names and keys into logs
         pool_timeout=settings.pool_wait_seconds,

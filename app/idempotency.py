@@ -103,6 +103,10 @@ class Reply:
         return Response(self.body, self.status, headers, self.media_type)
 
 
+NOT_YET = Reply(0, b"")
+"""The outcome of an attempt that has to be made after the others: in the next batch it is what it would be alone."""
+
+
 Key = Annotated[
     str | None,
     Header(alias="Idempotency-Key", description="1-255 visible ASCII characters; the answer is kept for 30 days"),
@@ -163,8 +167,9 @@ def each_once(
     """What comes of each attempt: what `act` makes of it, or what that gave the first time its key came.
 
     `act` gets the places of those that are new, and must have written nothing for those it refuses; a refusal is kept
-    when it is `final`. IdempotencyKeyReused for another request under the same key. Raises IdempotencyInProgress when
-    a first one is still running elsewhere.
+    when it is `final`. IdempotencyKeyReused for another request under the same key; `NOT_YET` if the first of them was
+    refused and its refusal is not kept, so that the key is free. Raises IdempotencyInProgress when a first one is still
+    running elsewhere.
     """
     keys: dict[_Key, int] = {}
     for place, attempt in enumerate(attempts):
@@ -188,8 +193,10 @@ def each_once(
         elif _key(attempt) in won:
             first = keys[_key(attempt)]
             same = attempt.fingerprint == attempts[first].fingerprint
-            refused = same and kept[first] is None  # for now: one after the other would be refused alike
-            outcomes[place] = outcomes[first] if refused else _again(attempt, attempts[first].fingerprint, kept[first])
+            if kept[first] is None:  # refused for now: one after the other, the same again would be refused alike
+                outcomes[place] = outcomes[first] if same else NOT_YET
+            else:
+                outcomes[place] = _again(attempt, attempts[first].fingerprint, kept[first])
         else:
             outcomes[place] = _again(attempt, *known[_key(attempt)])
     return [outcomes[place] for place in range(len(attempts))]
@@ -219,7 +226,7 @@ def carry_out(
 
 Act = Callable[[Session, Sequence[T], datetime], Sequence[Reply | Problem]]
 """Carries out requests of one kind: a reply or a refusal for each, in order; it has written nothing for a refusal. What
-it raises is the refusal of a single one; several are then carried out one by one."""
+it raises is the refusal of a single one; several are then halved until it stands alone."""
 
 
 class Writer:
@@ -229,16 +236,26 @@ class Writer:
         self._database, self._clock, self._gatherer = database, clock, gatherer
 
     async def carry_out(
-        self, lane: Hashable, act: Act[T], attempt: Attempt, item: T, keys: Collection[Hashable] = ()
+        self,
+        lane: Hashable,
+        act: Act[T],
+        attempt: Attempt,
+        item: T,
+        keys: Collection[Hashable] = (),
+        members: Collection[Hashable] = (),
     ) -> Response:
         """What `act` makes of `item`, committed, as the response. All that is asked for in one `lane` is one batch:
         `act` depends on nothing else. A second run of `item` must be harmless: by the key of `attempt`, or its own.
 
-        Items that share one of `keys` are not worked on at the same moment.
+        `keys` are the documents that `item` names, `members` those whose accounts it needs. Items that share one are
+        not worked on at the same moment, and wait for each other if somebody else has locked their rows.
         """
         of_attempt = () if attempt.key is None else (_key(attempt),)
         run = partial(self._batch, act)
-        return (await self._gatherer.ask(lane, run, (attempt, item), (*keys, *of_attempt))).response()
+        while True:
+            reply = await self._gatherer.ask(lane, run, (attempt, item), (*keys, *of_attempt), members)
+            if reply is not NOT_YET:
+                return reply.response()
 
     async def try_out(self, act: Act[T], item: T) -> Response:
         """What `act`, which must write nothing, makes of `item`: a dry run."""
@@ -256,12 +273,14 @@ class Writer:
         item: T,
         reply: Callable[[T, Result, datetime], Reply],
         *,
+        keys: Collection[Hashable] = (),
+        members: Collection[Hashable] = (),
         dry_run: bool = False,
         **options: Any,
     ) -> Response:
         """What `verb(session, program_id, items, now, **options)`, which has a `dry_run` if this may be one, makes of
         `item`, as `reply` tells it. All that is asked of a verb for a programme is one lane, so `reply` and `options`
-        depend on nothing else, but for a dry run."""
+        depend on nothing else, but for a dry run. `keys` and `members` as in `carry_out`, of the programme."""
 
         def act(session: Session, items: Sequence[T], now: datetime) -> list[Reply | Problem]:
             outcomes = verb(session, program_id, items, now, **options)
@@ -271,9 +290,12 @@ class Writer:
         if dry_run:
             options["dry_run"] = True
             return await self.try_out(act, item)
-        return await self.carry_out((verb, program_id), act, attempt, item)
+        ours, theirs = ([(program_id, name) for name in names] for names in (keys, members))
+        return await self.carry_out((verb, program_id), act, attempt, item, ours, theirs)
 
-    def _batch(self, act: Act[T], batch: Sequence[tuple[Attempt, T]]) -> Sequence[Reply | Problem]:
+    def _batch(
+        self, act: Act[T], batch: Sequence[tuple[Attempt, T]], patience: db.Patience
+    ) -> Sequence[Reply | Problem]:
         now = self._clock()
 
         def work(session: Session) -> Sequence[Reply | Problem]:
@@ -285,7 +307,7 @@ class Writer:
 
             return each_once(session, [attempt for attempt, _ in batch], now, new)
 
-        return self._database.write(work, repeatable=True, patient=False)
+        return self._database.write(work, repeatable=True, patience=patience)
 
 
 Kept = tuple[datetime, UUID, str]

@@ -141,8 +141,10 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
             largest=settings.gathered_most,
             waiting=settings.gathered_waiting,
             seconds=settings.gathered_seconds,
+            lock_seconds=settings.lock_timeout_ms / 1000,
+            kind=kind,
         )
-        for workers in (settings.writers, settings.readers)
+        for kind, workers in (("writes", settings.writers), ("reads", settings.readers))
     )
 
     @asynccontextmanager

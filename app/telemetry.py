@@ -27,6 +27,17 @@ SECONDS = Histogram(
 )
 PROBLEMS = Counter("loyalty_problems_total", "Refusals, by code", ["code"])
 
+_ITEMS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+BATCH = Histogram("loyalty_gathered_batch_items", "Items in a batch", ["kind"], buckets=_ITEMS[1:])
+LEFT = Histogram("loyalty_gathered_left_items", "Items still waiting when a batch begins", ["kind"], buckets=_ITEMS)
+WAITED = Histogram(
+    "loyalty_gathered_wait_seconds",
+    "How long the first of a batch has waited",
+    ["kind"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+SET_ASIDE = Counter("loyalty_gathered_set_aside_total", "Items that had to wait for somebody else's lock", ["kind"])
+
 _METHODS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 """Methods counted by name. Anybody can send any word: others share one label, so that labels stay few."""
 
@@ -138,6 +149,23 @@ def exposition() -> bytes:
 
 _requests = lru_cache(maxsize=1024)(REQUESTS.labels)
 _seconds = lru_cache(maxsize=1024)(SECONDS.labels)
+
+
+class Gathered:
+    """Counts what is gathered: once per batch, whatever its size."""
+
+    def __init__(self, kind: str):
+        self._batch, self._left, self._waited = (metric.labels(kind) for metric in (BATCH, LEFT, WAITED))
+        self._aside = SET_ASIDE.labels(kind)
+
+    def batch(self, items: int, waited: float, left: int) -> None:
+        """A batch begins whose first item has waited so many seconds; `left` go on waiting."""
+        self._batch.observe(items)
+        self._waited.observe(waited)
+        self._left.observe(left)
+
+    def set_aside(self) -> None:
+        self._aside.inc()
 
 
 class Observe:

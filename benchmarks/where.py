@@ -32,7 +32,7 @@ AT_ONCE = (1, 8, 64)
 STAGES: tuple[tuple[str, Any, str], ...] = (
     ("loop: strict JSON", edge, "parse_json"),
     ("loop: values of the rules", routes, "item_of"),
-    ("writer: all of a batch", coalesce, "_carry_out"),
+    ("writer: all of a batch", coalesce.Gatherer, "_carry_out"),
     ("writer: terms, basket, price", rules, "judge"),
     ("writer: what is decided", service, "_decide"),
     ("writer: reads made once", db, "found"),

@@ -15,7 +15,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
 from app.coalesce import Gatherer
-from app.db import Base
+from app.db import Base, Patience
 from app.ids import new_id
 from app.ledger import PointEntry
 from tests.shop import Shop
@@ -76,7 +76,7 @@ def _occupied(shop: Shop, gatherer: Gatherer) -> Iterator[None]:
     """The worker has something else to do while this lasts."""
     begun, over = threading.Event(), threading.Event()
 
-    def wait(items: Sequence[None]) -> Sequence[None]:
+    def wait(items: Sequence[None], _patience: Patience) -> Sequence[None]:
         begun.set()
         over.wait()
         return items

@@ -4,12 +4,17 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import pytest
+from psycopg.errors import LockNotAvailable
+from sqlalchemy.exc import OperationalError
 
-from app.coalesce import Gatherer
-from app.errors import Busy
+from app.coalesce import Gatherer, Run
+from app.db import Patience
+from app.errors import Busy, Problem
+from app.idempotency import IdempotencyInProgress
 
 SECONDS = 5.0
 
@@ -25,7 +30,7 @@ class Kitchen:
         self.now: list[list[Any]] = []
         self.lock = threading.Lock()
 
-    def run(self, items: Sequence[Any]) -> list[Any]:
+    def run(self, items: Sequence[Any], _patience: Patience) -> list[Any]:
         with self.lock:
             batch = list(items)
             self.batches.append(batch)
@@ -46,7 +51,7 @@ def gatherer(workers: int = 1, largest: int = 10, waiting: int = 100, seconds: f
 
 def ask_all(
     made: Gatherer,
-    run: Callable[[Sequence[Any]], Sequence[Any]],
+    run: Run[Any, Any],
     items: Sequence[Any],
     keys: Callable[[Any], Sequence[Any]] = lambda _: (),
     lane: Callable[[Any], Any] = lambda _: "a lane",
@@ -174,3 +179,224 @@ def test_a_caller_who_has_gone_does_no_harm() -> None:
 
     asyncio.run(give_up())  # its loop is closed by the time the answer is there
     assert ask_all(made, kitchen.run, [2]) == [4]
+
+
+@pytest.mark.parametrize("fault", [SystemExit(1), None], ids=["exits", "leaves one out"])
+def test_a_worker_survives_whatever_a_batch_does(fault: BaseException | None) -> None:
+    class Faulty(Kitchen):
+        def run(self, items: Sequence[Any], patience: Patience) -> list[Any]:
+            outcomes = super().run(items, patience)
+            if 3 not in items:
+                return outcomes
+            if fault is not None:
+                raise fault
+            return outcomes[:-1]
+
+    made = gatherer()
+    try:
+        answers = asyncio.run(_all(made, Faulty().run, range(6)))
+        assert [type(answer).__name__ for answer in answers] == ["int"] * 3 + ["RuntimeError"] + ["int"] * 2
+        assert asyncio.run(_all(made, Faulty().run, [8])) == [16], "the same worker goes on"
+        assert {thread.is_alive() for thread in made._threads} == {True}
+    finally:
+        made.close()
+
+
+async def _all(made: Gatherer, run: Run[Any, Any], items: Sequence[Any]) -> list[Any]:
+    asked = [made.ask("a lane", run, item) for item in items]
+    return list(await asyncio.gather(*asked, return_exceptions=True))
+
+
+# --- somebody else's lock -------------------------------------------------------------------------------------------
+
+
+class Locked(Kitchen):
+    """Items are (members, number). Those about one of `locked` meet a lock, as `refusal`."""
+
+    def __init__(self, *locked: str, refusal: type[Problem] = Busy) -> None:
+        super().__init__(seconds=0.001)
+        self.locked = set(locked)
+        self.refusal = refusal
+        self.done: list[Any] = []
+        self.met = 0
+        """How often an ordinary worker met a lock."""
+        self.tried: list[str] = []
+        """Who was tried apart, and met one."""
+
+    def run(self, items: Sequence[Any], patience: Patience) -> list[Any]:
+        ordinary = threading.current_thread().name != "gatherer-aside"
+        if any(self.locked.intersection(members) for members, _ in items):
+            self.met += ordinary
+            if not ordinary:
+                self.tried.append(items[0][0])
+            time.sleep({Patience.BRIEF: 0.02, Patience.LONG: 0.02, Patience.NONE: 0.001}[patience])
+            raise self.refusal from OperationalError("", {}, LockNotAvailable())
+        outcomes = super().run(items, patience)
+        self.done += items
+        return outcomes
+
+    def made_of(self, item: Any) -> Any:
+        return item
+
+
+def about(made: Gatherer, kitchen: Locked, item: tuple[str, int]) -> asyncio.Task[Any]:
+    """Asks for an item, whose number is its key, about its members."""
+    members, number = item
+    return asyncio.ensure_future(made.ask("a lane", kitchen.run, item, [number], members))
+
+
+def lockable(lock_seconds: float = 30) -> Gatherer:
+    return Gatherer(1, largest=100, waiting=1000, seconds=60, lock_seconds=lock_seconds)
+
+
+def test_what_meets_a_lock_is_set_aside_and_the_others_go_on() -> None:
+    """As long as the lock is there nobody waits for it but those about the same member, and nothing of a member
+    overtakes."""
+    kitchen, made = Locked("a", "b"), lockable()
+
+    async def ask() -> None:
+        stuck, free = [], []
+        for number in range(100):
+            if number % 3 == 0:
+                stuck.append(about(made, kitchen, ("ab"[number % 2], number)))
+            free.append(about(made, kitchen, ("cdef"[number % 4], 1000 + number)))
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*free)
+        assert not any(task.done() for task in stuck), "they wait, and nobody for them"
+        assert kitchen.met <= 2 * 8, "an ordinary worker meets a lock once, and while it looks for who is to blame"
+        assert [len(kitchen.done), len(made._aside)] == [100, 34]
+        kitchen.locked.clear()
+        await asyncio.gather(*stuck)
+
+    try:
+        asyncio.run(ask())
+    finally:
+        made.close()
+    for member in "abcdef":
+        numbers = [number for members, number in kitchen.done if members == member]
+        assert numbers == sorted(numbers)
+
+
+def test_who_waits_too_long_for_a_lock_is_busy_and_served_later() -> None:
+    kitchen, made = Locked("a"), lockable(lock_seconds=0.1)
+
+    async def ask() -> None:
+        stuck = [about(made, kitchen, ("a", number)) for number in range(20)]
+        refused = await asyncio.gather(*stuck, return_exceptions=True)
+        assert {type(each) for each in refused} == {Busy}
+        assert kitchen.met <= 8
+        again = about(made, kitchen, ("a", 20))
+        await asyncio.gather(again, return_exceptions=True)
+        assert kitchen.met <= 8, "it is known to be locked"
+        kitchen.locked.clear()
+        assert await about(made, kitchen, ("a", 21)) == ("a", 21)
+        assert not made._suspects.keys() & {"a"}, "and then not to be"
+
+    try:
+        asyncio.run(ask())
+    finally:
+        made.close()
+
+
+def test_those_who_are_locked_take_turns() -> None:
+    """However many wait behind one of them: its next does not come before the other's turn."""
+    kitchen, made = Locked("a", "b"), lockable(lock_seconds=0.05)
+
+    async def ask() -> None:
+        stuck = []
+        for number in range(100):
+            stuck.append(about(made, kitchen, ("aaab"[number % 4], number)))
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*stuck, return_exceptions=True)
+
+    try:
+        asyncio.run(ask())
+    finally:
+        made.close()
+    assert max(len(list(run)) for _, run in groupby(kitchen.tried)) <= 4
+    assert min(kitchen.tried.count(member) for member in "ab") > 3
+
+
+def test_who_shares_an_item_with_a_locked_member_is_not_to_blame() -> None:
+    """A gift needs two accounts; the other one goes on."""
+    kitchen, made = Locked("a"), lockable()
+
+    async def ask() -> None:
+        gift = about(made, kitchen, ("ab", 1))
+        while not made._aside:
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*(about(made, kitchen, ("b", number)) for number in range(10, 15)))
+        assert not gift.done()
+        kitchen.locked.clear()
+        await gift
+
+    try:
+        asyncio.run(ask())
+    finally:
+        made.close()
+
+
+def test_a_key_that_is_locked_elsewhere_refuses_its_item_alone() -> None:
+    """The same member's next purchase waits for it, and is carried out then."""
+
+    class Claimed(Locked):
+        def run(self, items: Sequence[Any], patience: Patience) -> list[Any]:
+            self.locked = {"a"} if any(number == 1 for _, number in items) else set()
+            return super().run(items, patience)
+
+    kitchen, made = Claimed(refusal=IdempotencyInProgress), lockable(lock_seconds=0.1)
+
+    async def ask() -> list[Any]:
+        tasks = [about(made, kitchen, ("a", number)) for number in (1, 2, 3)]
+        return list(await asyncio.gather(*tasks, return_exceptions=True))
+
+    try:
+        first, *others = asyncio.run(ask())
+    finally:
+        made.close()
+    assert isinstance(first, IdempotencyInProgress)
+    assert others == [("a", 2), ("a", 3)]
+
+
+def test_what_is_set_aside_is_answered_when_it_closes() -> None:
+    kitchen, made = Locked("a"), lockable(lock_seconds=0.2)
+
+    async def ask() -> Any:
+        stuck = about(made, kitchen, ("a", 1))
+        while not made._aside:
+            await asyncio.sleep(0.001)
+        await asyncio.get_running_loop().run_in_executor(None, made.close)
+        return (await asyncio.gather(stuck, return_exceptions=True))[0]
+
+    assert isinstance(asyncio.run(ask()), Busy)
+
+
+def test_not_more_are_set_aside_than_a_batch_holds() -> None:
+    """Each of them is a request under way: they must not be all that there may be."""
+    kitchen = Locked("a")
+    made = Gatherer(1, largest=5, waiting=100, seconds=60, lock_seconds=0.2)
+
+    async def ask() -> None:
+        stuck = [about(made, kitchen, ("a", number)) for number in range(20)]
+        done, _ = await asyncio.wait(stuck, return_when=asyncio.FIRST_COMPLETED)
+        assert len(made._aside) == 5
+        assert isinstance(done.pop().exception(), Busy)
+        await asyncio.gather(*stuck, return_exceptions=True)
+
+    try:
+        asyncio.run(ask())
+    finally:
+        made.close()
+
+
+def test_a_batch_that_is_busy_as_a_whole_is_not_taken_apart() -> None:
+    """No connection, or another writer of an SQLite file: each item alone would wait for that again."""
+
+    class Shut(Kitchen):
+        def made_of(self, item: Any) -> Any:
+            raise Busy
+
+    kitchen = Shut(seconds=0.05)
+    answers = ask_all(gatherer(), kitchen.run, range(5))
+    assert {type(answer) for answer in answers} == {Busy}
+    assert sum(len(batch) for batch in kitchen.batches) == 5

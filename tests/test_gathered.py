@@ -1,6 +1,8 @@
 """Every verb that takes many requests at a time answers and writes what it would if they came one by one."""
 
 import re
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -12,9 +14,12 @@ from uuid import UUID
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import event
+from prometheus_client import REGISTRY
+from sqlalchemy import event, insert, select
 
+from app.ledger.models import PointAccount, PointEntry
 from app.main import create_app
+from app.transactions.models import Transaction, TransactionKey
 from tests.conftest import Engines, settings_for
 from tests.gathered import PATIENT, Call, at_once, send, together, told, written
 from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned
@@ -356,6 +361,19 @@ def test_repeats_of_what_is_refused_for_now_are_refused_alike(database_url: str)
         assert send(shop, release).status_code == 404
 
 
+def test_another_request_under_a_key_that_was_refused_for_now_is_decided_by_itself(database_url: str) -> None:
+    """The first left the key free, as it would have if it had come alone."""
+    nowhere = Call(f"/v1/holds/{UUID(int=7)}/release", key="same")
+    with open_shop(settings_for(database_url, **PATIENT), TestClock()) as shop:
+        earn(shop, 100)
+        held = send(shop, Call("/v1/holds", {"member": {"card": "900"}, "points": 10, "minutes": 60})).json()
+        there = Call(f"/v1/holds/{held['id']}/release", key="same")
+        answers = together(shop, [nowhere, there, there, nowhere])
+        assert [answer.status_code for answer in answers] == [404, 200, 200, 404]
+        assert [answer.headers.get("Idempotent-Replayed") for answer in answers] == [None, None, "true", None]
+        shop.prove()
+
+
 @each_kind
 def test_a_poisonous_item_fails_alone(gathering: Shop, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something nobody foresaw in the second: the batch runs item by item, and the others are carried out."""
@@ -423,6 +441,118 @@ def test_members_read_their_balances_many_at_a_time(shop: Shop, database_url: st
         assert told(answers) == told([other.client(token).get("/v1/me/balance") for token in tokens[:3]])
 
 
+# --- what somebody else does ------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(shop: Shop, member_ids: list[str]) -> Iterator[Callable[[], None]]:
+    """Somebody else has locked these members' accounts, until the function given is called."""
+    with shop.database.engine.connect() as connection:
+        rows = select(PointAccount.member_id).where(PointAccount.member_id.in_(map(UUID, member_ids)))
+        assert len(connection.execute(rows.with_for_update()).all()) == len(member_ids)
+        yield connection.rollback
+
+
+def test_locked_accounts_delay_nobody_else(engines: Engines) -> None:
+    """Two accounts are locked all the while that a hundred requests of others and forty about them are answered. A
+    worker meets the locks when it meets each for the first time, and while it looks for who is to blame: not with each
+    request, or batch."""
+    met: list[str] = []
+    url = engines.fresh("postgresql")
+    with open_shop(settings_for(url, **PATIENT, lock_timeout_ms=500), TestClock(), OFFERING) as shop:
+        cards = [str(number) for number in range(22)]
+        ids = [earn(shop, 100, card) for card in cards]
+        for each in shop.database.engines:
+            event.listen(each, "handle_error", lambda error: met.append(threading.current_thread().name))
+
+        def till(card: str) -> list[Any]:
+            """Its customers come one after the other."""
+            bodies = [purchase(f"{card}-{number}", member={"card": card}) for number in range(4)]
+            reserved = Call("/v1/holds", {"member": {"card": card}, "points": 1, "minutes": 60})
+            return [*map(shop.post, bodies), send(shop, reserved)]
+
+        with ThreadPoolExecutor(len(cards) + 20) as pool, locked(shop, ids[:2]) as let_go:
+            stuck = [pool.submit(till, card) for card in cards[:2] * 4]
+            free = [pool.submit(till, card) for card in cards[2:]]
+            assert {answer.status_code for till_ in free for answer in till_.result()} == {201}
+            refused = [answer for till_ in stuck for answer in till_.result()]
+            assert {answer.status_code for answer in refused} == {503}
+            assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
+            assert met.count("gatherer-0") <= 2 * 8
+            let_go()
+            assert {answer.status_code for card in cards[:2] for answer in till(card)} == {201}
+        assert shop.get(f"/v1/members/{ids[0]}/balance")["balance"]["available"] == 100 + 4 * 10 - 1
+        shop.prove()
+
+
+def test_a_lock_that_goes_in_time_is_waited_for(engines: Engines) -> None:
+    """The receipts of a member are recorded in the order in which they came."""
+    url = engines.fresh("postgresql")
+    with open_shop(settings_for(url, **PATIENT, lock_timeout_ms=20_000), TestClock()) as shop:
+        ids = [earn(shop, 100, card) for card in ("900", "901")]
+        calls = [
+            Call("/v1/transactions", purchase(f"{number}", member={"card": ("900", "901")[number % 2]}))
+            for number in range(20)
+        ]
+        with ThreadPoolExecutor(1) as pool, locked(shop, ids[:1]) as let_go:
+            answers = pool.submit(together, shop, calls)
+            while not shop.app.state.writer._gatherer._aside:
+                time.sleep(0.01)
+            let_go()
+            assert {answer.status_code for answer in answers.result()} == {201}
+        ours = PointEntry.document_id == Transaction.id
+        said = select(Transaction.external_id).join(PointEntry, ours).where(PointEntry.member_id == UUID(ids[0]))
+        recorded = shop.database.read(lambda session: session.scalars(said.order_by(PointEntry.number)).all())
+        assert recorded[1:] == [str(number) for number in range(0, 20, 2)]
+
+
+def test_a_receipt_in_progress_elsewhere_refuses_itself_alone(engines: Engines) -> None:
+    url = engines.fresh("postgresql")
+    with open_shop(settings_for(url, **PATIENT, lock_timeout_ms=300), TestClock()) as shop:
+        calls = [Call("/v1/transactions", purchase(f"{n}", member={"card": str(900 + n)})) for n in range(9)]
+        for call in calls:
+            earn(shop, 1, call.body["member"]["card"])
+        taken = insert(TransactionKey).values(
+            program_id=shop.program_id, source="store-1", external_id="4", type="purchase", transaction_id=UUID(int=4)
+        )
+        with shop.database.engine.connect() as connection:
+            connection.execute(taken)
+            answers = together(shop, calls)
+            connection.rollback()
+        assert [answer.status_code for answer in answers] == [201] * 4 + [409] + [201] * 4
+        assert answers[4].json()["code"] == "idempotency_in_progress"
+        assert send(shop, calls[4]).status_code == 201
+
+
+def test_slow_reads_take_no_connection_from_what_is_gathered(database_url: str) -> None:
+    """All that reports and lists may have are taken: purchases, balances and the keys of callers need none of them."""
+    settings = settings_for(database_url, **PATIENT, pool_size=2, pool_wait_seconds=0.05)
+    with open_shop(settings, TestClock()) as shop, ExitStack() as reports:
+        member_id = earn(shop, 10)
+        for _ in range(2):
+            reports.enter_context(shop.database.engine.connect())
+        assert shop.http.get("/v1/holds").status_code == 503
+        assert shop.post(purchase()).status_code == 201
+        assert shop.get(f"/v1/members/{member_id}/balance")["balance"]["available"] == 20
+
+
+def test_what_is_gathered_is_counted(database_url: str) -> None:
+    """Per batch: its size, how long its first had waited, how many were left."""
+    names = ("loyalty_gathered_batch_items", "loyalty_gathered_wait_seconds", "loyalty_gathered_left_items")
+
+    def counted(what: str) -> list[float]:
+        return [REGISTRY.get_sample_value(f"{name}_{what}", {"kind": "writes"}) or 0 for name in names]
+
+    with open_shop(settings_for(database_url, **PATIENT, gathered_most=4), TestClock()) as shop:
+        before, sums = counted("count"), counted("sum")
+        together(shop, [Call("/v1/transactions", purchase(f"r{number}")) for number in range(6)])
+        # what occupied the worker, four and two
+        assert [after - before for after, before in zip(counted("count"), before, strict=True)] == [3, 3, 3]
+        items, waited, left = (after - before for after, before in zip(counted("sum"), sums, strict=True))
+        assert (items, left) == (7, 2)
+        assert waited > 0
+
+
 # --- two processes --------------------------------------------------------------------------------------------------
 
 
@@ -435,12 +565,14 @@ def another(shop: Shop, url: str, **changes: Any) -> Iterator[Shop]:
         yield replace(shop, app=app, http=http)
 
 
-def test_two_processes_do_not_deadlock(engines: Engines, engine: str) -> None:
+def test_two_processes_do_not_deadlock(engines: Engines, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two gatherers on one database, requests of many kinds about a few members, in all orders: everybody locks in one
-    order, so that the database never has to break a deadlock."""
+    order, so that the database never has to break a deadlock. Locks are waited for until it would."""
+    monkeypatch.setattr("app.db._BRIEF_MS", 30_000)
     url, refused = engines.fresh(engine), []
     cards = [str(number) for number in range(6)]
-    with open_shop(settings_for(url, **PATIENT), TestClock(), OFFERING | {"transfers": {}}) as shop:
+    patient = PATIENT | {"lock_timeout_ms": 30_000}
+    with open_shop(settings_for(url, **patient), TestClock(), OFFERING | {"transfers": {}}) as shop:
         stocked(shop)
         for card in cards:
             earn(shop, 1000, card)
@@ -453,11 +585,9 @@ def test_two_processes_do_not_deadlock(engines: Engines, engine: str) -> None:
         calls += [ending(order, ("fulfilment", "cancellation")[n % 2]) for n, order in enumerate(orders)]
         calls += [claiming(guests[n % 10], cards[n % 6]) for n in range(20)]
         Random(9).shuffle(calls)
-        with another(shop, url) as other, ThreadPoolExecutor(24) as pool:
-            for each in (shop, other):
-                event.listen(
-                    each.database.engine, "handle_error", lambda error: refused.append(error.original_exception)
-                )
+        with another(shop, url, lock_timeout_ms=30_000) as other, ThreadPoolExecutor(24) as pool:
+            for each in (*shop.database.engines, *other.database.engines):
+                event.listen(each, "handle_error", lambda error: refused.append(error.original_exception))
             answers = list(pool.map(lambda each: send(*each), zip([shop, other] * 62, calls, strict=True)))
         assert refused == []
         assert {answer.status_code for answer in answers} <= {200, 201, 409}

@@ -106,7 +106,10 @@ async def adjust(
     person. A concession takes the points' value off the price of its order and goes back with it; all other classes
     are marketing."""
     reply = partial(_reply, dry_run=dry_run)
-    return await writes.each(service.adjust, caller.program, attempt, (caller, body), reply, dry_run=dry_run)
+    members = body.member.given()
+    return await writes.each(
+        service.adjust, caller.program, attempt, (caller, body), reply, members=members, dry_run=dry_run
+    )
 
 
 @router.post(
@@ -127,7 +130,8 @@ async def write_off_debt(
     """An adjustment of class `debt_write_off`, with the same limits and approval."""
     asked = Asked("debt_write_off", member_id, body.points, body.reason, body.note)
     reply = partial(_reply, dry_run=dry_run)
-    return await writes.each(service.request, caller.program, attempt, Wanted(caller, asked), reply, dry_run=dry_run)
+    item, members = Wanted(caller, asked), [("id", str(member_id))]
+    return await writes.each(service.request, caller.program, attempt, item, reply, members=members, dry_run=dry_run)
 
 
 @router.post(

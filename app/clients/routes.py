@@ -55,7 +55,7 @@ class _Scoped(HTTPBearer):
         known: KnownKeys = state.known_keys
         database: Database = state.database
         read = partial(authenticate, text=text, pepper=pepper, now=now)
-        return await known.caller(text, now, partial(run_in_threadpool, database.read, read))
+        return await known.caller(text, now, partial(run_in_threadpool, database.read, read, brief=True))
 
 
 class _Needs(_Scoped):

@@ -50,7 +50,8 @@ async def create_hold(
 ) -> Response:
     """Reserves them for one spend: until then nobody else can spend them, and they do not expire."""
     item, reply = Asked(caller.client_id, body), partial(_reply, dry_run=dry_run, new=True)
-    return await writes.each(service.hold, caller.program, attempt, item, reply, dry_run=dry_run)
+    members = body.member.given()
+    return await writes.each(service.hold, caller.program, attempt, item, reply, members=members, dry_run=dry_run)
 
 
 @router.post(
@@ -71,7 +72,7 @@ async def capture_hold(
 ) -> Response:
     """Spends all or a part of what is held; the rest is free again. A hold ends once."""
     item, reply = Ending(hold_id, body.points), partial(_reply, dry_run=dry_run)
-    return await writes.each(service.capture, caller.program, attempt, item, reply, dry_run=dry_run)
+    return await writes.each(service.capture, caller.program, attempt, item, reply, keys=[hold_id], dry_run=dry_run)
 
 
 @router.post(
@@ -89,7 +90,7 @@ async def release_hold(
 ) -> Response:
     """Frees what is held. Points whose time has passed meanwhile expire now."""
     reply = partial(_reply, dry_run=dry_run)
-    return await writes.each(service.release, caller.program, attempt, hold_id, reply, dry_run=dry_run)
+    return await writes.each(service.release, caller.program, attempt, hold_id, reply, keys=[hold_id], dry_run=dry_run)
 
 
 @router.get("", responses=answers(*READING, CursorInvalid), summary="List holds")

@@ -247,7 +247,10 @@ async def redeem(
     Points that expire soonest pay first. A refusal says what is missing, and `errors` names every reason.
     """
     reply = partial(_reply, status=201, dry_run=dry_run)
-    answer = await writes.each(service.redeem, caller.program, attempt, body, reply, dry_run=dry_run, pepper=pepper)
+    members = body.member.given()
+    answer = await writes.each(
+        service.redeem, caller.program, attempt, body, reply, members=members, dry_run=dry_run, pepper=pepper
+    )
     return answer if dry_run else _with_codes(answer, pepper)
 
 
@@ -298,8 +301,9 @@ async def fulfil(
 ) -> Response:
     """Hands over what was ordered: the points count as used, the cost is posted, vouchers are issued."""
     reply = partial(_reply, status=200, dry_run=dry_run)
+    keys = [redemption_id]
     answer = await writes.each(
-        service.fulfil, caller.program, attempt, redemption_id, reply, dry_run=dry_run, pepper=pepper
+        service.fulfil, caller.program, attempt, redemption_id, reply, keys=keys, dry_run=dry_run, pepper=pepper
     )
     return answer if dry_run else _with_codes(answer, pepper)
 
@@ -319,7 +323,8 @@ async def cancel(
 ) -> Response:
     """Gives back points, pieces and the member's share. Points that would have expired meanwhile expire now."""
     reply = partial(_reply, status=200, dry_run=dry_run)
-    return await writes.each(service.cancel, caller.program, attempt, redemption_id, reply, dry_run=dry_run)
+    keys = [redemption_id]
+    return await writes.each(service.cancel, caller.program, attempt, redemption_id, reply, keys=keys, dry_run=dry_run)
 
 
 def _reply(_asked: object, redeemed: Redeemed, now: datetime, *, status: int, dry_run: bool) -> Reply:
@@ -372,7 +377,7 @@ async def burn_voucher(
 ) -> Response:
     """Uses it on a receipt, once. The same receipt again gets the same answer, for ever."""
     burning = Burning(code, Receipt(body.source, body.external_id))
-    return await writes.each(vouchers.burn, caller.program, attempt, burning, _burnt, pepper=pepper)
+    return await writes.each(vouchers.burn, caller.program, attempt, burning, _burnt, keys=[code], pepper=pepper)
 
 
 @router.post(

@@ -181,7 +181,10 @@ async def record(
     if dry_run:
         return await writes.try_out(partial(_record, caller.program, dry_run=True), item)
     lane = ("transactions", caller.program)
-    return await writes.carry_out(lane, partial(_record, caller.program), attempt, item, [("transaction", *item.key)])
+    original = item.original if isinstance(item, Return) else None
+    keys = [(caller.program, key) for key in (item.key, original) if key is not None]
+    members = [] if item.member is None else [(caller.program, name) for name in item.member.given()]
+    return await writes.carry_out(lane, partial(_record, caller.program), attempt, item, keys, members)
 
 
 def _record(
@@ -365,7 +368,10 @@ async def claim(
     """Gives its points to a member, under the terms of the purchase's `occurred_at`."""
     wanted = Wanted(transaction_id, body.member, caller.stores)
     reply = partial(_claimed, dry_run=dry_run)
-    return await writes.each(claims.claim, caller.program, attempt, wanted, reply, dry_run=dry_run)
+    keys, members = [transaction_id], body.member.given()
+    return await writes.each(
+        claims.claim, caller.program, attempt, wanted, reply, keys=keys, members=members, dry_run=dry_run
+    )
 
 
 @router.post(
@@ -393,7 +399,8 @@ async def report_event(
     when they would have without the wait. Again: the same answer, and nothing happens twice."""
     reported = Reported(transaction_id, body.event, caller.stores)
     reply = partial(_happened, dry_run=dry_run)
-    return await writes.each(events.happen, caller.program, attempt, reported, reply, dry_run=dry_run)
+    keys = [transaction_id]
+    return await writes.each(events.happen, caller.program, attempt, reported, reply, keys=keys, dry_run=dry_run)
 
 
 def _printable(text: str) -> str:

@@ -85,7 +85,8 @@ async def create_transfer(
 ) -> Response:
     """Within the limits of the terms. The points keep the day they expire on; they pay the receiver's debt first."""
     asked, reply = Asked(caller.client_id, body), partial(_given, trying=caller if dry_run else None)
-    return await writes.each(service.give, caller.program, attempt, asked, reply, dry_run=dry_run)
+    members = [*body.giver.given(), *body.receiver.given()]
+    return await writes.each(service.give, caller.program, attempt, asked, reply, members=members, dry_run=dry_run)
 
 
 @router.get("/transfers/{transfer_id}", responses=answers(*READING, NotFound), summary="Read a transfer")
@@ -249,7 +250,10 @@ async def draw_on_pool(
     """Collects what the member lacks to have `points` available from the others, all or nothing: the soonest-expiring
     first, whosever they are. Spend them next. What a gift may come to is no limit here."""
     drawing, reply = Drawing(caller.client_id, pool_id, body), partial(_drawn, trying=caller if dry_run else None)
-    return await writes.each(pools.draw, caller.program, attempt, drawing, reply, dry_run=dry_run)
+    keys, members = [pool_id], body.member.given()
+    return await writes.each(
+        pools.draw, caller.program, attempt, drawing, reply, keys=keys, members=members, dry_run=dry_run
+    )
 
 
 def _drawn(drawing: Drawing, drawn: Drawn, now: datetime, *, trying: Caller | None) -> Reply:
