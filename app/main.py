@@ -162,6 +162,7 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # a path has one spelling; many clients drop their key on a redirect
         generate_unique_id_function=_name_of,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are in `telemetry`
     )
     app.state.database = Database(settings)
     app.state.clock = clock

@@ -20,6 +20,9 @@ from benchmarks.server import serving, settle_down
 from benchmarks.shop import REWARD, SOURCE, Shop
 
 ZONE = ZoneInfo(TERMS["time_zone"])
+LOTS = 20
+"""Open lots of each member before the first spend."""
+
 MOST_RETURNS = 4000.0
 """Per second; what there is to return until a turn has shown how many it takes."""
 
@@ -34,7 +37,7 @@ def run(bench: Bench) -> list[Figure]:
 
 def _spends(bench: Bench, act: str) -> list[Figure]:
     with bench.fresh(act) as stage:
-        bench.purchases(stage, bench.generator.members, GENEROUS)
+        bench.purchases(stage, LOTS * bench.generator.members, GENEROUS)
         given = constants(stage, act)
         contest = _contest(bench, stage, lambda: REQUESTS[act](stage), partial(_spend_by_sql, bench, stage, act, given))
         check_there(stage.url, _BY_ID.format(act), contest.accepted)
