@@ -45,8 +45,8 @@ CONTRACT = {
     409: "adjustment_ended already_in_pool already_voided hold_ended idempotency_in_progress identifier_taken"
     " last_identifier member_closed points_activated points_cancelled pool_full program_exists purchase_unclaimed"
     " redemption_cancelled redemption_fulfilled return_not_waiting reward_exists reward_retired supply_too_small"
-    " terms_published too_many_keys transaction_claimed transaction_conflict transaction_has_member voucher_burnt"
-    " voucher_cancelled",
+    " terms_published terms_retired too_many_keys transaction_claimed transaction_conflict transaction_has_member"
+    " voucher_burnt voucher_cancelled",
     412: "precondition_failed",
     413: "body_too_large",
     415: "unsupported_media_type",
@@ -500,6 +500,14 @@ def program_exists(scene: Scene) -> Any:
 def terms_published(scene: Scene) -> Any:
     path = f"/v1/programs/{scene.shop.program_id}/terms/1"
     return scene.shop.http.put(path, json=TERMS, headers={"If-Match": '"1"'})
+
+
+@provokes
+def terms_retired(scene: Scene) -> Any:
+    path = f"/v1/programs/{scene.shop.program_id}/terms"
+    version = scene.shop.http.post(path, json=TERMS).json()["version"]
+    scene.shop.http.post(f"{path}/{version}/retirement")
+    return scene.shop.http.post(f"{path}/{version}/publish", json={})
 
 
 @provokes

@@ -1,4 +1,4 @@
-"""Create programmes; draft, change and publish their terms."""
+"""Create programmes; draft, change, publish and retire their terms."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
@@ -12,6 +12,7 @@ from app import accounting, db, outbox
 from app.errors import NotFound, PreconditionFailed, Problem
 from app.ids import new_id
 from app.programs.calendar import Timeline, Version
+from app.programs.changes import Change, changes
 from app.programs.models import Program, ProgramTerms
 from app.programs.schemas import Terms
 
@@ -26,6 +27,12 @@ class TermsPublished(Problem):
     """A published version never changes. Draft a new one."""
 
     status, code, title, final = 409, "terms_published", "These terms are published", True
+
+
+class TermsRetired(Problem):
+    """A retired draft is never published. Draft a new version."""
+
+    status, code, title, final = 409, "terms_retired", "These terms are retired", True
 
 
 class EffectiveFromInvalid(Problem):
@@ -114,27 +121,31 @@ def draft_terms(session: Session, program_id: UUID, terms: Terms, now: datetime)
         "created_at": now,
         "published_at": None,
         "effective_from": None,
+        "retired_at": None,
     }
     db.insert_rows(session, ProgramTerms, [row])
     return ProgramTerms(**row)
 
 
 def change_draft(session: Session, program_id: UUID, version: int, revision: int, terms: Terms) -> ProgramTerms:
-    """Replaces a draft that is still at `revision`. TermsPublished, or PreconditionFailed if it has moved on."""
-    draft = _draft(session, program_id, version)
-    if draft.revision != revision:
-        raise PreconditionFailed
+    """Replaces a draft that is still at `revision`, else PreconditionFailed. TermsPublished, TermsRetired."""
+    draft = _draft(session, program_id, version, revision)
     draft.terms, draft.revision = terms.model_dump(mode="json"), revision + 1
     session.flush()
     return draft
 
 
 def publish_terms(
-    session: Session, program_id: UUID, version: int, now: datetime, effective_from: datetime | None = None
+    session: Session,
+    program_id: UUID,
+    version: int,
+    now: datetime,
+    effective_from: datetime | None = None,
+    revision: int | None = None,
 ) -> ProgramTerms:
-    """Publishes a draft from `effective_from` (now, if None). EffectiveFromInvalid if that would rewrite the past."""
-    _lock(session, program_id)
-    draft = _draft(session, program_id, version)
+    """Publishes a draft from `effective_from` (now, if None). EffectiveFromInvalid if that would rewrite the past.
+    TermsPublished, TermsRetired; PreconditionFailed if it is not at `revision` (None: at whichever)."""
+    draft = _draft(session, program_id, version, revision)
     start = (effective_from or now).astimezone(UTC)
     latest = _timeline(session, program_id).versions[-1:]
     if latest and (start <= latest[0].effective_from or start < now):
@@ -145,6 +156,28 @@ def publish_terms(
     event = {"version": version, "effective_from": start.isoformat()}
     outbox.put(session, [outbox.Event(program_id, "terms.published", None, event)], now)
     return draft
+
+
+def retire_terms(
+    session: Session, program_id: UUID, version: int, now: datetime, revision: int | None = None
+) -> ProgramTerms:
+    """Gives up a draft for good; retiring it again changes nothing. TermsPublished: what is published ends when other
+    terms take effect. PreconditionFailed if it is not at `revision` (None: at whichever)."""
+    _lock(session, program_id)
+    found = find_version(session, program_id, version)
+    if found.retired_at is None:
+        draft = _draft(session, program_id, version, revision)
+        draft.retired_at, draft.revision = now, draft.revision + 1
+        session.flush()
+    return found
+
+
+def differences(session: Session, program_id: UUID, version: int, other: int) -> list[Change]:
+    """What turns one version of a programme's terms into another. NotFound if there is none such."""
+    rows = [find_version(session, program_id, number) for number in (version, other)]
+    # through the model: stored terms of before say nothing of what they did not know
+    old, new = (Terms.model_validate(row.terms).model_dump(mode="json") for row in rows)
+    return changes(old, new)
 
 
 def versions(session: Session, program_id: UUID) -> Sequence[ProgramTerms]:
@@ -162,11 +195,15 @@ def find_version(session: Session, program_id: UUID, version: int) -> ProgramTer
     return found
 
 
-def _draft(session: Session, program_id: UUID, version: int) -> ProgramTerms:
+def _draft(session: Session, program_id: UUID, version: int, revision: int | None) -> ProgramTerms:
     _lock(session, program_id)
     found = find_version(session, program_id, version)
     if found.published_at is not None:
         raise TermsPublished
+    if found.retired_at is not None:
+        raise TermsRetired
+    if revision not in (None, found.revision):
+        raise PreconditionFailed
     return found
 
 
