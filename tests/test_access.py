@@ -170,6 +170,9 @@ CALLS: dict[str, Call] = {
     "POST /v1/programs/{program_id}/terms/{version}/publish": Call("POST", f"{_TERMS}/3/publish", {}),
     "POST /v1/programs/{program_id}/terms/{version}/retirement": Call("POST", f"{_TERMS}/4/retirement"),
     "GET /v1/programs/{program_id}/terms/{version}/diff/{other}": Call("GET", f"{_TERMS}/1/diff/2"),
+    "GET /v1/programs/{program_id}/terms/{version}/replay": Call(
+        "GET", f"{_TERMS}/1/replay?from=2026-11-01T00:00:00Z&to=2026-11-22T00:00:00Z"
+    ),
     "GET /v1/accounting/accounts": Call("GET", "/v1/accounting/accounts", elsewhere=200),
     "GET /v1/accounting/journal": Call("GET", "/v1/accounting/journal?document_id={purchase}", elsewhere=200),
     "GET /v1/accounting/trial-balance": Call("GET", "/v1/accounting/trial-balance", elsewhere=200),

@@ -1,10 +1,13 @@
 """Replaying a draft over the past: what was published, replayed, gives what was granted, to the point."""
 
+import json
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
@@ -15,15 +18,15 @@ from app import members, programs, transactions
 from app.db import Database
 from app.errors import Problem
 from app.ids import new_id
-from app.insight.replay import Period, replay
-from app.insight.rules import Totals
+from app.insight.replaying import Period, PeriodInvalid, period, replay
+from app.insight.rules import Totals, at_once, in_order
 from app.members import Identifier, MemberRef
 from app.members.service import change
 from app.programs import Terms
 from app.transactions.claims import Wanted
 from app.transactions.models import Transaction, TransactionClaim
 from app.transactions.schemas import TransactionIn, item_of
-from tests.shop import TERMS, make_program, purchase, returned, voided
+from tests.shop import TERMS, Shop, make_program, purchase, returned, voided
 
 bodies: TypeAdapter[Any] = TypeAdapter(TransactionIn)
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -222,3 +225,114 @@ def points_of(database: Database, program_id: UUID) -> int:
         .where(Transaction.program_id == program_id)
     )
     return database.read(lambda session: sum(session.execute(rows).scalar_one() for rows in (own, claimed)))
+
+
+# --- what a draft changes -------------------------------------------------------------------------------------------
+
+
+def test_other_terms_give_other_points(database: Database) -> None:
+    """By hand: 10.00 and 7.00 at one point per dollar, and at two with 7 points a visit from 9.00 on."""
+    history = History(database, terms())
+    history.post(history.bought("900", 1, 1000, 0), history.bought("901", 1, 700, 0))
+    visit = rule("visit", FIXED, when={"minimum_spend": 900})
+    totals = replayed(database, history.program_id, terms(earning={"points": 2, "per": 100}) | {"rules": [visit]})
+    assert (totals.all.published.points, totals.all.draft.points) == (17, 20 + 7 + 14)
+    assert {store: each.draft.points for store, each in totals.stores.items()} == {"1": 27, "2": 14}
+    assert {code: (each.published.points, each.draft.points) for code, each in totals.rules.items()} == {
+        "base": (17, 34),
+        "visit": (0, 7),
+    }
+    # 27 x 0.01 x 4/5 = 21.6 of 1000 + 21.6, so 21.14; 14 x 0.8 = 11.2 of 700 + 11.2: 11.02
+    assert totals.all.draft.deferred == 21 + 11
+
+
+def test_limits_of_a_draft_count_what_was_given_before_the_period(database: Database) -> None:
+    """Once in a life: whoever had it before the period has had it."""
+    welcome = rule("welcome", FIXED, limits=[{"per": "lifetime", "times": 1}])
+    history = History(database, terms() | {"rules": [welcome]})
+    history.post(history.bought("900", 1, 1000, 0))
+    history.now += timedelta(hours=1)
+    begins = history.now
+    history.post(history.bought("900", 1, 1000, 0), history.bought("901", 1, 1000, 0))
+    generous = terms() | {"rules": [welcome | {"gives": {"type": "fixed", "points": 9}}]}
+    totals = replayed(database, history.program_id, generous, Period(begins, ALWAYS.until))
+    assert totals.rules["welcome"].draft.points == 9
+    assert replayed(database, history.program_id, generous).rules["welcome"].draft.points == 18
+
+
+def test_what_nobody_asked_then_is_answered_with_today(database: Database) -> None:
+    """And counted, since it may have been otherwise."""
+    history = History(database, terms())
+    history.post(history.bought("900", 1, 1000, 0), history.bought("901", 1, 1000, 0))
+    history.profile(0, attributes={"occupation": "student"}, segments=["north"])
+    totals = replayed(database, history.program_id, terms("students"))
+    assert (totals.rules["students"].draft.points, totals.assumed) == (7, 2)
+    assert {name: each.draft.points for name, each in totals.segments.items()} == {"north": 17}
+    assert replayed(database, history.program_id, terms("first")).assumed == 0
+
+
+def test_what_a_draft_would_refuse_earns_nothing(database: Database) -> None:
+    history = History(database, terms())
+    history.post(history.bought("900", 1, 10**9, 0))
+    for changed, code in (
+        ({"currency": "EUR"}, "currency_mismatch"),
+        ({"uploads": {"largest_total": 999}}, "purchase_too_large"),
+        ({"earning": {"points": 1_000_000, "per": 1}}, "too_many_points"),
+    ):
+        totals = replayed(database, history.program_id, terms(**changed))
+        assert (totals.refused, totals.all.draft.points, totals.all.published.points) == ({code: 1}, 0, 10**7)
+
+
+def test_arrivals_of_one_moment_are_put_in_the_order_of_the_ledger() -> None:
+    """Those that moved no points keep the places that their times give them."""
+
+    def at(seconds: int, number: int | None, member: int = 1) -> Any:
+        return SimpleNamespace(
+            member_id=member,
+            recorded_at=START + timedelta(seconds=seconds),
+            document_id=UUID(int=seconds * 100 + (number or 99)),
+            number=number,
+        )
+
+    assert [row.number for row in in_order([at(0, 3), at(1, 1), at(2, None), at(3, 2)])] == [1, 2, None, 3]
+    groups = at_once([at(0, 3), at(50, 1), at(200, 4), at(200, 9, member=2)])
+    assert [[row.number for row in in_order(group)] for group in groups] == [[1, 3], [4], [9]]
+
+
+def test_pages_do_not_change_the_figures(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    history = History(database, terms("daily", "first", "rested"))
+    for number in range(12):
+        history.post(*(history.bought(card, 1, 700, number) for card in ("900", "901", "902")))
+    whole = replayed(database, history.program_id, terms("daily", "first", "rested"))
+    monkeypatch.setattr("app.insight.replaying.MEMBERS", 2)
+    monkeypatch.setattr("app.insight.replaying.PURCHASES", 5)
+    assert replayed(database, history.program_id, terms("daily", "first", "rested")) == whole
+    assert whole.purchases == 36
+    assert whole.all.published == whole.all.draft
+
+
+def test_a_period_is_past_and_begins_before_it_ends() -> None:
+    assert period(START, START + timedelta(seconds=1), START + timedelta(seconds=1)).since == START
+    for since, until, now in ((START, START, START), (START, START + timedelta(days=1), START)):
+        with pytest.raises(PeriodInvalid):
+            period(since, until, now)
+
+
+def test_a_draft_is_replayed_over_the_api(shop: Shop) -> None:
+    """Progress, then the result."""
+    for number in range(3):
+        shop.post(purchase(f"r{number}", member={"card": f"90{number}"}))
+    path = f"/v1/programs/{shop.program_id}/terms"
+    version = shop.http.post(path, json=TERMS | {"earning": {"points": 3, "per": 100}}).json()["version"]
+    asked = {"from": "2026-11-22T00:00:00-05:00", "to": "2026-11-22T12:00:00Z"}
+    answer = shop.http.get(f"{path}/{version}/replay", params=asked)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/jsonl")
+    *progress, last = [json.loads(line) for line in answer.text.splitlines()]
+    assert all((line["of"], line["result"]) == (3, None) for line in progress)
+    result = last["result"]
+    assert (result["currency"], result["purchases"], result["assumed"], result["refused"]) == ("USD", 3, 0, [])
+    assert (result["total"]["published"]["points"], result["total"]["draft"]["points"]) == (30, 90)
+    assert result["stores"][0]["store"] == "1"
+    assert shop.http.get(f"{path}/9/replay", params=asked).status_code == 404
+    late = shop.http.get(f"{path}/{version}/replay", params=asked | {"to": "2027-01-01T00:00:00Z"})
+    assert (late.status_code, late.json()["code"]) == (422, "period_invalid")

@@ -60,6 +60,7 @@ from app.programs.service import (
     find_program,
     publish_terms,
     terms_at,
+    terms_of,
     timeline,
     zone_at,
 )
@@ -122,6 +123,7 @@ __all__ = [
     "tax_of",
     "tender_of",
     "terms_at",
+    "terms_of",
     "timeline",
     "uses",
     "warn_of_expiry",

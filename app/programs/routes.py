@@ -116,7 +116,7 @@ def read_terms(
     program_id: UUID, version: int, caller: Annotated[Caller, needs("programs:read")], database: Db, response: Response
 ) -> TermsOut:
     caller.must_see_program(program_id)
-    found = database.read(lambda session: service.find_version(session, program_id, _small(version)))
+    found = database.read(lambda session: service.find_version(session, program_id, version))
     response.headers["ETag"] = f'"{found.revision}"'
     return _out(found)
 
@@ -138,7 +138,7 @@ def change_draft(
     """Safe to repeat: `If-Match` carries the `ETag` of the draft that was read."""
     caller.must_see_program(program_id)
     revision = revision_in(if_match)
-    changed = database.write(lambda session: service.change_draft(session, program_id, _small(version), revision, body))
+    changed = database.write(lambda session: service.change_draft(session, program_id, version, revision, body))
     response.headers["ETag"] = f'"{changed.revision}"'
     return _out(changed)
 
@@ -165,7 +165,7 @@ def publish_terms(
     revision = None if if_match is None else revision_in(if_match)
 
     def act(session: Session) -> Reply:
-        published = service.publish_terms(session, program_id, _small(version), now, body.effective_from, revision)
+        published = service.publish_terms(session, program_id, version, now, body.effective_from, revision)
         return Reply(200, _out(published).model_dump_json().encode())
 
     return idempotency.carry_out(database, attempt, now, act)
@@ -191,7 +191,7 @@ def retire_terms(
     revision = None if if_match is None else revision_in(if_match)
 
     def act(session: Session) -> Reply:
-        retired = service.retire_terms(session, program_id, _small(version), now, revision)
+        retired = service.retire_terms(session, program_id, version, now, revision)
         return Reply(200, _out(retired).model_dump_json().encode())
 
     return idempotency.carry_out(database, attempt, now, act)
@@ -207,8 +207,7 @@ def compare_terms(
 ) -> ChangeList:
     """What turns `version` into `other`. Rules are matched by their code."""
     caller.must_see_program(program_id)
-    pair = _small(version), _small(other)
-    found = database.read(lambda session: service.differences(session, program_id, *pair))
+    found = database.read(lambda session: service.differences(session, program_id, version, other))
     return ChangeList(items=[ChangeOut.model_validate(each) for each in found])
 
 
@@ -222,10 +221,3 @@ def _out(row: ProgramTerms) -> TermsOut:
         retired_at=row.retired_at,
         terms=Terms.model_validate(row.terms),
     )
-
-
-def _small(version: int) -> int:
-    """NotFound for a number no version can have, before a database has to refuse it."""
-    if not 0 < version < 2**31:
-        raise NotFound
-    return version

@@ -108,6 +108,11 @@ def zone_at(session: Session, program_id: UUID, instant: datetime) -> tzinfo:
     return timeline(session, program_id).zone_at(instant)
 
 
+def terms_of(session: Session, program_id: UUID, version: int) -> Terms:
+    """The terms of a version, published or not. NotFound if there is none such."""
+    return Terms.model_validate(find_version(session, program_id, version).terms)
+
+
 def draft_terms(session: Session, program_id: UUID, terms: Terms, now: datetime) -> ProgramTerms:
     """A new draft, numbered after the programme's last version."""
     _lock(session, program_id)
@@ -188,6 +193,8 @@ def versions(session: Session, program_id: UUID) -> Sequence[ProgramTerms]:
 
 def find_version(session: Session, program_id: UUID, version: int) -> ProgramTerms:
     """One version. NotFound if there is none."""
+    if not 0 < version < 2**31:  # a number no version can have, before a database has to refuse it
+        raise NotFound
     rows = select(ProgramTerms).where(ProgramTerms.program_id == program_id, ProgramTerms.version == version)
     found = session.scalars(rows).one_or_none()
     if found is None:

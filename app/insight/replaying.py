@@ -60,7 +60,7 @@ def period(since: datetime, until: datetime, now: datetime) -> Period:
 
 
 def replay(database: Database, program_id: UUID, draft: Terms, within: Period, now: datetime) -> Iterator[Totals]:
-    """The totals of `within` after each page of members: always the same object, complete when there are no more.
+    """The totals of `within` after each page of members, and in the end: always the same object.
 
     The draft is tried as if it had been in force in the period and nowhere else. Purchases that arrived earlier, or
     happened outside, count for its limits with what they really gave. What is recorded after `now` is left out.
@@ -78,6 +78,7 @@ def replay(database: Database, program_id: UUID, draft: Terms, within: Period, n
                     totals.add(row, life.replay(row, version, program_id))
         totals.members += len(member_ids)
         yield totals
+    yield totals
 
 
 def count_members(session: Session, program_id: UUID) -> int:
