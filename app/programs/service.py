@@ -5,7 +5,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy import Select, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from app import accounting, db, outbox
@@ -57,6 +57,11 @@ def create_program(
     program = Program(**row)
     accounting.open_chart(session, program.id, accounts or {})
     return program
+
+
+def rename_program(session: Session, program_id: UUID, name: str) -> None:
+    """What a programme is called, by people; its code stays."""
+    session.execute(update(Program).where(Program.id == program_id).values(name=name))
 
 
 def find_program(session: Session, code: str) -> Program | None:
@@ -115,7 +120,7 @@ def terms_of(session: Session, program_id: UUID, version: int) -> Terms:
 
 def draft_terms(session: Session, program_id: UUID, terms: Terms, now: datetime) -> ProgramTerms:
     """A new draft, numbered after the programme's last version."""
-    _lock(session, program_id)
+    lock(session, program_id)
     last = select(func.coalesce(func.max(ProgramTerms.version), 0)).where(ProgramTerms.program_id == program_id)
     row = {
         "id": new_id(),
@@ -163,12 +168,21 @@ def publish_terms(
     return draft
 
 
+def drafts(session: Session, program_id: UUID) -> dict[int, Terms]:
+    """The drafts that could be published, by version."""
+    return {
+        row.version: Terms.model_validate(row.terms)
+        for row in versions(session, program_id)
+        if row.published_at is None and row.retired_at is None
+    }
+
+
 def retire_terms(
     session: Session, program_id: UUID, version: int, now: datetime, revision: int | None = None
 ) -> ProgramTerms:
     """Gives up a draft for good; retiring it again changes nothing. TermsPublished: what is published ends when other
     terms take effect. PreconditionFailed if it is not at `revision` (None: at whichever)."""
-    _lock(session, program_id)
+    lock(session, program_id)
     found = find_version(session, program_id, version)
     if found.retired_at is None:
         draft = _draft(session, program_id, version, revision)
@@ -203,7 +217,7 @@ def find_version(session: Session, program_id: UUID, version: int) -> ProgramTer
 
 
 def _draft(session: Session, program_id: UUID, version: int, revision: int | None) -> ProgramTerms:
-    _lock(session, program_id)
+    lock(session, program_id)
     found = find_version(session, program_id, version)
     if found.published_at is not None:
         raise TermsPublished
@@ -214,7 +228,7 @@ def _draft(session: Session, program_id: UUID, version: int, revision: int | Non
     return found
 
 
-def _lock(session: Session, program_id: UUID) -> None:
+def lock(session: Session, program_id: UUID) -> None:
     """Changes of one programme's terms take turns. NotFound if there is no such programme."""
     locked = select(Program.id).where(Program.id == program_id).with_for_update(key_share=True)
     if session.execute(locked).one_or_none() is None:
