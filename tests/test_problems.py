@@ -54,7 +54,7 @@ CONTRACT = {
     " hold_too_long idempotency_key_reused identifier_invalid insufficient_points invalid_request member_may_not_earn"
     " member_may_not_spend negative_line no_terms not_in_pool nothing_to_concede nothing_to_extend"
     " nothing_to_reinstate nothing_to_return nothing_to_write_off occurred_in_future occurred_too_long_ago"
-    " points_tender_refused period_invalid pool_not_offered purchase_too_large receipt_needed refund_differs"
+    " period_invalid points_tender_refused pool_not_offered purchase_too_large receipt_needed refund_differs"
     " return_too_large"
     " reward_blacked_out reward_limit_reached reward_out_of_stock reward_unavailable sums_do_not_match too_many_points"
     " transfer_above_limit transfer_below_minimum transfer_not_offered transfer_to_self unknown_member unknown_order"
