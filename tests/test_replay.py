@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -14,8 +15,10 @@ from pydantic import TypeAdapter
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app import members, programs, transactions
+from app import blueprints, members, programs, transactions
+from app.baskets import batches, purchase_body, read_baskets
 from app.db import Database
+from app.demo import EXAMPLES, SAMPLE
 from app.errors import Problem
 from app.ids import new_id
 from app.insight.replaying import Period, PeriodInvalid, period, replay
@@ -336,3 +339,22 @@ def test_a_draft_is_replayed_over_the_api(shop: Shop) -> None:
     assert shop.http.get(f"{path}/9/replay", params=asked).status_code == 404
     late = shop.http.get(f"{path}/{version}/replay", params=asked | {"to": "2027-01-01T00:00:00Z"})
     assert (late.status_code, late.json()["code"]) == (422, "period_invalid")
+
+
+def test_an_example_replayed_over_real_baskets_is_what_it_gave(database: Database) -> None:
+    """And without its rules, what the base alone would have given."""
+    document = blueprints.read(EXAMPLES["grocer"].read_text(encoding="utf-8")).document()
+    document["terms"]["uploads"] = {"latest_days": None}
+    draft = Terms.model_validate(document["terms"])
+    program_id = database.write(lambda session: make_program(session, document["terms"], START))
+    for batch in batches(purchase_body(basket) for basket in read_baskets(SAMPLE)):
+        items = [item_of(bodies.validate_python(body)) for body in batch]
+        database.write(partial(transactions.record, program_id=program_id, items=items, now=START))
+    totals = replayed(database, program_id, document["terms"])
+    assert (totals.purchases, totals.members) == (1000, 711)
+    assert totals.all.published == totals.all.draft
+    assert {rule.code for rule in draft.rules} < totals.rules.keys(), "each rule gave somebody something"
+    assert all(each.published == each.draft for each in totals.stores.values())
+    assert all(each.published == each.draft for each in totals.rules.values())
+    plain = replayed(database, program_id, document["terms"] | {"rules": []})
+    assert plain.all.draft.points == totals.rules["base"].published.points
