@@ -13,11 +13,12 @@ WORKDIR /srv/loyalty
 COPY requirements.lock ./
 RUN pip install --require-hashes --only-binary :all: -r requirements.lock
 
-# Editable: the service looks for `migrations/` and `samples/` beside `app/`.
+# Editable: the service looks for `migrations/`, `samples/` and `docs/examples/` beside `app/`.
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
 COPY migrations migrations
 COPY samples samples
+COPY docs/examples docs/examples
 RUN pip install --no-deps --no-build-isolation --editable . \
     && python -m compileall -q app migrations \
     && install -d -o 10001 -g 10001 /data

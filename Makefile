@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo "make run    serve on 127.0.0.1:$(PORT) with an embedded database and a demo programme"
 	@echo "make test   the whole suite, on SQLite and on PostgreSQL"
-	@echo "make demo   real baskets through a fresh service, then the books (DATA=file DATABASE_URL=engine)"
+	@echo "make demo   real baskets through a fresh service, then the books (PROGRAM=grocer DATA=file DATABASE_URL=engine)"
 	@echo "make check  lint, types, import contracts"
 	@echo "make bench  figures against hand-written SQL (QUICK=1 LARGE=1 ONLY=purchases,balance DATABASE_URL=server)"
 	@echo "make audit  known holes in the locked dependencies (asks the internet)"
@@ -36,7 +36,7 @@ check: .venv/dev
 	$(BIN)/lint-imports
 
 demo: .venv/run
-	@$(BIN)/loyalty demo $(if $(DATA),--data $(DATA))
+	@$(BIN)/loyalty demo $(if $(DATA),--data $(DATA)) $(if $(PROGRAM),--program $(PROGRAM))
 
 # QUICK=1: some minutes. LARGE=1: with millions of entries. ONLY=purchases,balance. See benchmarks/README.md.
 bench: .venv/dev

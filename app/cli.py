@@ -1,4 +1,4 @@
-"""The command line: `loyalty serve | worker | jobs | migrate | run | demo | keys | proof | openapi`."""
+"""The command line: `loyalty serve | worker | jobs | migrate | run | demo | keys | programs | proof | openapi`."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from app import clients, demo, insight, members, programs, schema, telemetry, worker
+from app import cli_programs, clients, demo, insight, members, programs, schema, telemetry, worker
 from app.clock import system_clock
 from app.config import Settings
 from app.db import Database
@@ -33,6 +33,7 @@ keys = typer.Typer(no_args_is_help=True, help="API keys.")
 cli.add_typer(keys, name="keys")
 jobs = typer.Typer(no_args_is_help=True, help="What the worker runs, one at a time.")
 cli.add_typer(jobs, name="jobs")
+cli.add_typer(cli_programs.commands, name="programs")
 
 VAR = Path("var")
 OPERATOR_SCOPES = {"programs:create", "programs:read", "programs:write"}
@@ -151,9 +152,12 @@ def run_demo(
         Path, typer.Option(exists=True, dir_okay=False, help="Baskets: JSON lines, gzipped or not")
     ] = demo.SAMPLE,
     database_url: Annotated[str | None, typer.Option(envvar="DATABASE_URL", help="Another engine")] = None,
+    program: Annotated[
+        str | None, typer.Option(help=f"Another programme: one of {', '.join(demo.EXAMPLES)}, or a YAML file")
+    ] = None,
 ) -> None:
     """Posts real baskets to a service on a fresh database and proves the books."""
-    if not demo.run(data, database_url):
+    if not demo.run(data, database_url, None if program is None else demo.example(program)):
         raise typer.Exit(1)
 
 

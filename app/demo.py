@@ -24,13 +24,16 @@ import typer
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-from app import clients, schema, telemetry, worker
+from app import blueprints, clients, schema, telemetry, worker
 from app.baskets import batches, purchase_body, read_baskets
+from app.blueprints import Blueprint
 from app.config import Settings
 from app.db import Database, read_url
 from app.money import show
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "pos-2017-01-first-1000.jsonl.gz"
+EXAMPLES = {path.stem: path for path in sorted((Path(__file__).parent.parent / "docs" / "examples").glob("*.yaml"))}
+"""Programmes to try, by name."""
 
 TERMS: dict[str, Any] = {
     "currency": "USD",
@@ -63,6 +66,7 @@ class Tally:
     returned: int = 0
     taken_back: int = 0
     redeemed: int = 0
+    reward: str = ""
     members: set[str] = field(default_factory=set)
     earned: list[dict[str, Any]] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
@@ -83,8 +87,14 @@ class Tally:
                 self.members.add(transaction["member"]["id"])
 
 
-def run(data: Path, database_url: str | None) -> bool:
-    """Posts the baskets of `data` and prints what came of it; answers whether all was taken and the proof holds."""
+def example(name: str) -> Blueprint:
+    """One of the `EXAMPLES`, or a file's. NotABlueprint, OSError."""
+    return blueprints.read(EXAMPLES.get(name, Path(name)).read_text(encoding="utf-8"))
+
+
+def run(data: Path, database_url: str | None, programme: Blueprint | None = None) -> bool:
+    """Posts the baskets of `data` to a `programme`, or the demo's own, and prints what came of it; answers whether all
+    was taken and the proof holds."""
     telemetry.configure_logging("warning")
     bodies = [purchase_body(basket) for basket in read_baskets(data)]
     with tempfile.TemporaryDirectory() as folder, _fresh_database(database_url, Path(folder)) as url:
@@ -95,11 +105,14 @@ def run(data: Path, database_url: str | None) -> bool:
         with serving(settings):
             base_url = f"http://127.0.0.1:{settings.port}"
             with httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {operator}"}, timeout=60) as http:
-                program_id = _program(http, bodies[0]["occurred_at"])
+                first = bodies[0]["occurred_at"]
+                program_id = _program(http, first) if programme is None else _founded(database, programme, first)
             staff = _key(database, settings, None, program_id)
             with httpx.Client(base_url=base_url, headers={"Authorization": f"Bearer {staff}"}, timeout=300) as http:
                 tally, seconds = _post(http, bodies)
                 _return_some(http, tally)
+                if programme is None:
+                    http.post("/v1/rewards", json=REWARD).raise_for_status()
                 _redeem(http, tally)
                 worker.run_jobs(database, datetime.now(UTC))
                 holds = _report(http, tally, seconds)
@@ -133,11 +146,12 @@ def _return_some(http: httpx.Client, tally: Tally) -> None:
 
 
 def _redeem(http: httpx.Client, tally: Tally) -> None:
-    """Everybody tries for a coffee; many have too few points left."""
-    http.post("/v1/rewards", json=REWARD).raise_for_status()
+    """Everybody tries for the cheapest reward; many have too few points left."""
+    rewards = http.get("/v1/rewards").raise_for_status().json()["items"]
+    tally.reward = min(rewards, key=lambda reward: int(reward["points"]))["code"]
     for member in sorted(tally.members):
-        order = {"member": {"id": member}, "reward": {"code": REWARD["code"]}, "immediate": True}
-        answer = http.post("/v1/redemptions", json=order, headers={"Idempotency-Key": f"coffee-{member}"})
+        order = {"member": {"id": member}, "reward": {"code": tally.reward}, "immediate": True}
+        answer = http.post("/v1/redemptions", json=order, headers={"Idempotency-Key": f"{tally.reward}-{member}"})
         if answer.status_code == 201:
             tally.redeemed += 1
         elif answer.json()["code"] != "insufficient_points":
@@ -163,7 +177,7 @@ def _report(http: httpx.Client, tally: Tally, seconds: float) -> bool:
     print(f"members              {len(tally.members):>14,}")
     print(f"points earned        {tally.points:>14,}")
     print(f"  taken back         {tally.taken_back:>14,}  by {tally.returned} returns")
-    print(f"  used               {sum(row['used'] for row in cohorts):>14,}  for {tally.redeemed} coffees")
+    print(f"  used               {sum(row['used'] for row in cohorts):>14,}  for {tally.redeemed} × {tally.reward}")
     print(f"  expired            {sum(row['expired'] for row in cohorts):>14,}")
     print(f"recognised           {show(by_code.get('4100', 0), 'USD'):>14} USD")
     print(f"contract liability   {show(by_code.get('2100', 0), 'USD'):>14} USD")
@@ -259,9 +273,7 @@ def _key(database: Database, settings: Settings, scopes: set[str] | None, progra
 
 
 def _program(http: httpx.Client, first: str) -> str:
-    zone = ZoneInfo(TERMS["time_zone"])
-    age = (datetime.now(zone).date() - datetime.fromisoformat(first).date()).days
-    terms = TERMS | {"expiry": {"days": age - 1, "round_up_to": "day"}}
+    terms = TERMS | {"expiry": _expiry(first, ZoneInfo(TERMS["time_zone"]))}
     program = http.post("/v1/programs", json={"code": "demo", "name": "Demo grocer"}).raise_for_status().json()
     path = f"/v1/programs/{program['id']}/terms"
     version = http.post(path, json=terms).raise_for_status().json()["version"]
@@ -269,3 +281,22 @@ def _program(http: httpx.Client, first: str) -> str:
     http.post(f"{path}/{version}/publish", json=start).raise_for_status()
     program_id: str = program["id"]
     return program_id
+
+
+def _expiry(first: str, zone: ZoneInfo) -> dict[str, Any]:
+    """By which the points of the first day have just expired."""
+    age = (datetime.now(zone).date() - datetime.fromisoformat(first).date()).days
+    return {"days": age - 1, "round_up_to": "day"}
+
+
+def _founded(database: Database, programme: Blueprint, first: str) -> str:
+    """A programme as its file says, but that it takes baskets of any age, whose points live as long as the demo's."""
+    document = programme.document()
+    document["terms"]["uploads"] = document["terms"].get("uploads", {}) | {"latest_days": None}
+    document["terms"]["expiry"] = _expiry(first, programme.terms.zone)
+    wanted, start = Blueprint.model_validate(document), datetime(2000, 1, 1, tzinfo=UTC)
+
+    def found(session: Session) -> UUID:
+        return blueprints.apply(session, wanted, blueprints.plan(session, wanted), datetime.now(UTC), start)
+
+    return str(database.write(found))

@@ -168,6 +168,11 @@ CALLS: dict[str, Call] = {
     "GET /v1/programs/{program_id}/terms/{version}": Call("GET", f"{_TERMS}/1"),
     "PUT /v1/programs/{program_id}/terms/{version}": Call("PUT", f"{_TERMS}/3", TERMS, {"If-Match": '"1"'}),
     "POST /v1/programs/{program_id}/terms/{version}/publish": Call("POST", f"{_TERMS}/3/publish", {}),
+    "POST /v1/programs/{program_id}/terms/{version}/retirement": Call("POST", f"{_TERMS}/4/retirement"),
+    "GET /v1/programs/{program_id}/terms/{version}/diff/{other}": Call("GET", f"{_TERMS}/1/diff/2"),
+    "GET /v1/programs/{program_id}/terms/{version}/replay": Call(
+        "GET", f"{_TERMS}/1/replay?from=2026-11-01T00:00:00Z&to=2026-11-22T00:00:00Z"
+    ),
     "GET /v1/accounting/accounts": Call("GET", "/v1/accounting/accounts", elsewhere=200),
     "GET /v1/accounting/journal": Call("GET", "/v1/accounting/journal?document_id={purchase}", elsewhere=200),
     "GET /v1/accounting/trial-balance": Call("GET", "/v1/accounting/trial-balance", elsewhere=200),
@@ -210,7 +215,7 @@ def made(shop: Shop) -> Made:
     """Card 900 has points and spends them, 902 owes some, 903 had some corrected away; 900 and 903 are a household."""
     made = Made(shop, {"program": str(shop.program_id)})
     _buy_and_enrol(made)
-    for terms in (GENEROUS, TERMS):
+    for terms in (GENEROUS, TERMS, TERMS):
         shop.http.post(f"/v1/programs/{shop.program_id}/terms", json=terms)
     shop.http.post(f"/v1/programs/{shop.program_id}/terms/2/publish", json={})
     shop.clock.forward(seconds=1)

@@ -90,6 +90,12 @@ ATTEMPTS = [
         ("program_terms_published",),
         ("program_terms_no_update",),
     ),
+    check(
+        "program_terms",
+        "retired_is_draft",
+        "UPDATE program_terms SET published_at = created_at, effective_from = created_at, retired_at = created_at"
+        " WHERE version = 2",
+    ),
     check("point_account", "available_not_negative", "UPDATE point_account SET available = -1"),
     check("point_account", "debt_not_negative", "UPDATE point_account SET debt = -1"),
     check("point_account", "pending_not_negative", "UPDATE point_account SET pending = -1"),
@@ -270,6 +276,16 @@ def test_a_draft_may_change_and_a_published_version_may_not(stocked: Shop) -> No
             attempt(connection, "DELETE FROM program_terms WHERE version = 1")
 
 
+@pytest.mark.parametrize(
+    "change", ["UPDATE program_terms SET retired_at = NULL WHERE version = 2", "DELETE FROM program_terms"]
+)
+def test_a_retired_draft_stays_retired(stocked: Shop, change: str) -> None:
+    path = f"/v1/programs/{stocked.program_id}/terms/2/retirement"
+    assert stocked.http.post(path).status_code == 200
+    with stocked.database.engine.connect() as connection, pytest.raises(DatabaseError, match=r"refused"):
+        attempt(connection, change + (" WHERE version = 2" if "DELETE" in change else ""))
+
+
 def test_one_of_each(stocked: Shop) -> None:
     """What must be unique: a receipt, an entry's number, a claim, an identifier."""
     with stocked.database.engine.connect() as connection:
@@ -328,6 +344,8 @@ OTHERS = {
     "adjustment_ended",
     "transaction_key_fixed",
     "transaction_key_kept",
+    "program_terms_retired",
+    "program_terms_retired_kept",
 }
 
 TRIGGERS = {

@@ -686,6 +686,7 @@ def one_of_each(shop: Shop, member: str) -> dict[str, Any]:
     pool = made(shop, "/v1/pools", {"name": "household"})["id"]
     made(shop, f"/v1/pools/{pool}/members", me)
     return {
+        "other": version,
         "pool_id": pool,
         "reward_id": made(shop, "/v1/rewards", reward | {"supplier": {"type": "own", "cost": 1}})["id"],
         "redemption_id": made(shop, "/v1/redemptions", me | {"reward": {"code": "mug"}})["id"],

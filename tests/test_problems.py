@@ -45,8 +45,8 @@ CONTRACT = {
     409: "adjustment_ended already_in_pool already_voided hold_ended idempotency_in_progress identifier_taken"
     " last_identifier member_closed points_activated points_cancelled pool_full program_exists purchase_unclaimed"
     " redemption_cancelled redemption_fulfilled return_not_waiting reward_exists reward_retired supply_too_small"
-    " terms_published too_many_keys transaction_claimed transaction_conflict transaction_has_member voucher_burnt"
-    " voucher_cancelled",
+    " terms_published terms_retired too_many_keys transaction_claimed transaction_conflict transaction_has_member"
+    " voucher_burnt voucher_cancelled",
     412: "precondition_failed",
     413: "body_too_large",
     415: "unsupported_media_type",
@@ -54,7 +54,8 @@ CONTRACT = {
     " hold_too_long idempotency_key_reused identifier_invalid insufficient_points invalid_request member_may_not_earn"
     " member_may_not_spend negative_line no_terms not_in_pool nothing_to_concede nothing_to_extend"
     " nothing_to_reinstate nothing_to_return nothing_to_write_off occurred_in_future occurred_too_long_ago"
-    " points_tender_refused pool_not_offered purchase_too_large receipt_needed refund_differs return_too_large"
+    " period_invalid points_tender_refused pool_not_offered purchase_too_large receipt_needed refund_differs"
+    " return_too_large"
     " reward_blacked_out reward_limit_reached reward_out_of_stock reward_unavailable sums_do_not_match too_many_points"
     " transfer_above_limit transfer_below_minimum transfer_not_offered transfer_to_self unknown_member unknown_order"
     " unknown_original unknown_reward voucher_expired",
@@ -500,6 +501,21 @@ def program_exists(scene: Scene) -> Any:
 def terms_published(scene: Scene) -> Any:
     path = f"/v1/programs/{scene.shop.program_id}/terms/1"
     return scene.shop.http.put(path, json=TERMS, headers={"If-Match": '"1"'})
+
+
+@provokes
+def terms_retired(scene: Scene) -> Any:
+    path = f"/v1/programs/{scene.shop.program_id}/terms"
+    version = scene.shop.http.post(path, json=TERMS).json()["version"]
+    scene.shop.http.post(f"{path}/{version}/retirement")
+    return scene.shop.http.post(f"{path}/{version}/publish", json={})
+
+
+@provokes
+def period_invalid(scene: Scene) -> Any:
+    now = scene.shop.clock().isoformat()
+    path = f"/v1/programs/{scene.shop.program_id}/terms/1/replay"
+    return scene.shop.http.get(path, params={"from": now, "to": now})
 
 
 @provokes

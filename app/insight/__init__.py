@@ -1,9 +1,27 @@
 """Insight: reads everything, writes nothing.
 
-The proof recomputes every sum the service keeps from the rows it was made of, and answers what differs.
+The proof recomputes every sum the service keeps from the rows it was made of, and answers what differs. A replay says
+what other terms would have given for the purchases of the past.
 """
 
 from app.insight.queries import CHECKS
+from app.insight.replaying import Period, PeriodInvalid, count_members, period, replay
+from app.insight.rules import Compared, Figures, Given, Totals
 from app.insight.service import Checked, Difference, Proof, prove
 
-__all__ = ["CHECKS", "Checked", "Difference", "Proof", "prove"]
+__all__ = [
+    "CHECKS",
+    "Checked",
+    "Compared",
+    "Difference",
+    "Figures",
+    "Given",
+    "Period",
+    "PeriodInvalid",
+    "Proof",
+    "Totals",
+    "count_members",
+    "period",
+    "prove",
+    "replay",
+]

@@ -16,6 +16,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from math import floor
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -191,15 +192,20 @@ def _quantity(sale: Sale, places: Iterable[int]) -> Fraction | Decimal:
 
 
 def known(
-    rules: Iterable[Rule], occasion: Occasion, customer: Customer, used: Mapping[tuple[str, str], Used]
+    rules: Iterable[Rule],
+    occasion: Occasion,
+    customer: Customer,
+    used: Mapping[tuple[str, str], Used],
+    recalled: Mapping[str, str | None] = MappingProxyType({}),
 ) -> Occasion:
     """The occasion with what is known of the member: what they are like, and what rules have given them (`used`, by
-    rule and period)."""
+    rule and period). `recalled`: by rule, what was found before of what they are like; that is not asked again."""
     unmet: dict[str, str] = {}
     allowed: dict[str, int] = {}
     for rule in rules:
         theirs = {period: each for (code, period), each in used.items() if code == rule.code}
-        found = rule.who.unmet(customer, occasion.at.date()) or rule.room(occasion.at, theirs)
+        asked = recalled[rule.code] if rule.code in recalled else rule.who.unmet(customer, occasion.at.date())
+        found = asked or rule.room(occasion.at, theirs)
         if isinstance(found, str):
             unmet[rule.code] = found
         elif found is not None:

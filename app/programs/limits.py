@@ -4,8 +4,9 @@ A member's rows are read and changed only while their account is claimed: so the
 those arrive, and no two count at the same moment. A dry run reads them without the claim.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from uuid import UUID
 
 from sqlalchemy import select
@@ -39,11 +40,18 @@ class Uses:
         self._stored = stored
         self._used = dict(stored)
 
-    def known(self, member_id: UUID, terms: Terms, occasion: Occasion, customer: Customer) -> Occasion:
-        """The occasion with what is known of the member."""
+    def known(
+        self,
+        member_id: UUID,
+        terms: Terms,
+        occasion: Occasion,
+        customer: Customer,
+        recalled: Mapping[str, str | None] = MappingProxyType({}),
+    ) -> Occasion:
+        """The occasion with what is known of the member; `recalled` as of `earning.known`."""
         keys = keys_of(member_id, terms, occasion.at)
         used = {key[1:]: self._used[key] for key in keys if key in self._used}
-        return known(terms.rules_on(occasion.at.date()), occasion, customer, used)
+        return known(terms.rules_on(occasion.at.date()), occasion, customer, used, recalled)
 
     def count(self, member_id: UUID, terms: Terms, at: datetime, reasons: Iterable[Reason]) -> None:
         """Counts what rules gave for a purchase."""

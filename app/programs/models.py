@@ -23,13 +23,14 @@ class Program(Base):
 
 
 class ProgramTerms(Base):
-    """One version of a programme's terms. Once published it never changes, by trigger."""
+    """One version of a programme's terms. Once published or retired it never changes, by trigger."""
 
     __tablename__ = "program_terms"
     __table_args__ = (
         UniqueConstraint("program_id", "version"),
         UniqueConstraint("program_id", "effective_from"),
         CheckConstraint("(published_at IS NULL) = (effective_from IS NULL)", name="published_has_start"),
+        CheckConstraint("retired_at IS NULL OR published_at IS NULL", name="retired_is_draft"),
         NO_ROWID,
     )
 
@@ -42,6 +43,8 @@ class ProgramTerms(Base):
     created_at: Mapped[datetime]
     published_at: Mapped[datetime | None]
     effective_from: Mapped[datetime | None]
+    retired_at: Mapped[datetime | None]
+    """Since when it is a draft that will never be published."""
 
 
 class RuleUse(Base):

@@ -16,6 +16,8 @@ from app.programs import service
 from app.programs.models import Program, ProgramTerms
 from app.programs.schemas import (
     EXAMPLE_TERMS,
+    ChangeList,
+    ChangeOut,
     ProgramIn,
     ProgramList,
     ProgramOut,
@@ -30,6 +32,7 @@ router = APIRouter(prefix="/v1/programs", tags=["programmes"], route_class=Stric
 TermsBody = Annotated[Terms, Body(openapi_examples={"grocer": {"value": EXAMPLE_TERMS}})]
 
 _KEYED = (*WRITING, *idempotency.REFUSALS)
+_FINAL = (service.TermsPublished, service.TermsRetired)
 _EXAMPLE_PROGRAM = {"first": {"value": {"code": "corner-grocer", "name": "Corner Grocer points"}}}
 
 
@@ -113,14 +116,14 @@ def read_terms(
     program_id: UUID, version: int, caller: Annotated[Caller, needs("programs:read")], database: Db, response: Response
 ) -> TermsOut:
     caller.must_see_program(program_id)
-    found = database.read(lambda session: service.find_version(session, program_id, _small(version)))
+    found = database.read(lambda session: service.find_version(session, program_id, version))
     response.headers["ETag"] = f'"{found.revision}"'
     return _out(found)
 
 
 @router.put(
     "/{program_id}/terms/{version}",
-    responses=answers(*WRITING, NotFound, PreconditionRequired, PreconditionFailed, service.TermsPublished),
+    responses=answers(*WRITING, NotFound, PreconditionRequired, PreconditionFailed, *_FINAL),
     summary="Replace a draft",
 )
 def change_draft(
@@ -135,7 +138,7 @@ def change_draft(
     """Safe to repeat: `If-Match` carries the `ETag` of the draft that was read."""
     caller.must_see_program(program_id)
     revision = revision_in(if_match)
-    changed = database.write(lambda session: service.change_draft(session, program_id, _small(version), revision, body))
+    changed = database.write(lambda session: service.change_draft(session, program_id, version, revision, body))
     response.headers["ETag"] = f'"{changed.revision}"'
     return _out(changed)
 
@@ -143,7 +146,7 @@ def change_draft(
 @router.post(
     "/{program_id}/terms/{version}/publish",
     response_model=TermsOut,
-    responses=answers(*_KEYED, NotFound, service.TermsPublished, service.EffectiveFromInvalid),
+    responses=answers(*_KEYED, NotFound, PreconditionFailed, *_FINAL, service.EffectiveFromInvalid),
     summary="Publish a draft",
 )
 def publish_terms(
@@ -154,30 +157,67 @@ def publish_terms(
     attempt: Annotated[Attempt, keyed("programs:write")],
     database: Db,
     now: Now,
+    if_match: IfMatch = None,
 ) -> Response:
-    """From then on it never changes. Purchases take the version in force at their `occurred_at`."""
+    """From then on it never changes. Purchases take the version in force at their `occurred_at`. With `If-Match` only
+    the draft that was read is published."""
     caller.must_see_program(program_id)
+    revision = None if if_match is None else revision_in(if_match)
 
     def act(session: Session) -> Reply:
-        published = service.publish_terms(session, program_id, _small(version), now, body.effective_from)
+        published = service.publish_terms(session, program_id, version, now, body.effective_from, revision)
         return Reply(200, _out(published).model_dump_json().encode())
 
     return idempotency.carry_out(database, attempt, now, act)
+
+
+@router.post(
+    "/{program_id}/terms/{version}/retirement",
+    response_model=TermsOut,
+    responses=answers(*_KEYED, NotFound, PreconditionFailed, service.TermsPublished),
+    summary="Retire a draft",
+)
+def retire_terms(
+    program_id: UUID,
+    version: int,
+    caller: Annotated[Caller, needs("programs:write")],
+    attempt: Annotated[Attempt, keyed("programs:write")],
+    database: Db,
+    now: Now,
+    if_match: IfMatch = None,
+) -> Response:
+    """For good; retiring it again changes nothing. A published version cannot be retired: others take its place."""
+    caller.must_see_program(program_id)
+    revision = None if if_match is None else revision_in(if_match)
+
+    def act(session: Session) -> Reply:
+        retired = service.retire_terms(session, program_id, version, now, revision)
+        return Reply(200, _out(retired).model_dump_json().encode())
+
+    return idempotency.carry_out(database, attempt, now, act)
+
+
+@router.get(
+    "/{program_id}/terms/{version}/diff/{other}",
+    responses=answers(*READING, NotFound),
+    summary="Compare two versions of terms",
+)
+def compare_terms(
+    program_id: UUID, version: int, other: int, caller: Annotated[Caller, needs("programs:read")], database: Db
+) -> ChangeList:
+    """What turns `version` into `other`. Rules are matched by their code."""
+    caller.must_see_program(program_id)
+    found = database.read(lambda session: service.differences(session, program_id, version, other))
+    return ChangeList(items=[ChangeOut.model_validate(each) for each in found])
 
 
 def _out(row: ProgramTerms) -> TermsOut:
     return TermsOut(
         id=row.id,
         version=row.version,
-        status="draft" if row.published_at is None else "published",
+        status="retired" if row.retired_at else "published" if row.published_at else "draft",
         effective_from=row.effective_from,
         published_at=row.published_at,
+        retired_at=row.retired_at,
         terms=Terms.model_validate(row.terms),
     )
-
-
-def _small(version: int) -> int:
-    """NotFound for a number no version can have, before a database has to refuse it."""
-    if not 0 < version < 2**31:
-        raise NotFound
-    return version

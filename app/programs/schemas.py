@@ -441,18 +441,35 @@ class PublishIn(Request):
 
 
 class TermsOut(Answer):
-    """One version of a programme's terms. `effective_from` is null for a draft."""
+    """One version of a programme's terms. `effective_from` is null for what is not published."""
 
     id: UUID
     version: int
-    status: Literal["draft", "published"]
+    status: Literal["draft", "published", "retired"]
     effective_from: Stamp | None
     published_at: Stamp | None
+    retired_at: Stamp | None
     terms: Terms
 
 
 class TermsList(Answer):
     items: list[TermsOut]
+
+
+class ChangeOut(Answer):
+    """One change: `path` is a JSON pointer into the new terms, into the old for a `remove`; `text` says it in words."""
+
+    op: Literal["add", "remove", "replace", "move"]
+    path: Annotated[str, Field(examples=["/rules/0/gives/times"])]
+    old: Any
+    new: Any
+    text: Annotated[str, Field(examples=["rule triple_dairy, gives, times: 3 instead of 2"])]
+
+
+class ChangeList(Answer):
+    """What turns one version of the terms into another, in the order of the fields."""
+
+    items: list[ChangeOut]
 
 
 EXAMPLE_TERMS = {

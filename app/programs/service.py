@@ -1,17 +1,18 @@
-"""Create programmes; draft, change and publish their terms."""
+"""Create programmes; draft, change, publish and retire their terms."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy import Select, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from app import accounting, db, outbox
 from app.errors import NotFound, PreconditionFailed, Problem
 from app.ids import new_id
 from app.programs.calendar import Timeline, Version
+from app.programs.changes import Change, changes
 from app.programs.models import Program, ProgramTerms
 from app.programs.schemas import Terms
 
@@ -26,6 +27,12 @@ class TermsPublished(Problem):
     """A published version never changes. Draft a new one."""
 
     status, code, title, final = 409, "terms_published", "These terms are published", True
+
+
+class TermsRetired(Problem):
+    """A retired draft is never published. Draft a new version."""
+
+    status, code, title, final = 409, "terms_retired", "These terms are retired", True
 
 
 class EffectiveFromInvalid(Problem):
@@ -50,6 +57,11 @@ def create_program(
     program = Program(**row)
     accounting.open_chart(session, program.id, accounts or {})
     return program
+
+
+def rename_program(session: Session, program_id: UUID, name: str) -> None:
+    """What a programme is called, by people; its code stays."""
+    session.execute(update(Program).where(Program.id == program_id).values(name=name))
 
 
 def find_program(session: Session, code: str) -> Program | None:
@@ -101,9 +113,14 @@ def zone_at(session: Session, program_id: UUID, instant: datetime) -> tzinfo:
     return timeline(session, program_id).zone_at(instant)
 
 
+def terms_of(session: Session, program_id: UUID, version: int) -> Terms:
+    """The terms of a version, published or not. NotFound if there is none such."""
+    return Terms.model_validate(find_version(session, program_id, version).terms)
+
+
 def draft_terms(session: Session, program_id: UUID, terms: Terms, now: datetime) -> ProgramTerms:
     """A new draft, numbered after the programme's last version."""
-    _lock(session, program_id)
+    lock(session, program_id)
     last = select(func.coalesce(func.max(ProgramTerms.version), 0)).where(ProgramTerms.program_id == program_id)
     row = {
         "id": new_id(),
@@ -114,27 +131,31 @@ def draft_terms(session: Session, program_id: UUID, terms: Terms, now: datetime)
         "created_at": now,
         "published_at": None,
         "effective_from": None,
+        "retired_at": None,
     }
     db.insert_rows(session, ProgramTerms, [row])
     return ProgramTerms(**row)
 
 
 def change_draft(session: Session, program_id: UUID, version: int, revision: int, terms: Terms) -> ProgramTerms:
-    """Replaces a draft that is still at `revision`. TermsPublished, or PreconditionFailed if it has moved on."""
-    draft = _draft(session, program_id, version)
-    if draft.revision != revision:
-        raise PreconditionFailed
+    """Replaces a draft that is still at `revision`, else PreconditionFailed. TermsPublished, TermsRetired."""
+    draft = _draft(session, program_id, version, revision)
     draft.terms, draft.revision = terms.model_dump(mode="json"), revision + 1
     session.flush()
     return draft
 
 
 def publish_terms(
-    session: Session, program_id: UUID, version: int, now: datetime, effective_from: datetime | None = None
+    session: Session,
+    program_id: UUID,
+    version: int,
+    now: datetime,
+    effective_from: datetime | None = None,
+    revision: int | None = None,
 ) -> ProgramTerms:
-    """Publishes a draft from `effective_from` (now, if None). EffectiveFromInvalid if that would rewrite the past."""
-    _lock(session, program_id)
-    draft = _draft(session, program_id, version)
+    """Publishes a draft from `effective_from` (now, if None). EffectiveFromInvalid if that would rewrite the past.
+    TermsPublished, TermsRetired; PreconditionFailed if it is not at `revision` (None: at whichever)."""
+    draft = _draft(session, program_id, version, revision)
     start = (effective_from or now).astimezone(UTC)
     latest = _timeline(session, program_id).versions[-1:]
     if latest and (start <= latest[0].effective_from or start < now):
@@ -147,6 +168,37 @@ def publish_terms(
     return draft
 
 
+def drafts(session: Session, program_id: UUID) -> dict[int, Terms]:
+    """The drafts that could be published, by version."""
+    return {
+        row.version: Terms.model_validate(row.terms)
+        for row in versions(session, program_id)
+        if row.published_at is None and row.retired_at is None
+    }
+
+
+def retire_terms(
+    session: Session, program_id: UUID, version: int, now: datetime, revision: int | None = None
+) -> ProgramTerms:
+    """Gives up a draft for good; retiring it again changes nothing. TermsPublished: what is published ends when other
+    terms take effect. PreconditionFailed if it is not at `revision` (None: at whichever)."""
+    lock(session, program_id)
+    found = find_version(session, program_id, version)
+    if found.retired_at is None:
+        draft = _draft(session, program_id, version, revision)
+        draft.retired_at, draft.revision = now, draft.revision + 1
+        session.flush()
+    return found
+
+
+def differences(session: Session, program_id: UUID, version: int, other: int) -> list[Change]:
+    """What turns one version of a programme's terms into another. NotFound if there is none such."""
+    rows = [find_version(session, program_id, number) for number in (version, other)]
+    # through the model: stored terms of before say nothing of what they did not know
+    old, new = (Terms.model_validate(row.terms).model_dump(mode="json") for row in rows)
+    return changes(old, new)
+
+
 def versions(session: Session, program_id: UUID) -> Sequence[ProgramTerms]:
     """All versions of a programme's terms, drafts too, oldest first."""
     rows = select(ProgramTerms).where(ProgramTerms.program_id == program_id).order_by(ProgramTerms.version)
@@ -155,6 +207,8 @@ def versions(session: Session, program_id: UUID) -> Sequence[ProgramTerms]:
 
 def find_version(session: Session, program_id: UUID, version: int) -> ProgramTerms:
     """One version. NotFound if there is none."""
+    if not 0 < version < 2**31:  # a number no version can have, before a database has to refuse it
+        raise NotFound
     rows = select(ProgramTerms).where(ProgramTerms.program_id == program_id, ProgramTerms.version == version)
     found = session.scalars(rows).one_or_none()
     if found is None:
@@ -162,15 +216,19 @@ def find_version(session: Session, program_id: UUID, version: int) -> ProgramTer
     return found
 
 
-def _draft(session: Session, program_id: UUID, version: int) -> ProgramTerms:
-    _lock(session, program_id)
+def _draft(session: Session, program_id: UUID, version: int, revision: int | None) -> ProgramTerms:
+    lock(session, program_id)
     found = find_version(session, program_id, version)
     if found.published_at is not None:
         raise TermsPublished
+    if found.retired_at is not None:
+        raise TermsRetired
+    if revision not in (None, found.revision):
+        raise PreconditionFailed
     return found
 
 
-def _lock(session: Session, program_id: UUID) -> None:
+def lock(session: Session, program_id: UUID) -> None:
     """Changes of one programme's terms take turns. NotFound if there is no such programme."""
     locked = select(Program.id).where(Program.id == program_id).with_for_update(key_share=True)
     if session.execute(locked).one_or_none() is None:

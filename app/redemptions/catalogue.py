@@ -126,6 +126,12 @@ def rewards(
     return session.scalars(rows.order_by(RewardRow.id).limit(limit)).all()
 
 
+def every(session: Session, program_id: UUID) -> Sequence[RewardRow]:
+    """All rewards there ever were, in the order they were added."""
+    mine = select(RewardRow).where(RewardRow.program_id == program_id)
+    return session.scalars(mine.order_by(RewardRow.id)).all()
+
+
 def reward_of(row: RewardRow) -> Reward:
     """A stored reward as the rules want it."""
     left = None if row.supply is None else row.supply - row.taken

@@ -144,7 +144,7 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
         raise NoTerms
     check_time(purchase, version, now)
     check_currency(purchase.currency, version.terms.currency)
-    _check_amounts(purchase.basket, version)
+    check_amounts(purchase.basket, version.terms)
     occasion = occasion_of(purchase.occurred_at, purchase.store, purchase.channel, version.terms)
     judged = priced_at(program_id, purchase.basket, occasion, version, terms, now, granted=purchase.member is not None)
     priced = judged.priced
@@ -203,15 +203,16 @@ def check_time(purchase: Purchase | Return, version: Version, now: datetime) -> 
         raise OccurredTooLongAgo(findings=[finding(("occurred_at",), "too_old", detail)])
 
 
-def _check_amounts(basket: Basket, version: Version) -> None:
+def check_amounts(basket: Basket, terms: Terms) -> None:
+    """Raises NegativeLine, PurchaseTooLarge, SumsDoNotMatch or PointsTenderRefused."""
     if negative := list(_negatives(basket)):
         raise NegativeLine(findings=negative)
-    largest = version.terms.uploads.largest_total
+    largest = terms.uploads.largest_total
     if basket.total > largest:
         raise PurchaseTooLarge(findings=[finding(("total",), "too_large", f"above {largest}")])
-    if mismatches := [*check_basket(basket, version.terms), *_repeated_numbers(basket)]:
+    if mismatches := [*check_basket(basket, terms), *_repeated_numbers(basket)]:
         raise SumsDoNotMatch(findings=mismatches)
-    if refused := check_points_tender(basket, version.terms):
+    if refused := check_points_tender(basket, terms):
         raise PointsTenderRefused(findings=refused)
 
 
