@@ -143,7 +143,7 @@ class _Step:
     postings: int
 
 
-SUMMED_AT_ONCE = 10_000
+SUMMED_AT_ONCE = 100_000
 """Changes of a cohort. More of them are summed up before they are folded, so that no statement takes long after days
 without a fold: there is a row for each batch of purchases."""
 
