@@ -11,8 +11,10 @@ from app import ledger, programs
 from app.accounting import CohortKey
 from app.ids import new_id
 from app.ledger import Account, Accrual, Act, Need
-from tests.points import move
-from tests.shop import Shop
+from tests.conftest import Engines, settings_for
+from tests.points import move, publish
+from tests.shop import TERMS, Shop, TestClock, open_shop
+from tests.test_returns import FEW, bought, member_of
 
 KEY = {"Idempotency-Key": "one"}
 
@@ -88,6 +90,26 @@ def test_a_document_brings_its_lots(shop: Shop) -> None:
         assert part.lots == {id_: lot for id_, lot in whole.lots.items() if lot.document_id == document_id}
 
     shop.database.read(compare)
+
+
+def test_an_activity_of_the_same_batch_moves_the_lapse(engines: Engines, engine: str) -> None:
+    """A lot with an end, and one that lapses before it until a purchase puts that off: the next spend takes the former
+    first, in one upload as one by one."""
+    left = []
+    for at_once in (True, False):
+        with open_shop(settings_for(engines.fresh(engine)), TestClock(), TERMS | FEW) as shop:
+            assert shop.post(bought("fixed", 1000)).status_code == 201
+            publish(shop, TERMS | FEW | {"expiry": {"mode": "inactivity", "months": 12, "round_up_to": "day"}})
+            shop.clock.forward(minutes=5)
+            assert shop.post(bought("lapses", 1000, occurred_at=shop.clock().isoformat())).status_code == 201
+            shop.clock.forward(days=28)
+            now = shop.clock().isoformat()
+            bodies = [bought("c1", 100, occurred_at=now), bought("c2", 900, points=400, occurred_at=now)]
+            for batch in [bodies] if at_once else [[body] for body in bodies]:
+                assert {result["status"] for result in shop.batch(batch)} == {201}
+            left.append([lot["remaining"] for lot in shop.get(f"/v1/members/{member_of(shop)}/lots")["items"]])
+    assert left[0] == left[1]
+    assert left[0][0] == 600
 
 
 def test_without_the_lots_nothing_is_spent(shop: Shop) -> None:

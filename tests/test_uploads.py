@@ -111,6 +111,18 @@ def test_an_upload_is_what_its_items_are_one_after_the_other(engines: Engines, e
             shop.prove()
 
 
+def test_one_key_waits_for_one_purchase(engines: Engines, engine: str) -> None:
+    """A return that waits, then another under its key: that is a conflict, and never applied instead."""
+    first, same = returned("b1", "one", total=100), returned("b1", "one", total=100)
+    bodies = [first, returned("b1", "two", total=200), same, bought("two", 900), bought("one", 900)]
+    with shops(engines, engine, TERMS | FEW) as both:
+        at_once, one_by_one = both
+        answers = at_once.batch(bodies)
+        assert told(answers) == told([result for body in bodies for result in one_by_one.batch([body])])
+        assert [answer["status"] for answer in answers] == [202, 409, 202, 201, 201]
+        assert written(at_once) == written(one_by_one)
+
+
 # --- statements -----------------------------------------------------------------------------------------------------
 
 MIXES: dict[str, Callable[[int], list[Body]]] = {

@@ -72,6 +72,8 @@ def load_accounts(
     """
     ids = [row.member_id for row in rows]
     needed = set(lots) | {row.member_id for row in rows if row.next_due_at is not None and row.next_due_at <= now}
+    # an activity moves a lapse, and with it the order in which lots are used: then all of them are needed
+    needed |= {row.member_id for row in rows if row.lapses_at is not None and needs.get(row.member_id, NO_LOTS).points}
     limited = {id_: needs[id_] for id_ in ids if id_ not in needed and needs.get(id_, NO_LOTS) != NO_LOTS}
     enough, others = _enough_lots(session, limited)
     open_lots = _open_lots(session, [id_ for id_ in ids if id_ in needed]) | enough

@@ -2,8 +2,9 @@
 
 Order matters: natural keys first (they are what a retry collides with), then members by identifier, then guests'
 purchases that come back, then the lock on the accounts, and only then whatever a decision rests on. Everything that is
-locked is locked sorted, for the whole batch: two batches wait for each other in one order only. What the batch itself
-has bought or returned is not read: it follows the decisions in memory.
+locked is locked sorted, for the whole batch: two batches wait for each other in one order only (but for the keys of
+returns that have waited for its purchases, which come after the others). What the batch itself has bought or returned
+is not read: it follows the decisions in memory.
 """
 
 from collections import defaultdict
@@ -99,7 +100,7 @@ class _Writing:
 
     transactions: list[dict[str, Any]] = field(default_factory=list)
     postings: list[accounting.Posting] = field(default_factory=list)
-    waiting: list[tuple[Return, datetime]] = field(default_factory=list)
+    waiting: dict[Key, tuple[Return, datetime]] = field(default_factory=dict)
 
     def add(self, row: dict[str, Any], postings: Iterable[accounting.Posting]) -> None:
         self.transactions.append(row)
@@ -395,12 +396,13 @@ def _with_waiting(loaded: _Loaded, bought: Recorded, basket: Basket, writing: _W
     row, account = bought.row, bought.account
     key = row["source"], row["external_id"], row["type"]
     loaded.returnable[key] = returns.just_bought(loaded.terms, row, bought.version, basket, account, loaded.used)
-    before = [item for item, _ in writing.waiting if item.original == key]  # that the batch itself has brought
+    before = [item for item, _ in writing.waiting.values() if item.original == key]  # that the batch itself brought
     for item in [*loaded.waiting.for_purchases({key[:2]}), *before]:
         if item.key not in loaded.known:
             with suppress(Problem):  # it goes on waiting
                 _return(loaded, item, None, writing, now)
-    writing.waiting[:] = [each for each in writing.waiting if each[0].key not in loaded.known]
+            if item.key in loaded.known:
+                writing.waiting.pop(item.key, None)
     return replace(bought, account=None if account is None else loaded.accounts[account.member_id])
 
 
@@ -537,8 +539,11 @@ def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writin
 
 
 def _wait(item: Return, writing: _Writing, now: datetime) -> Waiting:
-    writing.waiting.append((item, now))
-    return Waiting(item, now, duplicate=False)
+    """TransactionConflict if the batch has brought it before, and it was another."""
+    first, since = writing.waiting.setdefault(item.key, (item, now))
+    if rules.fingerprint(first.content) != rules.fingerprint(item.content):
+        raise TransactionConflict(findings=list(rules.differences(first.content.parsed(), item.content.parsed())))
+    return Waiting(item, since, duplicate=first is not item)
 
 
 # --- write ----------------------------------------------------------------------------------------------------------
@@ -553,7 +558,7 @@ def _write(session: Session, loaded: _Loaded, writing: _Writing, now: datetime) 
         accounting.post(session, writing.postings, now)
         outbox.put(session, [_event(row) for row in writing.transactions], now)
         loaded.uses.write(session)
-    waiting.keep(session, loaded.program_id, writing.waiting)
+    waiting.keep(session, loaded.program_id, list(writing.waiting.values()))
     recorded = [(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "return"]
     waiting.forget(session, loaded.program_id, [pair for pair in recorded if pair in loaded.waiting.keys])
 
