@@ -96,7 +96,7 @@ def draft_terms(
     caller.must_see_program(program_id)
 
     def act(session: Session) -> Reply:
-        return Reply(201, _out(service.draft_terms(session, program_id, body, now)).model_dump_json().encode())
+        return _reply(201, service.draft_terms(session, program_id, body, now))
 
     response = idempotency.carry_out(database, attempt, now, act)
     if response.status_code == 201:
@@ -165,8 +165,7 @@ def publish_terms(
     revision = None if if_match is None else revision_in(if_match)
 
     def act(session: Session) -> Reply:
-        published = service.publish_terms(session, program_id, version, now, body.effective_from, revision)
-        return Reply(200, _out(published).model_dump_json().encode())
+        return _reply(200, service.publish_terms(session, program_id, version, now, body.effective_from, revision))
 
     return idempotency.carry_out(database, attempt, now, act)
 
@@ -191,8 +190,7 @@ def retire_terms(
     revision = None if if_match is None else revision_in(if_match)
 
     def act(session: Session) -> Reply:
-        retired = service.retire_terms(session, program_id, version, now, revision)
-        return Reply(200, _out(retired).model_dump_json().encode())
+        return _reply(200, service.retire_terms(session, program_id, version, now, revision))
 
     return idempotency.carry_out(database, attempt, now, act)
 
@@ -209,6 +207,10 @@ def compare_terms(
     caller.must_see_program(program_id)
     found = database.read(lambda session: service.differences(session, program_id, version, other))
     return ChangeList(items=[ChangeOut.model_validate(each) for each in found])
+
+
+def _reply(status: int, row: ProgramTerms) -> Reply:
+    return Reply(status, _out(row).model_dump_json().encode())
 
 
 def _out(row: ProgramTerms) -> TermsOut:

@@ -212,21 +212,26 @@ def _spent(
     return {id_: [replace(part, lot=lots[part.lot.id]) for part in parts] for id_, parts in spent.items()}
 
 
-def with_costs(
+def with_what_returns_need(
     session: Session,
     returnable: Collection[Returnable],
     accounts: Mapping[UUID, Account],
     chart: accounting.Chart,
     coming: Iterable[Version],
 ) -> dict[UUID, Account]:
-    """The accounts of those whom something may be forgiven, or was, with what their points have bought. `coming`: the
-    terms of the batch's own purchases that something comes back of; the points they grant have bought nothing yet."""
+    """The accounts of who bought what comes back, claimed before: with what stands in for whose points, with all lots
+    of those who were conceded something, and with what their points have bought where something may be forgiven, or
+    was. `coming`: the terms of the batch's own purchases that something comes back of; the points they grant have
+    bought nothing yet."""
+    found = ledger.with_covers(session, accounts)
+    conceding = {each.member_id for each in returnable if each.conceded}
+    found |= ledger.with_lots(session, {id_: account for id_, account in found.items() if id_ in conceding})
     owned = [each for each in returnable if each.member_id is not None]
     forgiving = any(version.terms.returns.forgives for version in (*coming, *(each.version for each in owned)))
-    if not forgiving and not any(cover.forgiven for account in accounts.values() for cover in account.covers or ()):
-        return {}
+    if not forgiving and not any(cover.forgiven for account in found.values() for cover in account.covers or ()):
+        return found
     conceded = {given.lot.lot.document_id for each in owned for given in each.conceded}
-    return ledger.with_costs(session, accounts, {*conceded, *(each.document_id for each in owned)}, chart)
+    return ledger.with_costs(session, found, {*conceded, *(each.document_id for each in owned)}, chart)
 
 
 def _conceded(session: Session, purchase_ids: Sequence[UUID]) -> dict[UUID, list[Conceded]]:

@@ -135,72 +135,82 @@ def apply_waiting(session: Session, program_id: UUID, pairs: Sequence[waiting.Pa
 # --- load -----------------------------------------------------------------------------------------------------------
 
 
-def _load(session: Session, program_id: UUID, items: Sequence[Item], now: datetime, dry_run: bool) -> _Loaded:
-    terms = programs.timeline(session, program_id)
-    keys = sorted({item.key for item in items})
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a batch is about, by its natural keys: which it has `taken`, what was `found` under the others and under
+    those that its returns name (`originals`), and what waits. `there`: its own that were not to be had; `awaited` as in
+    `_Loaded`."""
+
+    taken: dict[Key, UUID]
+    queue: waiting.Queue
+    found: dict[Key, RowMapping]
+    there: Collection[Key]
+    originals: Collection[Key]
+    awaited: Collection[Key]
+
+
+def _name(session: Session, program_id: UUID, items: Sequence[Item], dry_run: bool) -> _Named:
+    keys = {item.key for item in items}
     originals = {item.original for item in items if isinstance(item, Return) and item.original is not None}
     # a return takes its purchase's key too, for as long as it takes to decide that it must wait: so that the purchase,
     # if it is on its way, either is there or finds what waits for it
-    taken = {} if dry_run else _take(session, program_id, sorted({*keys, *originals}))
+    taken = {} if dry_run else _take(session, program_id, sorted(keys | originals))
     queue = waiting.load(session, program_id, items)
     waited = queue.for_purchases({key[:2] for key in keys if key[2] == "purchase"})
     if waited and not dry_run:
         taken |= _take(session, program_id, sorted(each.key for each in waited))
     there = {*keys, *(each.key for each in waited)} - taken.keys()
     found = _find(session, program_id, sorted(there | originals))
-    known = _stored(session, {key: row for key, row in found.items() if key in there}, terms)
+    awaited = originals | {each.original for each in waited if each.original is not None}
+    return _Named(taken, queue, found, there, originals, awaited)
+
+
+def _load(session: Session, program_id: UUID, items: Sequence[Item], now: datetime, dry_run: bool) -> _Loaded:
+    terms = programs.timeline(session, program_id)
+    named = _name(session, program_id, items, dry_run)
+    known = _stored(session, {key: row for key, row in named.found.items() if key in named.there}, terms)
     judged = [_judge(program_id, item, terms, now) if item.key not in known else None for item in items]
     people, newcomers = _identify(session, program_id, items, judged, terms, now, dry_run)
-    rows = {key: found[key] for key in originals if key in found}
+    rows = {key: row for key, row in named.found.items() if key in named.originals}
     returnable = returns.load(session, rows, terms, lock=not dry_run)
-    awaited = originals | {each.original for each in waited if each.original is not None}
-    coming = {
-        position: verdict.version
-        for position, (item, verdict) in enumerate(zip(items, judged, strict=True))
-        if item.key in awaited and isinstance(verdict, Judged)
-    }
-    buying = {member for position in coming if isinstance(member := people[position], UUID)}
+    coming = [
+        (member, verdict)
+        for item, member, verdict in zip(items, people, judged, strict=True)
+        if item.key in named.awaited and isinstance(member, UUID) and isinstance(verdict, Judged)
+    ]
+    buying = {member for member, _ in coming}
     owners = buying | {each.member_id for each in returnable.values() if each.member_id is not None}
     needs, whole = _needed(items, people, judged, returnable.values())
-    whole |= buying
     accounts = {id_: ledger.Account(id_, program_id, covers=()) for id_ in newcomers} if dry_run else {}
-    to_claim = (needs.keys() | whole) - set(accounts)
+    to_claim = (needs.keys() | whole | buying) - accounts.keys()
     if to_claim:
-        accounts |= (programs.look if dry_run else programs.claim)(session, program_id, to_claim, now, whole, needs)
+        get = programs.look if dry_run else programs.claim
+        accounts |= get(session, program_id, to_claim, now, whole | buying, needs)
     to_see = {stored.row["member_id"] for stored in known.values()} - {None} - accounts.keys()
-    seen = programs.look(session, program_id, to_see, now) if to_see else {}
-    if owners:
-        accounts |= ledger.with_covers(session, {id_: account for id_, account in accounts.items() if id_ in owners})
-    uses = programs.uses(session, _limited(people, judged))
-    selected = customers(session, _selected(people, judged))
     chart = accounting.chart(session, program_id)
-    returnable = returns.complete(session, program_id, returnable, now, originals)
-    if conceding := {each.member_id for each in returnable.values() if each.conceded}:
-        accounts |= ledger.with_lots(session, {id_: accounts[id_] for id_ in conceding if id_ is not None})
+    returnable = returns.complete(session, program_id, returnable, now, named.originals)
     if owners:
         owning = {id_: account for id_, account in accounts.items() if id_ in owners}
-        accounts |= returns.with_costs(session, returnable.values(), owning, chart, coming.values())
-    paying = {people[position] for position in coming if _pays(judged[position])}
-    used = ledger.used_points(session, [account for id_, account in accounts.items() if id_ in paying])
-    statuses = members.statuses(session, to_claim) if to_claim else {}
+        versions = [verdict.version for _, verdict in coming]
+        accounts |= returns.with_what_returns_need(session, returnable.values(), owning, chart, versions)
     return _Loaded(
         program_id=program_id,
         chart=chart,
         terms=terms,
-        taken=taken,
+        taken=named.taken,
         known=known,
-        waiting=queue,
+        waiting=named.queue,
         judged=judged,
         members=people,
         newcomers=newcomers,
-        statuses=statuses,
+        statuses=members.statuses(session, to_claim) if to_claim else {},
         accounts=accounts,
-        uses=uses,
-        customers=selected,
-        seen=seen,
+        uses=programs.uses(session, _limited(people, judged)),
+        customers=customers(session, _selected(people, judged)),
+        seen=programs.look(session, program_id, to_see, now) if to_see else {},
         returnable=returnable,
-        awaited=awaited,
-        used=used,
+        awaited=named.awaited,
+        used=ledger.used_points(session, [accounts[member] for member, verdict in coming if _pays(verdict)]),
     )
 
 

@@ -56,11 +56,6 @@ class Queue:
             raise TransactionConflict(findings=list(differences(row["content"], item.content.parsed())))
         return Waiting(item, row["recorded_at"], duplicate=True)
 
-    @property
-    def originals(self) -> set[Pair]:
-        """The purchases that they wait for."""
-        return {(row["original_source"], row["original_external_id"]) for row in self.keys.values()}
-
     def for_purchases(self, purchases: Collection[Pair]) -> list[Return]:
         """The returns that wait for one of `purchases`, in the order they came."""
         rows = [row for row in self.keys.values() if (row["original_source"], row["original_external_id"]) in purchases]
