@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from app.ids import new_id
 from app.programs import Sums, Terms, Timeline, Version
 from app.tiers import Credit, Decision, Record, Standing, standing
+from app.tiers.kept import BEGINNING, Coming, Followed, Kept, Moved, needed_from
 from tests.shop import TERMS
 
 ZONE = ZoneInfo("America/New_York")
@@ -417,6 +418,50 @@ def test_the_order_in_which_things_become_known_does_not_matter(
     first, second = (standing(Record(JOINED, each), terms, at, at) for each in (credits_, shuffled))
     assert first == second
     assert all(one.tier != other.tier for one, other in pairwise(first.history))
+
+
+def recorded(credits_: Sequence[Credit], terms: Timeline, until: datetime) -> tuple[Kept | None, list[Moved], set[str]]:
+    """What is stored when purchases and returns are recorded one after the other, and what of them was read for it."""
+    stored: Kept | None = None
+    moved: list[Moved] = []
+    known: list[Credit] = []
+    ways: set[str] = set()
+    for each in [*sorted(credits_, key=lambda credit: credit.recorded_at), None]:
+        now = until if each is None else each.recorded_at
+        coming = [] if each is None else [Coming(each.counted_at, each.sums.spend, each.sums.points)]
+        reads = BEGINNING if stored is None else needed_from(stored, terms, coming, now)
+        if each is None or each.sums.spend < 0:
+            reads = BEGINNING
+        ways.add("sums" if reads is None else "all" if reads == BEGINNING else "some")
+        read = None if reads is None else [one for one in known if one.counted_at >= reads]
+        followed = Followed(JOINED, terms, now, stored, read, [], reads == BEGINNING)
+        if each is not None:
+            followed.count(each, "earned" if each.sums.spend >= 0 else "returned")
+            known.append(each)
+        stored = followed.kept
+        moved += followed.moved
+    return stored, moved, ways
+
+
+@given(histories(), schemes())
+@settings(max_examples=150, deadline=None)
+def test_what_is_stored_is_what_the_record_comes_to(credits_: list[Credit], tiers: dict[str, Any]) -> None:
+    """Step by step as all at once; and the history that was written is, for any date, the standing as known then."""
+    terms, until = always(**tiers), JOINED + timedelta(days=1500)
+    stored, moved, _ = recorded(credits_, terms, until)
+    record = Record(JOINED, credits_)
+    assert (None if stored is None else stored.tier) == standing(record, terms, until, until).tier
+    assert [one.after for one in moved[:-1]] == [other.before for other in moved[1:]]
+    for number in range(0, 1500, 37):
+        at = JOINED + timedelta(days=number, hours=5)
+        told = [one.after for one in moved if one.at <= at]
+        assert (told[-1] if told else None) == standing(record, terms, at, at).tier
+
+
+def test_most_purchases_need_no_other_one() -> None:
+    weekly = [bought(f"2026-{month:02}-{number:02} 12", 100) for month in range(1, 13) for number in (1, 8, 15, 22)]
+    for window, ways in (({"type": "calendar_year"}, {"sums", "all"}), (ROLLING, {"sums", "all"})):
+        assert recorded(weekly, always(window=window), day("2026-12-30"))[2] == ways
 
 
 # --- terms that make no sense ---------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Tiers, as terms promise them: how they are reached, kept and lost, and what they are good for. Pure."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
@@ -202,6 +201,10 @@ class TierTerms(Request):
         """Whether any tier earns more than others."""
         return any(tier.multiplier > 1 for tier in self.levels)
 
+    def asks_for(self, measure: Measure) -> bool:
+        """Whether any tier is reached by it."""
+        return any(tier.qualification and getattr(tier.qualification, measure) for tier in self.levels)
+
     def rank(self, code: str | None) -> int:
         """The place of a tier, from 0 up; -1 for none of these."""
         return self.codes.index(code) if code in self.codes else -1
@@ -225,6 +228,3 @@ class TierTerms(Request):
     def above(self, rank: int) -> Tier | None:
         """The next higher tier that can be reached."""
         return next((tier for tier in self.levels[rank + 1 :] if tier.qualification), None)
-
-    def among(self, codes: Iterable[str]) -> bool:
-        return set(codes) <= set(self.codes)

@@ -1,10 +1,27 @@
 """Tiers: a standing that members earn over time.
 
 Owns what counts towards tiers (which is never spent), where each member stands, and the history of that. `standing`
-answers where a member stood at any date: a pure function of what is on record, the terms and the date.
+answers where a member stood at any date: a pure function of what is on record, the terms and the date. `load` answers
+the standings of a batch's members; they follow what is decided (`count`) and are written with it.
 """
 
+from app.tiers.kept import Coming
 from app.tiers.record import Credit, Decision, Record
+from app.tiers.schemas import StandingOut
+from app.tiers.service import Effect, Standings, load, past, standings
 from app.tiers.standing import Standing, standing
 
-__all__ = ["Credit", "Decision", "Record", "Standing", "standing"]
+__all__ = [
+    "Coming",
+    "Credit",
+    "Decision",
+    "Effect",
+    "Record",
+    "Standing",
+    "StandingOut",
+    "Standings",
+    "load",
+    "past",
+    "standing",
+    "standings",
+]

@@ -68,6 +68,20 @@ class Scheme:
         """From when to when purchases count that are made at `at`; one that moves has no end."""
         return (self.span.opens(at), None) if self.span else self.periods.of(at, state.begins)
 
+    def resumed_from(self, at: datetime, state: State) -> tuple[datetime, datetime | None]:
+        """From when on purchases have to be known to go on from `at`, and until when their sum is enough; None: they
+        are needed one by one."""
+        if self.span:
+            return self.span.opens(at), None
+        begins, ends = self.periods.of(at, state.begins)
+        if self._first(begins, state) or state.tier is None or at >= self.periods.review_of(begins):
+            return begins, ends
+        return self.periods.before(begins, state.begins), None
+
+    def _first(self, begins: datetime, state: State) -> bool:
+        """Whether a period has none before it: it goes from the last change."""
+        return isinstance(self.terms.window, SinceLastChange) and begins <= state.begins
+
     def deciding(self, falls_at: datetime, state: State) -> datetime:
         """From when on purchases count for not to fall at `falls_at`."""
         if self.span:
@@ -134,7 +148,7 @@ class Scheme:
 
     def _end(self, counted: Counted, state: State, at: datetime) -> State:
         begins, _ = self.periods.of(at, state.begins)
-        if begins > state.begins or not isinstance(self.terms.window, SinceLastChange):
+        if not self._first(begins, state):
             state = self._reviewed(counted, state, at, begins)
             begins, _ = self.periods.of(at, state.begins)
         if self.terms.upgrade == "at_once":
@@ -197,6 +211,8 @@ class Course:
     def __init__(self, parts_: Sequence[Part], counted: Counted, at: datetime, state: State) -> None:
         self._parts, self._counted = parts_, counted
         self.at, self.state = at, state
+        self.reached_at = at
+        """When anything last could have changed."""
         self._place = sum(part.begins <= at for part in parts_) - 1
 
     @property
@@ -209,7 +225,7 @@ class Course:
         while (following := self._next()) is not None and following <= at:
             before = self.state.tier
             self.state = self._after(following)
-            self.at = following
+            self.at = self.reached_at = following
             if self.state.tier != before:
                 yield Change(following, self.state.tier)
         self.at = max(self.at, at)

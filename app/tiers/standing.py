@@ -21,7 +21,8 @@ class Standing:
     `tier` (None: none) since `since` (None: never another). `until`: when that changes if nothing more is bought, into
     `projected`; None: never. `counted`: in the window, from `begins` until `ends` (None: it moves along). `keep`: what
     is missing so as not to fall then; `missing` for the tier `next`, by measure, where one is enough unless all are
-    needed. `earned` and its `state` leave decisions out; `decided`: one stands.
+    needed. `decided`: a decision stands; the `state` is without it. `reached_at`, `counted_from` and `sums_until`: how
+    to go on from here (`Scheme.resumed_from`).
     """
 
     tier: str | None
@@ -38,6 +39,9 @@ class Standing:
     """Whether what comes is a lower tier."""
     decided: bool
     state: State
+    reached_at: datetime
+    counted_from: datetime | None
+    sums_until: datetime | None
     history: Sequence[Change] = field(repr=False, default=())
     """All changes up to now, the oldest first."""
 
@@ -56,10 +60,11 @@ def stood(
     """The same, from where a `course` has got to."""
     before = course.state
     earned = [Change(before.since or course.at, before.tier), *course.to(at)]
-    state, scheme = course.state, course.scheme
+    state, scheme, reached_at = course.state, course.scheme, course.reached_at
     history = list(_decided(earned, decisions, scheme, known_at, at))
     now = history[-1]
     window = (None, None) if scheme is None else scheme.window(at, state)
+    resumed = (None, None) if scheme is None else scheme.resumed_from(at, state)
     known = Sums() if window[0] is None else counted.between(window[0], at + MOMENT)
     coming = _coming(course, state, decisions, at, known_at, now.tier)
     changed = len(history) > 1 or before.since is not None
@@ -79,6 +84,9 @@ def stood(
         and scheme.terms.rank(coming.tier) < scheme.terms.rank(now.tier),
         decided=any(each.stands(at, known_at) for each in decisions),
         state=state,
+        reached_at=reached_at,
+        counted_from=resumed[0],
+        sums_until=resumed[1],
         history=history,
     )
 

@@ -63,6 +63,7 @@ from app.transactions.schemas import (
     ReasonOut,
     ReturnIn,
     ReturnOut,
+    TierEffectOut,
     TransactionIn,
     TransactionMember,
     TransactionOut,
@@ -533,6 +534,7 @@ def _out(recorded: Recorded, now: datetime, dry_run: bool, entries: PlannedEntri
         balance=None if account is None else balance_out(account),
         balance_at=now,
         expiring_next=None if account is None else expiring_out(account, recorded.version.terms.zone),
+        tier=None if recorded.tier is None else TierEffectOut.model_validate(recorded.tier),
         entries=entries,
         postings=_postings(recorded.postings),
     )
@@ -556,6 +558,7 @@ def _waits(outcome: Waiting, now: datetime, dry_run: bool, entries: PlannedEntri
         balance=None,
         balance_at=now,
         expiring_next=None,
+        tier=None,
         entries=entries,
         postings=[],
     )
