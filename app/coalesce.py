@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar, cast
 
-import structlog
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
@@ -27,6 +26,7 @@ from app import telemetry
 from app.clock import Clock
 from app.db import Database, Patience, met_a_lock
 from app.errors import Busy
+from app.halving import by_halves
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -151,7 +151,7 @@ class Gatherer:
     def _work(self) -> None:
         while batch := self._next():
             try:
-                self._carry_out(batch, Patience.BRIEF)
+                self._carry_out(batch)
             finally:
                 self._let_go(batch)
 
@@ -190,33 +190,22 @@ class Gatherer:
         self._hold(batch)
         return batch
 
-    def _carry_out(self, batch: Sequence[_Asked], patience: Patience) -> None:
+    def _carry_out(self, batch: Sequence[_Asked]) -> None:
         """Hands each of a batch its outcome, or sets it aside."""
+        for part, told in by_halves(batch, self._outcomes, Patience.BRIEF):
+            outcomes = [(asked, told) for asked in self._ready(part)] if isinstance(told, Exception) else told
+            if blocked := [asked for asked, outcome in outcomes if met_a_lock(outcome)]:
+                with self._lock:
+                    for asked in blocked:
+                        self._suspect_all(asked.marks)
+                        self._put_aside(asked)
+            _deliver((asked, outcome) for asked, outcome in outcomes if asked not in blocked)
+
+    def _outcomes(self, batch: Sequence[_Asked], patience: Patience) -> list[tuple[_Asked, Any]]:
+        """What comes of those of a batch that are still to be carried out."""
         if not (batch := self._ready(batch)):
-            return
-        try:
-            outcomes = _run(batch[0].run, [asked.item for asked in batch], patience)
-        except Exception as error:
-            locked = met_a_lock(error)
-            if len(batch) == 1:
-                outcomes = [error]
-            elif isinstance(error, Busy) and not locked:  # no part of it would do better
-                outcomes = [Busy() for _ in batch]
-            else:
-                if not locked:
-                    structlog.get_logger().warning("a batch failed as a whole and is halved", exc_info=True)
-                middle = len(batch) // 2
-                for half in (batch[:middle], batch[middle:]):
-                    self._carry_out(half, Patience.NONE if locked else patience)
-                return
-        told = list(zip(batch, outcomes, strict=True))
-        if blocked := [asked for asked, outcome in told if met_a_lock(outcome)]:
-            with self._lock:
-                for asked in blocked:
-                    self._suspect_all(asked.marks)
-                    self._put_aside(asked)
-            told = [(asked, outcome) for asked, outcome in told if asked not in blocked]
-        _deliver(told)
+            return []
+        return list(zip(batch, _run(batch[0].run, [asked.item for asked in batch], patience), strict=True))
 
     def _ready(self, batch: Sequence[_Asked]) -> Sequence[_Asked]:
         """Those who have not waited too long, less what is to be set aside by now; the former are refused."""

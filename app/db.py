@@ -127,16 +127,15 @@ NO_ROWID = {"sqlite_with_rowid": False}
 
 
 class Patience(Enum):
-    """Who a unit of work is for, which decides how long it waits for a row that somebody else has locked."""
+    """How long a unit of work waits for a row that somebody else has locked, which depends on who waits for it."""
 
-    USUAL = "a request or a job of its own: as long as the settings say, and again"
-    BRIEF = "gathered work: about as long as somebody else's batch takes, once"
-    NONE = "gathered work that looks for who is in the way: not at all"
-    LONG = "gathered work that was set aside: longer, once, since each try costs as much as a purchase"
+    USUAL = "a request of its own: as long as the settings say, and again"
+    BRIEF = "work about many accounts: about as long as somebody else's batch takes, once"
+    NONE = "the same when it looks for who is in the way: not at all"
+    LONG = "what was found to be blocked: longer, once, since each try costs as much as a purchase"
 
 
-_BRIEF_MS, _LONG_MS = 100, 400
-_NONE_MS = 1  # 0 would be for ever
+_MS = {Patience.BRIEF: 100, Patience.NONE: 1, Patience.LONG: 400}  # 0 would be for ever
 
 
 class Database:
@@ -149,8 +148,9 @@ class Database:
         self.one_writer = url.get_backend_name() == "sqlite"
         """Whether everybody who writes waits for everybody else who does."""
         make = _sqlite_engine if self.one_writer else _postgres
-        brief = min(_BRIEF_MS, settings.lock_timeout_ms)
-        self._other_ms = {Patience.NONE: _NONE_MS, Patience.LONG: min(_LONG_MS, settings.lock_timeout_ms)}
+        self.lock_seconds = settings.lock_timeout_ms / 1000
+        """How long a request waits for somebody else's lock."""
+        brief = min(_MS[Patience.BRIEF], settings.lock_timeout_ms)
         self.engine = make(url, settings, settings.pool_size, settings.lock_timeout_ms)
         self._gathered_writes = make(url, settings, settings.writers + 1, brief)
         brief_reads = make(url, settings, settings.readers + 1, brief)
@@ -163,17 +163,17 @@ class Database:
     ) -> T:
         """Runs `work` in one transaction and commits before returning its result.
 
-        Deadlocks, serialization failures and lock timeouts run all of it again, a few times, then `Busy`; gathered work
-        waits for a lock once. If the connection breaks during the commit, `work` runs again when it is `repeatable`
-        (its keys make a second run harmless), else the caller gets `OutcomeUnknown`. Any other failure rolls back and
-        is raised.
+        Deadlocks, serialization failures and lock timeouts run all of it again, a few times, then `Busy`; gathered
+        work, which alone has another `patience`, waits for a lock once. If the connection breaks during the commit,
+        `work` runs again when it is `repeatable` (its keys make a second run harmless), else the caller gets
+        `OutcomeUnknown`. Any other failure rolls back and is raised.
         """
         engine = self.engine if patience is Patience.USUAL else self._gathered_writes
         for attempt in range(_ATTEMPTS):
             try:
                 with Session(engine, autoflush=False, expire_on_commit=False) as session:
-                    if patience in self._other_ms and not self.one_writer:
-                        session.connection().exec_driver_sql(f"SET LOCAL lock_timeout = {self._other_ms[patience]}")
+                    if patience in (Patience.NONE, Patience.LONG):  # the connections themselves are brief
+                        _wait_for_locks(session, patience)
                     result = work(session)
                     _commit(session, repeatable)
                     return result
@@ -212,6 +212,23 @@ def _read_only(engine: Engine) -> Engine:
     if engine.dialect.name == "postgresql":
         reading = reading.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     return reading
+
+
+@contextmanager
+def patient(session: Session, patience: Patience) -> Iterator[None]:
+    """What is done within waits for a lock as `patience` says, once, and then is `Busy`."""
+    _wait_for_locks(session, patience)
+    try:
+        yield
+    except DBAPIError as error:
+        if row_locked(error):
+            raise Busy from error
+        raise
+
+
+def _wait_for_locks(session: Session, patience: Patience) -> None:
+    if session.get_bind().dialect.name == "postgresql":
+        session.connection().exec_driver_sql(f"SET LOCAL lock_timeout = {_MS[patience]}")
 
 
 def by_sets(session: Session) -> None:

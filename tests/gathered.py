@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select
@@ -18,6 +19,7 @@ from app.coalesce import Gatherer
 from app.db import Base, Patience
 from app.ids import new_id
 from app.ledger import PointEntry
+from app.ledger.models import PointAccount
 from tests.shop import Shop
 
 PATIENT = {"gathered_seconds": 60, "writers": 1, "readers": 1}
@@ -117,3 +119,12 @@ def written(shop: Shop) -> tuple[dict[str, int], list[tuple[Any, ...]], tuple[in
         }
         in_all = tuple(map(int, connection.execute(select(*sums)).one()))
         return counts, [tuple(row) for row in connection.execute(entries)], in_all
+
+
+@contextmanager
+def locked(shop: Shop, member_ids: list[str]) -> Iterator[Callable[[], None]]:
+    """Somebody else has locked these members' accounts, until the function given is called."""
+    with shop.database.engine.connect() as connection:
+        rows = select(PointAccount.member_id).where(PointAccount.member_id.in_(map(UUID, member_ids)))
+        assert len(connection.execute(rows.with_for_update()).all()) == len(member_ids)
+        yield connection.rollback

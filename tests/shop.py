@@ -112,9 +112,11 @@ class Shop:
         """Posts one purchase and answers the response."""
         return self.http.post("/v1/transactions", json=body, params=query)
 
-    def batch(self, bodies: list[dict[str, Any]], **query: Any) -> list[dict[str, Any]]:
-        """Posts a batch and answers its results."""
-        response = self.http.post("/v1/transactions/batch", json={"transactions": bodies}, params=query)
+    def batch(self, bodies: list[dict[str, Any]], key: str | None = None, **query: Any) -> list[dict[str, Any]]:
+        """Posts a batch, under an `Idempotency-Key` if one is given, and answers its results."""
+        headers = {} if key is None else {"Idempotency-Key": key}
+        body = {"transactions": bodies}
+        response = self.http.post("/v1/transactions/batch", json=body, params=query, headers=headers)
         assert response.status_code == 200, response.text
         results: list[dict[str, Any]] = response.json()["results"]
         return results

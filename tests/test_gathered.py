@@ -17,11 +17,12 @@ from fastapi.testclient import TestClient
 from prometheus_client import REGISTRY
 from sqlalchemy import event, insert, select
 
-from app.ledger.models import PointAccount, PointEntry
+from app import db
+from app.ledger.models import PointEntry
 from app.main import create_app
 from app.transactions.models import Transaction, TransactionKey
 from tests.conftest import Engines, settings_for
-from tests.gathered import PATIENT, Call, at_once, send, together, told, written
+from tests.gathered import PATIENT, Call, at_once, locked, send, together, told, written
 from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned
 from tests.test_adjustments import staff
 from tests.test_holds import earn
@@ -444,15 +445,6 @@ def test_members_read_their_balances_many_at_a_time(shop: Shop, database_url: st
 # --- what somebody else does ------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def locked(shop: Shop, member_ids: list[str]) -> Iterator[Callable[[], None]]:
-    """Somebody else has locked these members' accounts, until the function given is called."""
-    with shop.database.engine.connect() as connection:
-        rows = select(PointAccount.member_id).where(PointAccount.member_id.in_(map(UUID, member_ids)))
-        assert len(connection.execute(rows.with_for_update()).all()) == len(member_ids)
-        yield connection.rollback
-
-
 def test_locked_accounts_delay_nobody_else(engines: Engines) -> None:
     """Two accounts are locked all the while that a hundred requests of others and forty about them are answered. A
     worker meets the locks when it meets each for the first time, and while it looks for who is to blame: not with each
@@ -568,7 +560,7 @@ def another(shop: Shop, url: str, **changes: Any) -> Iterator[Shop]:
 def test_two_processes_do_not_deadlock(engines: Engines, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two gatherers on one database, requests of many kinds about a few members, in all orders: everybody locks in one
     order, so that the database never has to break a deadlock. Locks are waited for until it would."""
-    monkeypatch.setattr("app.db._BRIEF_MS", 30_000)
+    monkeypatch.setitem(db._MS, db.Patience.BRIEF, 30_000)
     url, refused = engines.fresh(engine), []
     cards = [str(number) for number in range(6)]
     patient = PATIENT | {"lock_timeout_ms": 30_000}

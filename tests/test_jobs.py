@@ -26,6 +26,7 @@ from app.worker import JOBS, AsOfInvalid, JobRun, Run, as_of_in, run, run_jobs
 from app.worker.rules import LARGEST_SLICE, next_slice
 from app.worker.service import LEASE, LeaseLost
 from tests.conftest import Engines, settings_for
+from tests.gathered import locked
 from tests.points import balance, earn, entries, events
 from tests.shop import PEPPER, TERMS, Shop, TestClock, make_program, open_shop, purchase, returned
 
@@ -278,6 +279,19 @@ def test_a_slice_that_breaks_leaves_the_rest_alone(shop: Shop, monkeypatch: pyte
     monkeypatch.undo()
     assert run_jobs(shop.database, shop.clock())["settle"] == 1
     shop.prove()
+
+
+def test_an_account_that_somebody_keeps_locked_leaves_the_rest_alone(engines: Engines) -> None:
+    with open_shop(settings_for(engines.fresh("postgresql")), TestClock()) as shop:
+        crowd(shop, 120)
+        first = shop.get("/v1/members/lookup", card="0")["id"]
+        shop.clock.now = LATE
+        with locked(shop, [first]):
+            ended = run(shop.database, "settle", JOBS["settle"], shop.clock(), shop.clock)
+        assert ended is not None
+        assert (ended.status, ended.rows, ended.failures) == ("done", 119, 1)
+        assert run_jobs(shop.database, shop.clock())["settle"] == 1
+        shop.prove()
 
 
 def test_one_killed_after_some_slices_is_gone_on_with(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

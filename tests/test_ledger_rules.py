@@ -12,7 +12,7 @@ from app import ledger
 from app.accounting import CohortKey
 from app.errors import Problem
 from app.ids import new_id
-from app.ledger import Account, Accrual, Act, GrantedLot, OpenLot, Reversed, SpentPart
+from app.ledger import Account, Accrual, Act, GrantedLot, OpenLot, Reversed, SpentPart, rules
 from app.ledger.rules import BALANCES
 
 PROGRAM, MEMBER, OTHER = new_id(), new_id(), new_id()
@@ -384,6 +384,7 @@ def test_whatever_order_the_sums_hold() -> None:
             except Problem:
                 refused += 1
             assert min(figures(account)) >= 0
+            assert rules.due(account) is account, "whatever comes next is known"
             assert not (account.debt and account.available)
         check(account)
     assert 1_000 < refused < 10_000

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from app.programs import Basket, Occasion, Reason, Terms, earn, explain, kept
 from app.programs.conditions import BirthdayWindow, Customer, Limit, Used
 from app.programs.earning import known
+from app.programs.rules import _sale
 from tests.baskets import OCCASION, basket, baskets, examples, line, terms
 
 TRIPLE_DAIRY: dict[str, Any] = {"gives": {"type": "multiply", "times": 3}, "on": {"departments": ["Dairy"]}}
@@ -209,6 +210,17 @@ def test_rules_that_are_not_in_force_are_never_looked_at() -> None:
         assert [each.code for each in in_force] == [
             each.code for each in found.rules if each.when.in_force(datetime.fromisoformat(day).date())
         ]
+
+
+def test_only_rules_about_what_was_bought_are_looked_at() -> None:
+    """However many there are: by the names on the receipt it is known which are."""
+    others = [rule(f"other_{n}", **VISIT, on={"products": [f"p{n}"], "categories": [f"c{n}"]}) for n in range(20)]
+    dairy = rule("dairy", **VISIT, on={"departments": ["Dairy"], "products": ["nothing like it"]})
+    rules = [*others, rule("always", **VISIT), dairy, rule("elsewhere", **VISIT, on={"departments": ["Meat"]})]
+    found = ruled(*rules)
+    sale = _sale(SHOPPING, found)
+    assert [each.code for each in found.in_force(OCCASION.at.date()).about(sale)] == ["always", "dairy"]
+    assert more(SHOPPING, *rules) == {"always": 50, "dairy": 50}
 
 
 # --- several rules --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 pays with points, returns and voids of its own; and its statements do not grow with what is in it."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -13,10 +14,12 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 
+from app import db
 from tests.conftest import Engines, settings_for
-from tests.gathered import ID, written
+from tests.gathered import ID, locked, written
 from tests.points import use
 from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned, voided
+from tests.test_holds import earn
 from tests.test_purchase import statements
 from tests.test_returns import FEW, bought, member_of, shop_with
 
@@ -155,9 +158,10 @@ def test_the_statements_of_an_upload_do_not_grow_with_it(
 # --- locks ----------------------------------------------------------------------------------------------------------
 
 
-def test_uploads_that_cross_do_not_deadlock(ungathered: Shop) -> None:
+def test_uploads_that_cross_do_not_deadlock(ungathered: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Purchases and their returns in one upload, of two members in opposite orders: an upload takes all its keys, then
-    all its members' accounts, whatever order they came in."""
+    all its members' accounts, whatever order they came in. Locks are waited for until the database would break it."""
+    monkeypatch.setitem(db._MS, db.Patience.BRIEF, 30_000)
     failed: list[str | None] = []
 
     def note(error: ExceptionContext) -> None:
@@ -181,3 +185,39 @@ def test_uploads_that_cross_do_not_deadlock(ungathered: Shop) -> None:
         assert {status for statuses in pool.map(upload, range(40)) for status in statuses} == {201}
     assert DEADLOCK not in failed
     ungathered.prove()
+
+
+def test_an_upload_waits_for_no_account_but_the_one_that_is_locked(engines: Engines) -> None:
+    """Somebody has locked one of two customers' accounts: the other's receipts are recorded, those of the first are
+    refused for now, and are recorded when they are sent again under the same key."""
+    with open_shop(settings_for(engines.fresh("postgresql"), lock_timeout_ms=300), TestClock()) as shop:
+        ids = [earn(shop, 100, card) for card in ("900", "901")]
+        bodies = [purchase(f"{number}", member={"card": ("900", "901")[number % 2]}) for number in range(20)]
+        bodies += [returned("r0", "0", total=1), returned("r1", "1", total=1)]
+        with locked(shop, ids[:1]):
+            statuses = [result["status"] for result in shop.batch(bodies, key="an-upload")]
+        assert statuses == [503, 201] * 11
+        again = [result["status"] for result in shop.batch(bodies, key="an-upload")]
+        assert again == [201, 200] * 11
+        shop.prove()
+
+
+def test_an_upload_keeps_the_order_of_a_member_who_was_locked_for_a_while(engines: Engines) -> None:
+    """What comes back of his purchase comes after it, and so does what undoes that."""
+    with open_shop(settings_for(engines.fresh("postgresql"), lock_timeout_ms=20_000), TestClock()) as shop:
+        ids = [earn(shop, 100, card) for card in ("900", "901")]
+        bodies = [
+            purchase("1", member={"card": "900"}),
+            purchase("2", member={"card": "901"}),
+            returned("3", "1", total=100),
+            voided("4", "3", "return"),
+            purchase("5", member={"card": "900"}),
+            returned("6", "2", total=100),
+        ]
+        with ThreadPoolExecutor(1) as pool, locked(shop, ids[:1]) as let_go:
+            upload = pool.submit(shop.batch, bodies)
+            while shop.http.get("/v1/transactions/store-1/2").status_code == 404:
+                time.sleep(0.01)
+            let_go()
+            assert [result["status"] for result in upload.result()] == [201] * 6
+        shop.prove()

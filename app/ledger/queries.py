@@ -294,7 +294,8 @@ def _first_expiries(engine: str) -> Select[*tuple[Any, ...]]:
     free = (Lot.member_id == PointAccount.member_id) & (Lot.remaining > 0) & (Lot.remaining > Lot.held)
     next_at = select(func.min(at)).where(free).correlate(PointAccount).scalar_subquery()
     mine = db.one_of(engine, PointAccount.member_id.expression, "ids")
-    first = select(PointAccount.member_id, PointAccount.lapses_at, next_at.label("next_at")).where(mine).subquery()
+    first = select(PointAccount.member_id, PointAccount.lapses_at, next_at.label("next_at")).where(mine).cte("first")
+    first = first.prefix_with("MATERIALIZED")  # else it is looked for again beside each lot
     there = case((Lot.lapses, first.c.lapses_at), else_=Lot.expires_at)
     points = (
         select(func.coalesce(func.sum(Lot.remaining - Lot.held), 0))

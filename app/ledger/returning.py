@@ -108,8 +108,8 @@ def reverse(
     assert account.asked is None or documents <= account.asked.documents, "claimed without their lots"
     parts = [_part(account, root, part) for root, part in _shared(granted, points)]
     own = [use for part in parts for use in part.own]
-    gaps = [gap for part in parts for gap in part.gaps]
-    others = [lot for lot in spendable(account) if lot.document_id not in documents]
+    gaps = [gap for part in parts for gap in part.gaps if gap.points]
+    others = [lot for lot in spendable(account) if lot.document_id not in documents] if gaps else []
     paid, covers, short = _filled(gaps, others)
     lacking = sum(each.points for each in short)
     assert not lacking or _all_there(account), "claimed without the lots"

@@ -8,7 +8,7 @@ leaves it as it was. What is due has happened: `settle` writes down activations,
 its own instant, before anything else is decided.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, date, datetime, tzinfo
@@ -372,6 +372,8 @@ def move(account: Account, kind: Kind, act: Act, **changes: int) -> tuple[Accoun
         "occurred_at": act.occurred_at,
         "recorded_at": act.recorded_at,
     }
+    if lapses_at != account.lapses_at:
+        after = due(after)
     return add_rows(after, entries=(entry,)), entry_id
 
 
@@ -387,28 +389,46 @@ def add_rows(account: Account, **new: tuple[Any, ...]) -> Account:
 
 def take(account: Account, entry_id: UUID, act: Act, uses: Iterable[Use]) -> Account:
     """The account with `uses` made of its lots, as parts of the entry `entry_id`."""
-    made = tuple(uses)
-    lots = dict(account.lots)
+    made, changed = tuple(uses), dict[UUID, OpenLot]()
     for use in made:
-        lot = lots.get(use.lot.id, use.lot)
-        lots[lot.id] = lot.with_remaining(lot.remaining - use.points)
-    return due(add_rows(account.but(lots=lots), uses=tuple((entry_id, act, use) for use in made)))
+        id_ = use.lot.id
+        lot = changed.get(id_) or account.lots.get(id_, use.lot)
+        changed[id_] = lot.with_remaining(lot.remaining - use.points)
+    return _with(add_rows(account, uses=tuple((entry_id, act, use) for use in made)), changed)
 
 
 def put(account: Account, lots: Iterable[OpenLot]) -> Account:
     """The account with some of its lots as they are now."""
-    return due(account.but(lots={**account.lots, **{lot.id: lot for lot in lots}}))
+    return _with(account, {lot.id: lot for lot in lots})
+
+
+def _with(account: Account, changed: Mapping[UUID, OpenLot]) -> Account:
+    """The same, looking at the others only if one of the `changed` was due first: an account may have thousands."""
+    before = [account.lots[id_] for id_ in changed if id_ in account.lots]
+    after = account.but(lots={**account.lots, **changed})
+    if account.next_due_at in _instants(account, before):
+        return due(after)
+    first = min(_instants(account, changed.values()), default=None)
+    if first is None or (account.next_due_at is not None and account.next_due_at <= first):
+        return after
+    return after.but(next_due_at=first)
 
 
 def due(account: Account) -> Account:
     """The account with the next instant at which something happens by itself."""
-    instants = [at for lot in account.lots.values() if lot.free and (at := account.expiry_of(lot)) is not None]
-    instants += [lot.available_from for lot in account.lots.values() if lot.pending and lot.free and lot.available_from]
+    instants = _instants(account, account.lots.values())
     instants += [hold.ends_at for hold in account.holds.values() if hold.ends_at is not None]
     if account.others_due_at is not None:
         instants.append(account.others_due_at)
     first = min(instants, default=None)
     return account if first == account.next_due_at else account.but(next_due_at=first)
+
+
+def _instants(account: Account, lots: Iterable[OpenLot]) -> list[datetime]:
+    """When something happens to lots by itself."""
+    free = [lot for lot in lots if lot.free]
+    instants = [at for lot in free if (at := account.expiry_of(lot)) is not None]
+    return instants + [lot.available_from for lot in free if lot.pending and lot.available_from]
 
 
 def grant(account: Account, entry_id: UUID, act: Act, lot: OpenLot, **facts: Any) -> Account:
@@ -513,10 +533,12 @@ def _stand_in(standing: Iterable[Cover], more: Iterable[Cover]) -> tuple[Cover, 
     return tuple(each for each in covers.values() if each.points)
 
 
-def less(lots: Sequence[OpenLot], uses: Sequence[Use]) -> list[OpenLot]:
+def less(lots: Sequence[OpenLot], uses: Iterable[Use]) -> list[OpenLot]:
     """`lots` as they are after `uses`."""
-    gone = {lot.id: sum(use.points for use in uses if use.lot.id == lot.id) for lot in lots}
-    return [lot.with_remaining(lot.remaining - gone[lot.id]) for lot in lots]
+    gone: Counter[UUID] = Counter()
+    for use in uses:
+        gone[use.lot.id] += use.points
+    return [lot.with_remaining(lot.remaining - gone[lot.id]) if lot.id in gone else lot for lot in lots]
 
 
 def in_turn(account: Account, lots: Iterable[OpenLot]) -> list[OpenLot]:

@@ -64,7 +64,8 @@ def reversed_now(account: Account, document_id: UUID, heirs: Mapping[UUID, OpenL
     taking = _entries(account, [document_id], "reversal")
     giving = _entries(account, [document_id], "restoration")
     rows, lots = account.rows, account.lots
-    uses = [(entry_id, replace(use, lot=lots.get(use.lot.id, use.lot))) for entry_id, _, use in rows.uses]
+    made = [(entry_id, use) for entry_id, _, use in rows.uses if entry_id in taking or entry_id in giving]
+    uses = [(entry_id, replace(use, lot=lots.get(use.lot.id, use.lot))) for entry_id, use in made]
     back = [use for entry_id, use in uses if entry_id in giving]
     relieved = [cover for entry_id, cover in rows.covers if entry_id in giving]
     gone = {use.lot.id for use in back if use.effect == "expired"}

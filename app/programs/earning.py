@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from functools import cached_property
 from math import floor
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
@@ -184,6 +185,39 @@ class Rule(Request):
     def _places(self, sale: Sale) -> Iterable[int]:
         places = sale.everywhere if self.on.empty else self.on.places(sale)
         return places if self.excluded.empty else set(places) - self.excluded.places(sale)
+
+
+_KINDS = (("departments", "by_department"), ("categories", "by_category"), ("products", "by_product"))
+"""How a rule names goods, and where a sale has them."""
+
+
+@dataclass(frozen=True)  # without slots: its index is kept
+class InForce:
+    """The rules in force at one time, in the order of the terms."""
+
+    rules: tuple[Rule, ...]
+
+    def about(self, sale: Sale) -> list[Rule]:
+        """Those that are about any goods of a sale that earn; no other gives anything for it."""
+        everywhere, by_kind = self._index
+        places = set(everywhere)
+        for there, index in by_kind:
+            for name in index.keys() & getattr(sale, there).keys():
+                places.update(index[name])
+        return [self.rules[place] for place in sorted(places)]
+
+    @cached_property
+    def _index(self) -> tuple[list[int], list[tuple[str, dict[str, list[int]]]]]:
+        """The positions of rules about all goods; and by kind of name, those of rules that name certain goods."""
+        by_kind: list[tuple[str, dict[str, list[int]]]] = []
+        for kind, there in _KINDS:
+            index: dict[str, list[int]] = {}
+            for place, rule in enumerate(self.rules):
+                for name in set(getattr(rule.on, kind)):
+                    index.setdefault(name, []).append(place)
+            if index:
+                by_kind.append((there, index))
+        return [place for place, rule in enumerate(self.rules) if rule.on.empty], by_kind
 
 
 def _quantity(sale: Sale, places: Iterable[int]) -> Fraction | Decimal:

@@ -155,8 +155,9 @@ def earn(basket: Basket, terms: Terms, occasion: Occasion) -> Earning:
     earning = _base(sale, terms, terms.earning.minimum_spend)
     if not terms.rules or not earning.reasons:
         return earning
-    given = [each.consider(sale, occasion) for each in terms.rules_on(occasion.at.date())]
-    return _with(earning, [_reason(each) for each in stacked(given, terms.stacking) if each.points])
+    considered = [each.consider(sale, occasion) for each in terms.in_force(occasion.at.date()).about(sale)]
+    given = stacked([each for each in considered if each.points], terms.stacking)
+    return _with(earning, [_reason(each) for each in given if each.points])
 
 
 def explain(basket: Basket, terms: Terms, occasion: Occasion) -> list[Explained]:

@@ -16,7 +16,7 @@ from app.accounting import ROLES, Method, Profile
 from app.money import Rounding, is_currency
 from app.programs.conditions import Goods, Tokens
 from app.programs.days import MonthDay
-from app.programs.earning import Rule, Stacking
+from app.programs.earning import InForce, Rule, Stacking
 from app.programs.tiers import TierTerms
 from app.wire import Answer, CurrencyCode, Minor, Request, Stamp, Text, Token, WireInstant, chosen_by
 
@@ -369,6 +369,10 @@ class Terms(Request):
 
     def rules_on(self, day: date) -> tuple[Rule, ...]:
         """The rules in force on a day of the programme's zone, in the order of the terms."""
+        return self.in_force(day).rules
+
+    def in_force(self, day: date) -> InForce:
+        """The same, to be asked which of them are about a sale."""
         turns, in_force = self._turns
         return in_force[bisect_right(turns, day)]
 
@@ -383,12 +387,13 @@ class Terms(Request):
         return not all(rule.who.everybody for rule in self.rules)
 
     @cached_property
-    def _turns(self) -> tuple[list[date], list[tuple[Rule, ...]]]:
+    def _turns(self) -> tuple[list[date], list[InForce]]:
         """The days on which rules come into force or go, and which are in force before the first, and from each on."""
         first = {rule.when.first_day for rule in self.rules}
         after = {rule.when.last_day + timedelta(days=1) for rule in self.rules if rule.when.last_day}
         turns = sorted(day for day in first | after if day)
-        return turns, [tuple(rule for rule in self.rules if rule.when.in_force(day)) for day in (date.min, *turns)]
+        then = [tuple(rule for rule in self.rules if rule.when.in_force(day)) for day in (date.min, *turns)]
+        return turns, [InForce(rules) for rules in then]
 
     @cached_property
     def zone(self) -> ZoneInfo:

@@ -10,14 +10,13 @@ import structlog
 from fastapi import APIRouter, Body, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from app import idempotency
+from app import db, idempotency
 from app.accounting import PostingOut
 from app.clients import Caller, keyed, needs
-from app.db import Database
+from app.db import Database, Patience, met_a_lock
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
 from app.errors import (
     CursorInvalid,
-    InternalError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
@@ -25,7 +24,7 @@ from app.errors import (
     ProblemBody,
     answers,
 )
-from app.idempotency import Attempt, IdempotencyInProgress, Reply
+from app.idempotency import Attempt, Reply
 from app.ledger import (
     Account,
     InsufficientPoints,
@@ -76,6 +75,7 @@ from app.transactions.schemas import (
     item_of,
 )
 from app.transactions.service import Outcome, Recorded
+from app.transactions.uploads import keys_of, names_of, record_in_parts
 from app.transactions.waiting import Waiting
 from app.wire import ExternalId, Source
 
@@ -182,9 +182,8 @@ async def record(
     if dry_run:
         return await writes.try_out(partial(_record, caller.program, dry_run=True), item)
     lane = ("transactions", caller.program)
-    original = item.original if isinstance(item, Return) else None
-    keys = [(caller.program, key) for key in (item.key, original) if key is not None]
-    members = [] if item.member is None else [(caller.program, name) for name in item.member.given()]
+    keys = [(caller.program, key) for key in keys_of(item)]
+    members = [(caller.program, name) for name in names_of(item)]
     return await writes.carry_out(lane, partial(_record, caller.program), attempt, item, keys, members)
 
 
@@ -226,31 +225,22 @@ def record_batch(
     def act(session: Session) -> Reply:
         nonlocal begun
         begun = True
-        return reply(service.record(session, caller.program, items, now, dry_run=dry_run))
+        with db.patient(session, Patience.BRIEF):
+            outcomes = service.record(session, caller.program, items, now, dry_run=dry_run)
+        return reply(outcomes)
 
     if dry_run:
         return database.read(act).response()
     try:
         return _repeatable(database, attempt, now, act)
     except Exception as error:
-        if not begun or (isinstance(error, Problem) and not isinstance(error, IdempotencyInProgress)):
+        if not begun or (isinstance(error, Problem) and not met_a_lock(error)):
             raise
-        structlog.get_logger().warning("a batch failed as a whole and runs item by item", exc_info=True)
-    apart = [_alone(database, caller.program, item, now) for item in items]
+        structlog.get_logger().warning("an upload is carried out in parts", exc_info=True)
+    apart = record_in_parts(database, caller.program, items, now)
     if any(isinstance(outcome, Problem) and outcome.passing for outcome in apart):
         return reply(apart).response()  # not kept: sent again, the items that failed get their chance
     return _repeatable(database, attempt, now, lambda _session: reply(apart))
-
-
-def _alone(database: Database, program_id: UUID, item: Purchase | Return, now: datetime) -> Outcome:
-    """One item of a batch that failed as a whole, so that only the guilty one is refused."""
-    try:
-        return database.write(lambda session: service.record(session, program_id, [item], now)[0], repeatable=True)
-    except Problem as problem:
-        return problem
-    except Exception:
-        structlog.get_logger().exception("item of a batch")
-        return InternalError()
 
 
 def _repeatable(

@@ -17,8 +17,9 @@ from sqlalchemy.orm import Session
 
 from app import db
 from app.clock import Clock
-from app.db import Database
+from app.db import Database, Patience, met_a_lock
 from app.errors import Problem
+from app.halving import by_halves
 from app.ids import new_id
 from app.worker.models import JobRun, Status
 from app.worker.rules import AIM_SECONDS, AIM_SECONDS_BESIDE_OTHERS, FIRST_SLICE, next_slice
@@ -54,7 +55,7 @@ class Run:
     clock: Clock
     stop: threading.Event
 
-    def write(self, work: Callable[[Session], int]) -> int:
+    def write(self, work: Callable[[Session], int], patience: Patience = Patience.BRIEF) -> int:
         """Runs `work` in one transaction, renews the lease with it, and adds the rows it answers to the run's.
 
         LeaseLost, with nothing written, when somebody else has the lease; Stopped when it is time to end.
@@ -63,7 +64,8 @@ class Run:
             raise Stopped
 
         def leased(session: Session) -> int:
-            rows = work(session)
+            with db.patient(session, patience):
+                rows = work(session)
             self._renew(session, rows=rows, slices=1)
             return rows
 
@@ -94,7 +96,7 @@ class Run:
     ) -> None:
         """Finds what there is to do, always from after the last thing on, and does it, a slice per transaction.
 
-        A slice that fails is done again thing by thing, so that what cannot be done is left alone, logged and counted.
+        A slice that fails is done again in halves, so that what cannot be done is left alone, logged and counted.
         After `at_most` seconds no other slice is begun.
         """
         began = time.monotonic()
@@ -113,18 +115,19 @@ class Run:
         return self.database.read(lambda session: find(session, after, size))
 
     def _do(self, found: Sequence[T], work: Callable[[Session, Sequence[T]], int]) -> None:
-        try:
-            self.write(lambda session: work(session, found))
-        except (LeaseLost, Stopped):
-            raise
-        except Exception as error:
-            if isinstance(error, Problem) and error.passing:
-                raise  # the database is busy or away, which no other slice would change
-            if len(found) > 1:
-                for each in found:
-                    self._do([each], work)
-            else:
-                structlog.get_logger().exception("a job left something undone", run=str(self.id), what=str(found[0]))
+        def done(part: Sequence[T], patience: Patience) -> int:
+            one = len(part) == 1  # somebody else's batch may have it just now
+            return self.write(lambda session: work(session, part), Patience.BRIEF if one else patience)
+
+        for part, result in by_halves(found, done, Patience.BRIEF, ends=(LeaseLost, Stopped)):
+            if met_a_lock(result):
+                structlog.get_logger().warning("a job met somebody else's lock", run=str(self.id), what=str(part[0]))
+            elif isinstance(result, Problem) and result.passing:
+                raise result  # the database is busy or away, which no other slice would change
+            elif isinstance(result, Exception):
+                about = {"run": str(self.id), "what": str(part[0])}
+                structlog.get_logger().error("a job left something undone", exc_info=result, **about)
+            if isinstance(result, Exception):
                 self.note(failures=1)
 
 

@@ -3,7 +3,6 @@
 import statistics
 
 from benchmarks.bench import Bench, Broken, check_there
-from benchmarks.client import Tally
 from benchmarks.figures.purchases import RECEIPTS, purchases
 from benchmarks.report import Figure, Rounds, at_most
 from benchmarks.server import serving, settle_down
@@ -11,7 +10,7 @@ from benchmarks.server import serving, settle_down
 SLOWER = 5
 """p99 over p50, at most."""
 LATEST = 0.1
-"""Of the p99: a client that sends one request in a hundred later than that measures itself."""
+"""Of the p99: a client that sends one request in a hundred later than that measures itself; the round is repeated."""
 
 
 def run(bench: Bench) -> list[Figure]:
@@ -20,15 +19,22 @@ def run(bench: Bench) -> list[Figure]:
         prepared = purchases(stage)
         with serving(stage.settings, 1) as service:
             bench.generator.run(service, prepared, 1)
-            for _ in range(bench.plan.rounds):
+            for _ in range(3 * bench.plan.rounds):
                 settle_down(stage.url)
                 highest = bench.generator.run(service, prepared, bench.plan.seconds)
                 tally = bench.generator.paced(service, prepared, bench.plan.seconds, highest.per_second / 2)
                 paced = bench.generator.judged(prepared, tally)
                 check_there(stage.url, RECEIPTS, [*highest.accepted, *paced.accepted])
                 p50, p99 = (1000 * value for value in middle_and_tail(tally.latencies))
-                rounds.add(p99, p50)
-                notes.append(_note(highest.per_second / 2, tally))
+                late = 1000 * middle_and_tail(tally.late)[1]
+                in_time = late <= LATEST * p99
+                notes.append(_note(highest.per_second / 2, late, in_time=in_time))
+                if in_time:
+                    rounds.add(p99, p50)
+                if len(rounds.ours) == bench.plan.rounds:
+                    break
+    if not rounds.ours:
+        raise Broken("the client was late in every round")
     return [rounds.figure("p99 over p50 of purchases, 1 process", "ms", at_most(SLOWER), "; ".join(notes))]
 
 
@@ -40,8 +46,6 @@ def middle_and_tail(seconds: list[float]) -> tuple[float, float]:
     return cuts[49], cuts[98]
 
 
-def _note(rate: float, tally: Tally) -> str:
-    late = 1000 * middle_and_tail(tally.late)[1]
-    p99 = 1000 * middle_and_tail(tally.latencies)[1]
-    verdict = " (TOO LATE: the client did not keep up)" if late > LATEST * p99 else ""
+def _note(rate: float, late: float, *, in_time: bool) -> str:
+    verdict = "" if in_time else " (TOO LATE: not counted)"
     return f"at {rate:.0f}/s the client was {late:.1f} ms late at p99{verdict}"
