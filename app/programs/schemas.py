@@ -315,7 +315,7 @@ class Terms(Request):
     """What earns more than `earning`."""
     stacking: Annotated[dict[Token, Stacking], Field(max_length=100, validate_default=True)] = {}
     """Which rules of each group stand when several apply."""
-    tiers: TierTerms | None = None
+    tiers: Annotated[TierTerms | None, Field(validate_default=True)] = None
     """null: none."""
     point_value: PointValue
     point_cost: PointValue | None = None
@@ -367,6 +367,14 @@ class Terms(Request):
             raise PydanticCustomError("group_without_stacking", f"what holds in group {missing[0]} is not said")
         return stacking
 
+    @field_validator("tiers")
+    @classmethod
+    def _that_rules_name(cls, tiers: TierTerms | None, info: ValidationInfo) -> TierTerms | None:
+        named = {code for rule in info.data.get("rules", []) for code in rule.who.tiers}
+        if unknown := sorted(named - set(tiers.codes if tiers else ())):
+            raise PydanticCustomError("unknown_tier", f"a rule is for the tier {unknown[0]}, which there is not")
+        return tiers
+
     def rules_on(self, day: date) -> tuple[Rule, ...]:
         """The rules in force on a day of the programme's zone, in the order of the terms."""
         return self.in_force(day).rules
@@ -380,6 +388,11 @@ class Terms(Request):
     def personal(self) -> bool:
         """Whether what any rule gives depends on the member."""
         return any(rule.personal for rule in self.rules)
+
+    def favours(self, tier: str | None) -> bool:
+        """Whether members of a tier earn more on the base than others."""
+        found = None if self.tiers is None else self.tiers.tier(tier)
+        return found is not None and found.multiplier > 1
 
     @cached_property
     def selective(self) -> bool:

@@ -262,11 +262,11 @@ def _known(loaded: _Loaded, meant: _Meant, member_id: UUID, before: Fields | Non
     """What the purchase comes to when it is known who claims it, and what rules have given them; or had `before`."""
     verdict = meant.verdict
     version = verdict.version
-    if not version.terms.personal:
-        return verdict
     if before is None:
-        customer = loaded.customers.get(member_id, Customer(False))
-        occasion = loaded.uses.known(member_id, version.terms, verdict.occasion, customer)
+        occasion = replace(verdict.occasion, tier=loaded.standings.tier_at(member_id, meant.row["occurred_at"]))
+        if version.terms.personal:
+            customer = loaded.customers.get(member_id, Customer(False))
+            occasion = loaded.uses.known(member_id, version.terms, occasion, customer)
     else:
         occasion = rules.remembered(verdict.occasion, before["facts"])
     return rules.priced_at(loaded.program_id, meant.basket, occasion, version, loaded.terms, loaded.now, granted=True)

@@ -175,7 +175,7 @@ def priced_at(
 
 def facts_of(occasion: Occasion) -> dict[str, Any] | None:
     """What was known of a member, for the record."""
-    known = {"unmet": dict(occasion.unmet), "allowed": dict(occasion.allowed)}
+    known = {"unmet": dict(occasion.unmet), "allowed": dict(occasion.allowed), "tier": occasion.tier}
     return {name: facts for name, facts in known.items() if facts} or None
 
 
@@ -348,8 +348,9 @@ def accrual_of(priced: Priced, terms: Terms, act: Act) -> Accrual:
 def counting(judged: Judged, occurred_at: datetime, now: datetime) -> Coming:
     """What a purchase may count towards its member's tier."""
     earning = judged.priced.earning
-    points = None if judged.version.terms.personal else earning.points
-    return Coming(min(occurred_at, now), sum(earning.line_bases), points)
+    terms = judged.version.terms
+    sure = not (terms.personal or (terms.tiers is not None and terms.tiers.multiplies))
+    return Coming(min(occurred_at, now), sum(earning.line_bases), earning.points if sure else None)
 
 
 def credit_of(judged: Judged, document_id: UUID, occurred_at: datetime, now: datetime) -> Credit:

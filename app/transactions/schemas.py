@@ -308,10 +308,12 @@ class ReturnOut(Answer):
 
 
 class TierEffectOut(Answer):
-    """The member's tier before and after; null: none."""
+    """The member's tier before and after; null: none. `earning_multiplier`: of the tier after, which the next purchase
+    earns by."""
 
     before: str | None
     after: str | None
+    earning_multiplier: str
 
 
 class TransactionOut(Answer):

@@ -502,12 +502,14 @@ def _purchase(
 
 
 def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID, now: datetime) -> Judged:
-    """What a purchase comes to when it is known who makes it, and what rules have given them."""
+    """What a purchase comes to when it is known who makes it, their tier, and what rules have given them."""
     version = verdict.version
-    if not version.terms.personal:
-        return verdict
+    tier = loaded.standings.tier_at(member, purchase.occurred_at)
+    occasion = verdict.occasion if tier is None else replace(verdict.occasion, tier=tier)
+    if not version.terms.personal and not version.terms.favours(tier):
+        return replace(verdict, occasion=occasion)
     customer = loaded.customers.get(member, Customer(False))
-    occasion = loaded.uses.known(member, version.terms, verdict.occasion, customer)
+    occasion = loaded.uses.known(member, version.terms, occasion, customer)
     return rules.priced_at(loaded.program_id, purchase.basket, occasion, version, loaded.terms, now, granted=True)
 
 
