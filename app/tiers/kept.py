@@ -6,11 +6,11 @@ changed with time, or whose purchase comes late, is followed anew: from where th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from app.programs import Rolling, Sums, TierTerms, Timeline, Version
+from app.programs import Rolling, Sums, TierTerms, Timeline, Version, day_begins
 from app.tiers.record import Counted, Credit, Decision, Record
 from app.tiers.rules import Change, Course, Part, State, parts
 from app.tiers.standing import Standing, standing, stood
@@ -27,7 +27,8 @@ class Kept:
     """A standing as it is stored, since `recorded_at` under the terms `terms_id`.
 
     `counted` is what counted from `counted_from` on; where the window moves, at most that. It is enough to go on before
-    `sums_until`. By time alone nothing changes before `review_at`. The rest as in `Standing`.
+    `sums_until`. By time alone nothing changes before `review_at`, and nobody has to be warned. The rest as in
+    `Standing`.
     """
 
     terms_id: UUID
@@ -43,10 +44,11 @@ class Kept:
     recorded_at: datetime
 
 
-def kept(stands: Standing, terms_id: UUID, now: datetime) -> Kept:
-    """What is stored of a standing of `now`."""
+def kept(stands: Standing, version: Version, now: datetime) -> Kept:
+    """What is stored of a standing of `now`, by the `version` in force."""
+    ahead = [at for at in (*warnings(stands, version), stands.until) if at is not None and at > now]
     return Kept(
-        terms_id=terms_id,
+        terms_id=version.id,
         tier=stands.tier,
         since=stands.since,
         state=stands.state,
@@ -54,10 +56,19 @@ def kept(stands: Standing, terms_id: UUID, now: datetime) -> Kept:
         reached_at=stands.reached_at,
         counted_from=stands.counted_from or BEGINNING,
         sums_until=stands.sums_until,
-        review_at=stands.until,
+        review_at=min(ahead, default=None),
         decided=stands.decided,
         recorded_at=now,
     )
+
+
+def warnings(stands: Standing, version: Version) -> list[datetime]:
+    """When to warn of a fall that is ahead: the beginnings of days so many ahead."""
+    tiers, zone = version.terms.tiers, version.terms.zone
+    if tiers is None or stands.until is None or not stands.falls:
+        return []
+    day = stands.until.astimezone(zone).date()
+    return [day_begins(day - timedelta(days=days), zone) for days in tiers.warn_days]
 
 
 # --- what has to be known -------------------------------------------------------------------------------------------
@@ -75,15 +86,29 @@ class Coming:
 def needed_from(stored: Kept, terms: Timeline, coming: Sequence[Coming], now: datetime) -> datetime | None:
     """From when on the member's record has to be read for what is coming, in this order; None: not at all."""
     version = terms.at(now)
-    if version is None or version.id != stored.terms_id or stored.decided:
+    same = same_tiers(terms, now)
+    if version is None or stored.terms_id not in same or stored.decided:
         return BEGINNING
     reached_at = stored.reached_at
     for each in coming:
         there = terms.at(each.counted_at)
-        if each.counted_at <= reached_at or there is None or there.id != stored.terms_id:
+        if each.counted_at <= reached_at or there is None or there.id not in same:
             return BEGINNING
         reached_at = each.counted_at
     return None if _sums_suffice(stored, version, coming, now) else stored.counted_from
+
+
+def same_tiers(terms: Timeline, now: datetime) -> list[UUID]:
+    """The versions up to the one in force that have had the same tiers all the while, the latest first."""
+    found: list[UUID] = []
+    version = terms.at(now)
+    for each in reversed(terms.versions) if version is not None else ():
+        if each.effective_from > now:
+            continue
+        if version and (each.terms.tiers, each.terms.time_zone) != (version.terms.tiers, version.terms.time_zone):
+            break
+        found.append(each.id)
+    return found
 
 
 def _sums_suffice(stored: Kept, version: Version, coming: Sequence[Coming], now: datetime) -> bool:
@@ -145,6 +170,9 @@ class Followed:
     kept: Kept | None = None
     new: list[Credit] = field(default_factory=list)
     moved: list[Moved] = field(default_factory=list)
+    changed: bool = False
+    stands: Standing | None = None
+    """Found anew, where the sums were not enough."""
 
     def __post_init__(self) -> None:
         self.kept = self.stored
@@ -166,6 +194,15 @@ class Followed:
             return self.kept.tier
         return standing(self._record(), self.terms, at, self.now).tier
 
+    @property
+    def warned(self) -> Standing | None:
+        """The standing, if the member has to be warned of its end by now, and was not."""
+        version = self._version
+        if self.stands is None or self.stored is None or self.stored.review_at is None or version is None:
+            return None
+        due = [at for at in warnings(self.stands, version) if self.stored.review_at <= at <= self.now]
+        return self.stands if due else None
+
     def has(self, document_id: UUID) -> bool:
         """Whether a document counted; of a member whose whole record was read."""
         return any(each.document_id == document_id for each in self.credits or ())
@@ -173,6 +210,7 @@ class Followed:
     def count(self, credit: Credit, why: Why) -> None:
         """Lets something count, and the tier follow."""
         self.new.append(credit)
+        self.changed = True
         if self.credits is None:
             self._add(credit)
             return
@@ -181,7 +219,7 @@ class Followed:
 
     def decide(self, decisions: Sequence[Decision], why: Why, document_id: UUID) -> None:
         """Puts other decisions in the place of those that were known."""
-        self.decisions = list(decisions)
+        self.decisions, self.changed = list(decisions), True
         self._follow(why, document_id)
 
     def _add(self, credit: Credit) -> None:
@@ -211,9 +249,9 @@ class Followed:
 
     def _keep(self, stands: Standing, why: Why, document_id: UUID | None) -> None:
         self._move(Change(self.now, stands.tier), why, document_id)
-        version = self._version
+        version, self.stands = self._version, stands
         if version is not None:
-            self.kept = kept(stands, version.id, self.now)
+            self.kept = kept(stands, version, self.now)
 
     def _move(self, change: Change, why: Why, document_id: UUID | None) -> None:
         before = self.moved[-1].after if self.moved else None if self.stored is None else self.stored.tier
@@ -237,7 +275,7 @@ def found_again(record: Record, terms: Timeline, now: datetime, stored: Kept | N
         return standing(record, terms, now, now)
     counted = record.counted(now, now)
     course = Course(parts(terms, record.joined_at), counted, stored.reached_at, stored.state)
-    return stood(course, counted, [], now, now)
+    return stood(course, counted, [], now, now, stored.since)
 
 
 def resumed(
@@ -245,7 +283,7 @@ def resumed(
 ) -> Standing:
     """The standing at `now` of somebody whose sums are enough, with what more has counted since."""
     counted = Counted.of([(stored.counted_from, stored.counted), *more])
-    return stood(Course(parts_, counted, stored.reached_at, stored.state), counted, [], now, now)
+    return stood(Course(parts_, counted, stored.reached_at, stored.state), counted, [], now, now, stored.since)
 
 
 def _why_then(at: datetime, terms: Timeline, decisions: Sequence[Decision]) -> Why:

@@ -46,8 +46,8 @@ class MemberTier(Base):
 
     __tablename__ = "member_tier"
     __table_args__ = (
-        CheckConstraint("since IS NOT NULL OR (tier IS NULL AND earned IS NULL)", name="tier_has_since"),
-        CheckConstraint("(earned IS NULL) OR (earned_since IS NOT NULL)", name="earned_has_since"),
+        CheckConstraint("tier IS NULL OR since IS NOT NULL", name="tier_has_since"),
+        CheckConstraint("earned IS NULL OR earned_since IS NOT NULL", name="earned_has_since"),
         Index(
             "ix_member_tier_review",
             "program_id",

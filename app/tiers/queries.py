@@ -119,3 +119,41 @@ def changes(session: Session, member_id: UUID, before: UUID | None, limit: int) 
     if before is not None:
         rows = rows.where(TierChange.id < before)
     return session.execute(rows.order_by(TierChange.id.desc()).limit(limit)).mappings().all()
+
+
+def decisions(session: Session, member_id: UUID, before: UUID | None, limit: int) -> Sequence[RowMapping]:
+    """What was decided of a member, the latest first."""
+    rows = select(*TierDecision.__table__.c).where(TierDecision.member_id == member_id)
+    if before is not None:
+        rows = rows.where(TierDecision.id < before)
+    return session.execute(rows.order_by(TierDecision.id.desc()).limit(limit)).mappings().all()
+
+
+@dataclass(frozen=True, slots=True)
+class DueReview:
+    """A member whose tier may change with time at `review_at`, or who has to be warned then."""
+
+    review_at: datetime
+    member_id: UUID
+
+
+def due_reviews(
+    session: Session, program_id: UUID, as_of: datetime, after: DueReview | None, limit: int
+) -> list[DueReview]:
+    """Those of a programme that are due by `as_of`, the longest due first, from the one after `after`."""
+    key = (MemberTier.review_at.expression, MemberTier.member_id.expression)
+    rows = select(*key).where(MemberTier.program_id == program_id, MemberTier.review_at <= as_of)
+    if after is not None:
+        rows = rows.where(db.beyond(key, (after.review_at, after.member_id)))
+    found = session.execute(rows.order_by(*key).limit(limit))
+    return [DueReview(review_at, member_id) for review_at, member_id in found if review_at is not None]
+
+
+def outdated(
+    session: Session, program_id: UUID, same: Sequence[UUID], after: UUID | None, limit: int
+) -> Sequence[UUID]:
+    """Members who stand by other versions of terms than the `same`, by id, from the one after `after`."""
+    rows = select(MemberTier.member_id).where(MemberTier.program_id == program_id, MemberTier.terms_id.not_in(same))
+    if after is not None:
+        rows = rows.where(MemberTier.member_id > after)
+    return session.scalars(rows.order_by(MemberTier.member_id).limit(limit)).all()

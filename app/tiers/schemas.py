@@ -2,16 +2,44 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 from sqlalchemy import RowMapping
 
 from app.paging import page
 from app.programs import Sums, TierTerms
 from app.tiers.kept import Why
+from app.tiers.record import DecisionKind
 from app.tiers.standing import Standing
-from app.wire import Answer, Stamp
+from app.wire import Answer, Request, Stamp, Text, Token, WireInstant
+
+Reason = Annotated[Token, Field(description="Why, as a short word of yours", examples=["complaint"])]
+
+
+class DecisionIn(Request):
+    """A tier to give (`manual`; `invitation` for one that cannot be earned), or to `lock`: the one the member has.
+    It ends at `until`, if not before."""
+
+    kind: DecisionKind
+    tier: Token | None = None
+    until: WireInstant
+    reason: Reason
+    note: Annotated[Text, Field(description="For colleagues; no personal data")] | None = None
+
+    @model_validator(mode="after")
+    def _names_a_tier(self) -> Self:
+        if (self.kind == "lock") == (self.tier is not None):
+            raise PydanticCustomError("tier_to_give", "a lock is on the tier there is, anything else names one")
+        return self
+
+
+class EndingIn(Request):
+    """Why a decision ends early."""
+
+    reason: Reason
 
 
 class BenefitOut(Answer):
@@ -81,6 +109,38 @@ class StandingOut(Answer):
     next: NextTierOut | None
 
 
+class DecisionOut(Answer):
+    """What staff decided of a member's tier, and how it ended if it did before `until`. `tier` is null for a lock on
+    having none."""
+
+    id: UUID
+    member_id: UUID
+    kind: DecisionKind
+    tier: str | None
+    reason: str
+    note: str | None
+    decided_by: str
+    decided_at: Stamp
+    until: Stamp
+    ended_by: str | None
+    ended_at: Stamp | None
+    ended_reason: str | None
+
+
+class DecidedOut(DecisionOut):
+    """And what it did to the tier: `before` and `after` it."""
+
+    before: str | None
+    after: str | None
+
+
+class DecisionPage(Answer):
+    """The latest first."""
+
+    items: list[DecisionOut]
+    next: str | None
+
+
 class TierChangeOut(Answer):
     """A change of tier: what was known to stand before and from `changed_at` on, and why. `document_id`: the
     transaction, claim or decision that caused it."""
@@ -148,3 +208,17 @@ def change_page(rows: Sequence[RowMapping], limit: int) -> TierChangePage:
 
 def _told(row: RowMapping) -> dict[str, Any]:
     return {name: row[name] for name in TierChangeOut.model_fields}
+
+
+def decided_out(row: Mapping[str, Any], before: str | None, after: str | None) -> DecidedOut:
+    return DecidedOut(**_facts(row), before=before, after=after)
+
+
+def decision_page(rows: Sequence[RowMapping], limit: int) -> DecisionPage:
+    found = page(rows, limit, lambda row: [str(row["id"])])
+    return DecisionPage(items=[DecisionOut(**_facts(row)) for row in found.rows], next=found.next)
+
+
+def _facts(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
+    persons = {"decided_by": row["decided_person"], "ended_by": row["ended_person"]}
+    return {name: row[name] for name in DecisionOut.model_fields.keys() - persons.keys()} | persons

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app import db, outbox
+from app import db, ledger, outbox
 from app.errors import NotFound, Problem
 from app.ids import new_id
 from app.ledger import Past
@@ -29,9 +29,10 @@ from app.tiers.kept import (
     found_again,
     needed_from,
     resumed,
+    same_tiers,
 )
 from app.tiers.models import MemberTier, QualifyingEntry, TierChange
-from app.tiers.record import Credit, Record
+from app.tiers.record import Credit, Decision, Record
 from app.tiers.rules import parts
 from app.tiers.schemas import StandingOut, standing_out
 from app.tiers.standing import Standing, standing
@@ -50,6 +51,10 @@ class Standings:
 
     def __init__(self, program_id: UUID, terms: Timeline, now: datetime, members: dict[UUID, Followed]) -> None:
         self._program_id, self._terms, self._now, self._members = program_id, terms, now, members
+
+    def __bool__(self) -> bool:
+        """Whether there are tiers, and anybody to follow."""
+        return bool(self._members)
 
     def tier_at(self, member_id: UUID, at: datetime) -> str | None:
         """The tier that stood at an instant, as known now."""
@@ -72,9 +77,25 @@ class Standings:
             followed.count(credit, why)
         return Effect(before, followed.tier)
 
+    def decide(self, member_id: UUID, decisions: Sequence[Decision], why: Why, document_id: UUID) -> Effect:
+        """Puts other decisions in the place of a member's; of one whose whole record was read."""
+        followed = self._members[member_id]
+        before = followed.tier
+        followed.decide(decisions, why, document_id)
+        return Effect(before, followed.tier)
+
+    def decisions(self, member_id: UUID) -> Sequence[Decision]:
+        return self._members[member_id].decisions
+
+    def settle(self) -> None:
+        """Where members stand is written though nothing of it has changed: it need not be looked at again."""
+        for followed in self._members.values():
+            followed.changed = followed.stands is not None
+
     def write(self, session: Session) -> None:
         """Writes what was decided. Nothing of it may have been written before."""
-        changed = {id_: each for id_, each in sorted(self._members.items()) if each.new or each.moved}
+        members = sorted(self._members.items())
+        changed = {id_: each for id_, each in members if each.changed or each.moved or each.warned}
         rows = [self._row(id_, each.kept) for id_, each in changed.items() if each.kept is not None]
         known = {id_ for id_, each in changed.items() if each.stored is not None}
         entries = [_entry(id_, credit) for id_, each in changed.items() for credit in each.new]
@@ -83,7 +104,9 @@ class Standings:
         db.update_rows(session, MemberTier, ["member_id"], [row for row in rows if row["member_id"] in known])
         moves = [(id_, each.kept, moved) for id_, each in changed.items() if each.kept for moved in each.moved]
         db.insert_rows(session, TierChange, [self._change(*move) for move in moves])
-        outbox.put(session, [self._event(id_, moved) for id_, _, moved in moves], self._now)
+        warned = [(id_, each.warned) for id_, each in changed.items() if each.warned is not None]
+        events = [self._event(id_, moved) for id_, _, moved in moves]
+        outbox.put(session, [*events, *(self._warning(*each) for each in warned)], self._now)
 
     def _row(self, member_id: UUID, kept: Kept) -> dict[str, Any]:
         return {"member_id": member_id, "program_id": self._program_id, **queries.columns_of(kept)}
@@ -108,6 +131,16 @@ class Standings:
         up = tiers is not None and tiers.rank(moved.after) > tiers.rank(moved.before)
         payload = {"from": moved.before, "to": moved.after, "why": moved.why, "at": moved.at.isoformat()}
         return outbox.Event(self._program_id, f"member.tier_{'upgraded' if up else 'downgraded'}", member_id, payload)
+
+    def _warning(self, member_id: UUID, stands: Standing) -> outbox.Event:
+        assert stands.until is not None
+        payload = {
+            "from": stands.tier,
+            "to": stands.projected,
+            "at": stands.until.isoformat(),
+            "keep": dict(stands.keep),
+        }
+        return outbox.Event(self._program_id, "member.tier_will_downgrade", member_id, payload)
 
 
 def _entry(member_id: UUID, credit: Credit) -> dict[str, Any]:
@@ -171,6 +204,27 @@ def _followed(
         return Followed(member.joined_at, terms, now, member.kept)
     whole = reads[id_] == BEGINNING
     return Followed(member.joined_at, terms, now, member.kept, list(read.credits), list(read.decisions), whole)
+
+
+# --- review ---------------------------------------------------------------------------------------------------------
+
+
+def outdated(
+    session: Session, program_id: UUID, terms: Timeline, as_of: datetime, after: UUID | None, limit: int
+) -> Sequence[UUID]:
+    """Members who stand by other tiers than those in force at `as_of`, by id, from the one after `after`."""
+    return queries.outdated(session, program_id, same_tiers(terms, as_of), after, limit)
+
+
+def review(session: Session, program_id: UUID, terms: Timeline, member_ids: Sequence[UUID], now: datetime) -> int:
+    """Writes down where members stand at `now`, each change at its own instant; answers how many that were. Tells of
+    falls that are ahead."""
+    ledger.lock(session, member_ids)
+    found = load(session, program_id, terms, dict.fromkeys(member_ids, ()), (), now)
+    found.settle()
+    with db.together(session):
+        found.write(session)
+    return len(member_ids)
 
 
 # --- read -----------------------------------------------------------------------------------------------------------

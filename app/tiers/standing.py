@@ -55,9 +55,14 @@ def standing(record: Record, terms: Timeline, at: datetime, known_at: datetime) 
 
 
 def stood(
-    course: Course, counted: Counted, decisions: Sequence[Decision], at: datetime, known_at: datetime
+    course: Course,
+    counted: Counted,
+    decisions: Sequence[Decision],
+    at: datetime,
+    known_at: datetime,
+    since: datetime | None = None,
 ) -> Standing:
-    """The same, from where a `course` has got to."""
+    """The same, from where a `course` has got to; the tier there has stood `since` an instant."""
     before = course.state
     earned = [Change(before.since or course.at, before.tier), *course.to(at)]
     state, scheme, reached_at = course.state, course.scheme, course.reached_at
@@ -67,10 +72,9 @@ def stood(
     resumed = (None, None) if scheme is None else scheme.resumed_from(at, state)
     known = Sums() if window[0] is None else counted.between(window[0], at + MOMENT)
     coming = _coming(course, state, decisions, at, known_at, now.tier)
-    changed = len(history) > 1 or before.since is not None
     return Standing(
         tier=now.tier,
-        since=now.at if changed else None,
+        since=now.at if len(history) > 1 else since,
         until=None if coming is None else coming.at,
         projected=now.tier if coming is None else coming.tier,
         counted=known,

@@ -94,8 +94,8 @@ def _create_standings() -> None:
         *_instants("recorded_at"),
         *_checks(
             table,
-            tier_has_since="since IS NOT NULL OR (tier IS NULL AND earned IS NULL)",
-            earned_has_since="(earned IS NULL) OR (earned_since IS NOT NULL)",
+            tier_has_since="tier IS NULL OR since IS NOT NULL",
+            earned_has_since="earned IS NULL OR earned_since IS NOT NULL",
         ),
         *_keys(table, member_id="member", program_id="program", terms_id="program_terms"),
         sa.PrimaryKeyConstraint("member_id", name=f"pk_{table}"),
