@@ -1,6 +1,7 @@
 """Tiers through the API: reached, kept, lost and told, by purchases, returns, claims; now and for any past."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -344,6 +345,20 @@ def test_as_many_statements_for_many_members_as_for_few(yearly: Shop) -> None:
         for first, many in (("a", 2), ("b", 40))
     )
     assert few == lots
+
+
+def test_many_purchases_of_one_member_at_once_count_each_once(
+    database_url: str, clock: TestClock, crowded: dict[str, int]
+) -> None:
+    with open_shop(settings_for(database_url, **crowded), clock, ROLLING) as shop:
+        buy(shop, "r0", 100)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda n: buy(shop, f"r{n}", 5_000), range(1, 17)))
+        assert tier(shop)["counted"] == {"points": 801, "spend": 80_100, "visits": 17}
+        risen = [answer["tier"] for answer in answers if answer["tier"]["before"] != answer["tier"]["after"]]
+        assert risen == [effect(None, "silver")]
+        assert history(shop) == [(None, "silver", "earned")]
+        shop.prove()
 
 
 def test_members_see_their_own_tier(yearly: Shop) -> None:
