@@ -26,9 +26,9 @@ BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 class Kept:
     """A standing as it is stored, since `recorded_at` under the terms `terms_id`.
 
-    `counted` is what counted from `counted_from` on; where the window moves, at most that. It is enough to go on before
-    `sums_until`. By time alone nothing changes before `review_at`, and nobody has to be warned. The rest as in
-    `Standing`.
+    `counted` is what counted from `counted_from` on; where the window moves, at most that. It is enough to go on if
+    there is a `sums_until`, the end of its period. By time alone nothing changes before `review_at`, and nobody has to
+    be warned. The rest as in `Standing`.
     """
 
     terms_id: UUID
@@ -113,10 +113,12 @@ def same_tiers(terms: Timeline, now: datetime) -> list[UUID]:
 
 def _sums_suffice(stored: Kept, version: Version, coming: Sequence[Coming], now: datetime) -> bool:
     tiers = version.terms.tiers
-    if tiers is None or (stored.review_at is not None and now >= stored.review_at):
+    if tiers is None:
         return False
     if not isinstance(tiers.window, Rolling):
-        return stored.sums_until is not None and now < stored.sums_until
+        return stored.sums_until is not None  # all that counted is among them, also for a review of their period
+    if stored.review_at is not None and now >= stored.review_at:
+        return False
     # a tier that is short, or will be, falls by instants that only following it tells
     falls_at_once = tiers.grace_days == 0 and stored.state.spared_until is None
     return (stored.state.tier is None or falls_at_once) and not _may_rise(tiers, stored, coming)
@@ -157,7 +159,8 @@ class Followed:
     """A member whose standing follows what is decided one after the other, all at `now`.
 
     `stored`: as it was read, None: nothing ever counted. `credits`: those from where the member was left on (`whole`:
-    all), None: not read. What is new is in `new` and `moved`; `kept` is what is to be stored.
+    all), None: not read, since the sums are enough. What is new is in `new` and `moved`; `kept` is to be stored if
+    anything `changed`.
     """
 
     joined_at: datetime
@@ -178,8 +181,12 @@ class Followed:
         self.kept = self.stored
         if self.stored is None:
             self.credits = []
-        if self.credits is not None and self.stored is not None:
+        if self.stored is not None and (self.credits is not None or self._due(self.stored)):
             self._settle()
+
+    def _due(self, stored: Kept) -> bool:
+        """Whether time alone may have changed anything since."""
+        return any(at is not None and at <= self.now for at in (stored.review_at, stored.sums_until))
 
     @property
     def tier(self) -> str | None:
@@ -188,11 +195,12 @@ class Followed:
 
     def tier_at(self, at: datetime) -> str | None:
         """What stood at an instant, as known now."""
-        if self.kept is None:
-            return None
-        if self.kept.since is None or at >= self.kept.since or self.credits is None or not self.whole:
-            return self.kept.tier
-        return standing(self._record(), self.terms, at, self.now).tier
+        if self.kept is None or self.kept.since is None or at >= self.kept.since:
+            return self.tier
+        if self.credits is not None and self.whole:
+            return standing(self._record(), self.terms, at, self.now).tier
+        before = [each.after for each in self.moved if each.at <= at]
+        return before[-1] if before else None if self.stored is None else self.stored.tier
 
     @property
     def warned(self) -> Standing | None:
@@ -211,10 +219,10 @@ class Followed:
         """Lets something count, and the tier follow."""
         self.new.append(credit)
         self.changed = True
-        if self.credits is None:
-            self._add(credit)
+        if self.credits is not None:
+            self.credits.append(credit)
+        elif self._adds_only(credit):
             return
-        self.credits.append(credit)
         self._follow(why, credit.document_id)
 
     def decide(self, decisions: Sequence[Decision], why: Why, document_id: UUID) -> None:
@@ -222,18 +230,18 @@ class Followed:
         self.decisions, self.changed = list(decisions), True
         self._follow(why, document_id)
 
-    def _add(self, credit: Credit) -> None:
-        """The same where the sums are enough."""
-        assert self.kept is not None
+    def _adds_only(self, credit: Credit) -> bool:
+        """Whether all there is to do for a purchase in order was to add it to the sums."""
         before, version = self.kept, self._version
-        assert version is not None
-        assert version.terms.tiers is not None
+        if before is None or version is None or version.terms.tiers is None:
+            return False
+        if self.stands is not None or credit.counted_at <= before.reached_at:
+            return False  # time has just moved the member, and this may have come before that
         tiers, sums = version.terms.tiers, before.counted.plus(credit.sums)
-        if tiers.reached(sums) <= tiers.rank(before.state.tier):
-            self.kept = replace(before, counted=sums, reached_at=credit.counted_at, recorded_at=self.now)
-            return
-        stands = resumed(before, parts(self.terms, self.joined_at), self.now, [(credit.counted_at, credit.sums)])
-        self._keep(stands, "earned", credit.document_id)
+        if tiers.reached(sums) > tiers.rank(before.state.tier):
+            return False
+        self.kept = replace(before, counted=sums, reached_at=credit.counted_at, recorded_at=self.now)
+        return True
 
     def _follow(self, why: Why, document_id: UUID | None) -> None:
         self._keep(self._stands(), why, document_id)
@@ -259,6 +267,9 @@ class Followed:
             self.moved.append(Moved(change.at, before, change.tier, why, document_id))
 
     def _stands(self) -> Standing:
+        if self.credits is None and self.stored is not None:
+            more = [(each.counted_at, each.sums) for each in self.new]
+            return resumed(self.stored, parts(self.terms, self.joined_at), self.now, more)
         return found_again(self._record(), self.terms, self.now, None if self.whole else self.stored)
 
     def _record(self) -> Record:
