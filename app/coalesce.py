@@ -152,6 +152,8 @@ class Gatherer:
         while batch := self._next():
             try:
                 self._carry_out(batch)
+            except Exception as error:  # a defect of ours: nobody may wait for ever
+                _deliver((asked, error) for asked in batch)
             finally:
                 self._let_go(batch)
 
@@ -193,7 +195,10 @@ class Gatherer:
     def _carry_out(self, batch: Sequence[_Asked]) -> None:
         """Hands each of a batch its outcome, or sets it aside."""
         for part, told in by_halves(batch, self._outcomes, Patience.BRIEF):
-            outcomes = [(asked, told) for asked in self._ready(part)] if isinstance(told, Exception) else told
+            if isinstance(told, Exception):  # of several only if the database is busy
+                outcomes = [(asked, told if len(part) == 1 else Busy()) for asked in self._ready(part)]
+            else:
+                outcomes = told
             if blocked := [asked for asked, outcome in outcomes if met_a_lock(outcome)]:
                 with self._lock:
                     for asked in blocked:
@@ -241,9 +246,7 @@ class Gatherer:
         with self._lock:
             while True:
                 now = time.monotonic()
-                if late := [asked for asked in self._aside if now >= asked.until]:
-                    self._leave(late)
-                    _refuse(late)
+                self._refuse_late(now)
                 first: list[_Asked] = []
                 for place, asked in enumerate(self._aside):
                     free = self._under_way.isdisjoint(asked.marks)
@@ -255,7 +258,23 @@ class Gatherer:
                     return chosen, Patience.LONG if len(first) <= _FEW else Patience.BRIEF
                 if self._over():
                     return None
-                self._some_aside.wait()
+                self._some_aside.wait(self._seconds / 10)
+
+    def _refuse_late(self, now: float) -> None:
+        """Those in the lanes too: their worker may be held up."""
+        late = [asked for asked in self._aside if now >= asked.until]
+        self._leave(late)
+        for lane, waiting in list(self._lanes.items()):
+            if now >= min(asked.until for asked in waiting):
+                late += [asked for asked in waiting if now >= asked.until]
+                stay = deque(asked for asked in waiting if now < asked.until)
+                self._waiting -= len(waiting) - len(stay)
+                if stay:
+                    self._lanes[lane] = stay
+                else:
+                    del self._lanes[lane]
+        if late:
+            _refuse(late)
 
     def _tried(self, asked: _Asked, outcome: Any) -> None:
         """Hands it the outcome unless it goes on waiting for a lock, and lets go on who can.

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     """Requests that may wait for a writer, and for a reader; one more is answered 503."""
 
     gathered_seconds: Annotated[float, Field(gt=0)] = 5.0
-    """How long one of them may wait before it is answered 503."""
+    """How long one of them may wait before it is answered 503, to within a tenth of that."""
 
     key_seconds: Annotated[float, Field(ge=0)] = 5.0
     """How long a process accepts an API key that it has looked up: a revoked one works that much longer at most."""

@@ -242,7 +242,7 @@ def serving(settings: Settings) -> Iterator[None]:
 
 
 def _wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and server.poll() is None:
         try:
             if httpx.get(url).status_code == 200:

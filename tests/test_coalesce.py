@@ -11,6 +11,7 @@ import pytest
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
 
+from app import coalesce
 from app.coalesce import Gatherer, Run
 from app.db import Patience
 from app.errors import Busy, Problem
@@ -128,6 +129,42 @@ def test_who_has_waited_too_long_is_refused_and_not_carried_out() -> None:
     served = [item for batch in kitchen.batches for item in batch]
     assert 1 <= len(served) < 10
     assert [index for index, answer in enumerate(answers) if not isinstance(answer, Busy)] == served
+
+
+def test_who_has_waited_too_long_is_refused_though_no_worker_is_free() -> None:
+    async def ask() -> tuple[list[Any], float]:
+        first = asyncio.ensure_future(made.ask("lane", Kitchen(seconds=1.5).run, 1))
+        await asyncio.sleep(0.05)
+        started = time.monotonic()
+        others = [made.ask("lane", Kitchen().run, item) for item in range(5)]
+        answers = list(await asyncio.gather(*others, return_exceptions=True))
+        waited = time.monotonic() - started
+        return [await first, *answers], waited
+
+    made = gatherer(seconds=0.2)
+    answers, waited = asyncio.run(ask())
+    made.close()
+    assert answers[0] == 2
+    assert all(isinstance(answer, Busy) for answer in answers[1:])
+    assert waited < 1, "long before the worker is free"
+
+
+def test_a_worker_survives_what_nobody_foresaw(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("not foreseen")
+
+    made = gatherer()
+
+    async def ask() -> list[Any]:
+        with monkeypatch.context() as patched:
+            patched.setattr(coalesce, "by_halves", broken)
+            failed = await asyncio.gather(made.ask("lane", Kitchen().run, 1), return_exceptions=True)
+        return [*failed, await made.ask("lane", Kitchen().run, 2)]
+
+    failed, served = asyncio.run(ask())
+    made.close()
+    assert isinstance(failed, RuntimeError)
+    assert served == 4
 
 
 @pytest.mark.parametrize("workers", [1, 4])

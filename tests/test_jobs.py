@@ -20,6 +20,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
 
 from app import ledger
+from app.accounting.models import Cohort
 from app.db import Database
 from app.ledger.models import PointAccount
 from app.worker import JOBS, AsOfInvalid, JobRun, Run, as_of_in, run, run_jobs
@@ -291,6 +292,22 @@ def test_an_account_that_somebody_keeps_locked_leaves_the_rest_alone(engines: En
         assert ended is not None
         assert (ended.status, ended.rows, ended.failures) == ("done", 119, 1)
         assert run_jobs(shop.database, shop.clock())["settle"] == 1
+        shop.prove()
+
+
+def test_a_cohort_that_somebody_keeps_locked_leaves_the_rest_alone(engines: Engines) -> None:
+    with open_shop(settings_for(engines.fresh("postgresql")), TestClock()) as shop:
+        for month in ("09", "10", "11"):
+            shop.post(purchase(f"r{month}", 1000, occurred_at=f"2026-{month}-20T12:00:00Z"))
+        assert run_jobs(shop.database, shop.clock())["fold-cohorts"]
+        for month in ("09", "10", "11"):
+            shop.post(purchase(f"s{month}", 1000, occurred_at=f"2026-{month}-20T13:00:00Z"))
+        with shop.database.engine.connect() as connection:
+            connection.execute(select(Cohort.id).limit(1).with_for_update())
+            ended = run(shop.database, "fold-cohorts", JOBS["fold-cohorts"], shop.clock(), shop.clock)
+        assert ended is not None
+        assert (ended.status, ended.rows > 0, ended.failures) == ("done", True, 1)
+        assert run(shop.database, "fold-cohorts", JOBS["fold-cohorts"], shop.clock(), shop.clock) != ended
         shop.prove()
 
 

@@ -367,6 +367,14 @@ def test_points_come_back_whose_own_purchase_came_back_before() -> None:
     assert figures(account) == (0, 0, 0, 0)
 
 
+def test_an_activity_puts_off_the_lapse_of_points_that_it_does_not_touch() -> None:
+    account = EMPTY
+    for lapse, until in ((30, None), (60, day(90))):
+        cause = replace(act(), lapses_at=day(lapse))
+        account = ledger.accrue(account, Accrual(10, cause, COHORT, 10, 0, 0, until, NOW, lapses=until is None))
+    assert account.next_due_at == day(60)
+
+
 # --- any order ------------------------------------------------------------------------------------------------------
 
 

@@ -221,3 +221,27 @@ def test_an_upload_keeps_the_order_of_a_member_who_was_locked_for_a_while(engine
             let_go()
             assert [result["status"] for result in upload.result()] == [201] * 6
         shop.prove()
+
+
+def test_uploads_that_wait_for_a_lock_take_no_connection_from_others(engines: Engines) -> None:
+    """More of them than there are connections, all about one account: what others ask is answered meanwhile."""
+    settings = settings_for(engines.fresh("postgresql"), lock_timeout_ms=3000, pool_size=2, pool_wait_seconds=10)
+    with open_shop(settings, TestClock()) as shop:
+        ids = [earn(shop, 100)]
+        with ThreadPoolExecutor(8) as pool, locked(shop, ids):
+            uploads = [pool.submit(shop.batch, [purchase(f"{number}")]) for number in range(8)]
+            time.sleep(1)
+            started = time.monotonic()
+            assert shop.http.get("/v1/holds").status_code == 200
+            assert time.monotonic() - started < 1
+            assert {result["status"] for upload in uploads for result in upload.result()} == {503}
+
+
+def test_an_upload_of_many_who_are_locked_waits_no_longer(engines: Engines) -> None:
+    with open_shop(settings_for(engines.fresh("postgresql"), lock_timeout_ms=500), TestClock()) as shop:
+        ids = [earn(shop, 100, f"{number}") for number in range(120)]
+        with locked(shop, ids):
+            started = time.monotonic()
+            results = shop.batch([purchase(f"p{number}", member={"card": f"{number}"}) for number in range(120)])
+            assert time.monotonic() - started < 2.5
+        assert {result["status"] for result in results} == {503}

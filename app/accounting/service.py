@@ -1,12 +1,12 @@
 """Write the journal, and fold what events left behind into cohorts, which releases revenue."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from fractions import Fraction
 from functools import partial, reduce
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
@@ -30,6 +30,8 @@ from app.accounting.recognition import (
 )
 from app.accounting.rules import MILLION, ROLES, Chart, Funding
 from app.ids import new_id
+
+T = TypeVar("T")
 
 _KEY = ("month", "funding", "estimate_class")
 _IDENTITY = ("program_id", "currency", *_KEY)
@@ -167,9 +169,9 @@ def fold_in_steps(database: db.Database, now: datetime, program_id: UUID | None 
             last = None
             for _ in range(count // SUMMED_AT_ONCE):
                 summing = partial(_sum_up, cohort_id=cohort_id, after=last, now=now)
-                summed, last = database.write(summing, repeatable=True)
+                summed, last = _written(database, summing)
                 yield Folded(0, summed, 0, 0, {})
-            step = database.write(partial(_fold_cohort, cohort_id=cohort_id, now=now), repeatable=True)
+            step = _written(database, partial(_fold_cohort, cohort_id=cohort_id, now=now))
         except Exception:
             structlog.get_logger().exception("a cohort could not be folded", cohort=str(cohort_id))
             yield Folded(0, 0, 0, 1, {})
@@ -178,6 +180,16 @@ def fold_in_steps(database: db.Database, now: datetime, program_id: UUID | None 
             for release in step.releases:
                 released[step.key.currency, step.key.funding, release.cause] += release.amount
             yield Folded(int(step.changes > 0), step.changes, step.postings, 0, dict(released))
+
+
+def _written(database: db.Database, work: Callable[[Session], T]) -> T:
+    """One step of a fold, which waits for nobody long: the next fold finds what this one leaves."""
+
+    def brief(session: Session) -> T:
+        with db.patient(session, db.Patience.BRIEF):
+            return work(session)
+
+    return database.write(brief, repeatable=True)
 
 
 def revise_estimate(

@@ -86,7 +86,7 @@ def load_accounts(
     loaded = {}
     for row in rows:
         complete = row.member_id in needed
-        first, due_at = others.get(row.member_id) or (_expiring(expiring.get(row.member_id)), row.next_due_at)
+        their = others.get(row.member_id) or _of_all(expiring.get(row.member_id), row.next_due_at)
         theirs = open_lots.get(row.member_id, {})
         account = Account(
             member_id=row.member_id,
@@ -104,16 +104,33 @@ def load_accounts(
             lots=theirs,
             holds=open_holds.get(row.member_id, {}),
             loaded=theirs,
-            first_expiring=None if complete else first,
-            others_due_at=None if complete else due_at,
+            first_expiring=None if complete else their.expiring,
+            lapsing=0 if complete else their.lapsing,
+            others_due_at=None if complete else their.due_at,
             covers=covers.get(row.member_id),
         )
         loaded[row.member_id] = settle(account, now, zone, until=until)
     return loaded
 
 
-def _expiring(row: Row[UUID, datetime | None, int] | None) -> Expiring | None:
-    return None if row is None or row[1] is None else Expiring(int(row[2]), row[1])
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """Of an account's lots that are not loaded: as in `Account`, `due_at` is when the next thing happens to them."""
+
+    expiring: Expiring | None
+    lapsing: int
+    due_at: datetime | None
+
+
+def _of_all(row: Any, due_at: datetime | None) -> _Others:
+    """Where none is loaded; `row` is what `_first_expiry` answers, None: nothing is due."""
+    if row is None:
+        return _Others(None, 0, due_at)
+    return _Others(_expiring(row.ends_at, row.points), int(row.lapsing), due_at)
+
+
+def _expiring(at: datetime | None, points: int) -> Expiring | None:
+    return None if at is None else Expiring(int(points), at)
 
 
 OPEN_LOT: tuple[Any, ...] = (
@@ -147,32 +164,29 @@ def with_lots(session: Session, accounts: Mapping[UUID, Account]) -> dict[UUID, 
     missing = [id_ for id_, account in accounts.items() if account.asked is not None]
     lots = _open_lots(session, missing)
     holds = _open_holds(session, [id_ for id_ in missing if accounts[id_].held])
-    whole = {"asked": None, "first_expiring": None, "others_due_at": None}
+    whole = {"asked": None, "first_expiring": None, "lapsing": 0, "others_due_at": None}
     return dict(accounts) | {
         id_: accounts[id_].but(lots=lots.get(id_, {}), loaded=lots.get(id_, {}), holds=holds.get(id_, {}), **whole)
         for id_ in missing
     }
 
 
-Others = tuple[Expiring | None, datetime | None]
-"""Of an account's lots that are not loaded: what expires next, and when the next thing happens to them."""
-
-
 def _enough_lots(
     session: Session, needs: Mapping[UUID, Need]
-) -> tuple[dict[UUID, dict[UUID, OpenLot]], dict[UUID, Others]]:
+) -> tuple[dict[UUID, dict[UUID, OpenLot]], dict[UUID, _Others]]:
     """The open lots that accounts need, and what there is to know of the others where there are any of the former."""
     found: dict[UUID, dict[UUID, OpenLot]] = defaultdict(dict)
-    others: dict[UUID, Others] = {}
+    others: dict[UUID, _Others] = {}
     if needs:
         given = db.rows_of(
             session, _NEEDED, [(id_, min(need.points, MOST_POINTS)) for id_, need in sorted(needs.items())]
         )
         documents = sorted({id_ for need in needs.values() for id_ in need.documents})
-        for member_id, at, points, available_from, *lot in db.found(session, _enough, documents=documents, **given):
+        for row in db.found(session, _enough, documents=documents, **given):
+            member_id, ends_at, points, lapsing, lapses_at, available_from, *lot = row
             found[member_id][lot[0]] = OpenLot(*lot)
-            expiring = None if at is None else Expiring(int(points), at)
-            others[member_id] = expiring, min((each for each in (at, available_from) if each), default=None)
+            due = [at for at in (ends_at, lapses_at, available_from) if at is not None]
+            others[member_id] = _Others(_expiring(ends_at, points), int(lapsing or 0), min(due, default=None))
     return dict(found), others
 
 
@@ -180,8 +194,8 @@ _NEEDED = (("member_id", Lot.id.type), ("points", Lot.remaining.type))
 
 
 def _enough(engine: str) -> Select[*tuple[Any, ...]]:
-    """Beside each lot that is needed, of its account's others: the next expiry, of how many free points, and when the
-    next pending ones become available."""
+    """Beside each lot that is needed, of its account's others: the next end that one has of its own, of how many free
+    points; how many lapse, and when; and when the next pending ones become available."""
     needs = db.given(engine, _NEEDED)
     can_be_spent = ~Lot.pending & (Lot.remaining > Lot.held)
     in_turn = (expiry().nulls_last(), Lot.occurred_at, Lot.id)
@@ -189,7 +203,7 @@ def _enough(engine: str) -> Select[*tuple[Any, ...]]:
     before = func.coalesce(points.over(partition_by=Lot.member_id, order_by=in_turn, rows=(None, -1)), 0)
     needed = (can_be_spent & (before < needs.c.points)) | db.one_of(engine, Lot.document_id.expression, "documents")
     lots = (
-        select(Lot.member_id, *OPEN_LOT, expiry().label("at"), needed.label("needed"))
+        select(Lot.member_id, *OPEN_LOT, PointAccount.lapses_at, needed.label("needed"))
         .join(PointAccount, PointAccount.member_id == Lot.member_id)
         .join(needs, needs.c.member_id == Lot.member_id)
         .where(Lot.remaining > 0)
@@ -200,15 +214,21 @@ def _enough(engine: str) -> Select[*tuple[Any, ...]]:
         free = ~among.c.needed & (among.c.remaining > among.c.held)
         return case((and_(free, *where), part))
 
-    mine = lots.c.member_id
-    next_at = func.min(of_others(lots.c.at, lots)).over(partition_by=mine).label("next_at")
-    next_from = func.min(of_others(lots.c.available_from, lots, lots.c.pending)).over(partition_by=mine)
-    known = select(lots, next_at, next_from.label("next_from")).subquery()
-    expiring = of_others(known.c.remaining - known.c.held, known, known.c.at == known.c.next_at)
-    in_all = func.sum(expiring).over(partition_by=known.c.member_id).label("next_points")
-    rows = select(known, in_all).subquery()
-    lot = [rows.c[column.key] for column in OPEN_LOT]
-    return select(rows.c.member_id, rows.c.next_at, rows.c.next_points, rows.c.next_from, *lot).where(rows.c.needed)
+    def in_all(part: ColumnElement[Any], name: str) -> ColumnElement[Any]:
+        return part.over(partition_by=lots.c.member_id).label(name)  # type: ignore[no-any-return]  # a function
+
+    free = lots.c.remaining - lots.c.held
+    known = select(
+        lots,
+        in_all(func.min(of_others(lots.c.expires_at, lots, ~lots.c.lapses)), "ends_at"),
+        in_all(func.sum(of_others(free, lots, lots.c.lapses)), "lapsing"),
+        in_all(func.min(of_others(lots.c.lapses_at, lots, lots.c.lapses)), "lapse"),
+        in_all(func.min(of_others(lots.c.available_from, lots, lots.c.pending)), "next_from"),
+    ).subquery()
+    ending = of_others(known.c.remaining - known.c.held, known, ~known.c.lapses, known.c.expires_at == known.c.ends_at)
+    rows = select(known, func.sum(ending).over(partition_by=known.c.member_id).label("points")).subquery()
+    others = [rows.c[name] for name in ("ends_at", "points", "lapsing", "lapse", "next_from")]
+    return select(rows.c.member_id, *others, *(rows.c[column.key] for column in OPEN_LOT)).where(rows.c.needed)
 
 
 def _open(engine: str) -> Select[*tuple[Any, ...]]:
@@ -280,31 +300,26 @@ def _named(lots: Mapping[UUID, OpenLot], id_: UUID | None) -> OpenLot | None:
     return None if id_ is None else lots[id_]
 
 
-def _first_expiry(session: Session, member_ids: Sequence[UUID]) -> Sequence[Row[UUID, datetime | None, int]]:
-    """Per account the next expiry of its free points, and how many they are."""
-    if not member_ids:
-        return []
-    found: Sequence[Row[UUID, datetime | None, int]] = db.found(session, _first_expiries, ids=member_ids)
-    return found
+def _first_expiry(session: Session, member_ids: Sequence[UUID]) -> Any:
+    """Per account: the next end that free points of it have of their own, and how many they are; and how many lapse."""
+    return db.found(session, _first_expiries, ids=member_ids) if member_ids else ()
 
 
 def _first_expiries(engine: str) -> Select[*tuple[Any, ...]]:
-    at = expiry()
-    # "> 0" too, though it follows: the index has only lots that are open
-    free = (Lot.member_id == PointAccount.member_id) & (Lot.remaining > 0) & (Lot.remaining > Lot.held)
-    next_at = select(func.min(at)).where(free).correlate(PointAccount).scalar_subquery()
     mine = db.one_of(engine, PointAccount.member_id.expression, "ids")
-    first = select(PointAccount.member_id, PointAccount.lapses_at, next_at.label("next_at")).where(mine).cte("first")
+    # "> 0" too, though it follows: the index has only lots that are open
+    open_, free = Lot.remaining > 0, Lot.remaining > Lot.held
+    theirs = (Lot.member_id == PointAccount.member_id) & open_ & free & ~Lot.lapses
+    ends_at = select(func.min(Lot.expires_at)).where(theirs).correlate(PointAccount).scalar_subquery()
+    first = select(PointAccount.member_id, ends_at.label("ends_at")).where(mine).cte("first")
     first = first.prefix_with("MATERIALIZED")  # else it is looked for again beside each lot
-    there = case((Lot.lapses, first.c.lapses_at), else_=Lot.expires_at)
-    points = (
-        select(func.coalesce(func.sum(Lot.remaining - Lot.held), 0))
-        .where(
-            Lot.member_id == first.c.member_id, Lot.remaining > 0, Lot.remaining > Lot.held, there == first.c.next_at
-        )
-        .scalar_subquery()
-    )
-    return select(first.c.member_id, first.c.next_at, points.label("points"))
+
+    def sum_of(*which: ColumnElement[bool]) -> ColumnElement[int]:
+        points = select(func.coalesce(func.sum(Lot.remaining - Lot.held), 0))
+        return points.where(Lot.member_id == first.c.member_id, open_, free, *which).scalar_subquery()
+
+    points = sum_of(~Lot.lapses, Lot.expires_at == first.c.ends_at).label("points")
+    return select(first.c.member_id, first.c.ends_at, points, sum_of(Lot.lapses.expression).label("lapsing"))
 
 
 def expiry() -> ColumnElement[datetime | None]:

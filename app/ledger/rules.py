@@ -265,7 +265,9 @@ class Account:
     loaded: Mapping[UUID, OpenLot] = field(default_factory=dict)
     """The lots as the database has them."""
     first_expiring: Expiring | None = None
-    """What expires next of the lots that are not here."""
+    """What expires next of the lots that are not here and have an end of their own."""
+    lapsing: int = 0
+    """Free points of those that have none, and go when the account lapses."""
     others_due_at: datetime | None = None
     """When the next thing happens to those."""
     covers: tuple[Cover, ...] | None = None
@@ -288,6 +290,8 @@ class Account:
         steps = [(at, lot.free) for lot in self.lots.values() if lot.free and (at := self.expiry_of(lot)) is not None]
         if self.first_expiring is not None:
             steps.append((self.first_expiring.at, self.first_expiring.points))
+        if self.lapsing and self.lapses_at is not None:
+            steps.append((self.lapses_at, self.lapsing))
         first = min((at for at, _ in steps), default=None)
         return None if first is None else Expiring(sum(points for at, points in steps if at == first), first)
 
@@ -352,12 +356,10 @@ def move(account: Account, kind: Kind, act: Act, **changes: int) -> tuple[Accoun
     sums = {name: getattr(account, name) + changes.get(name, 0) for name in BALANCES}
     if max(sums.values()) > MOST_POINTS:
         raise TooManyPoints
-    lapses_at, first = account.lapses_at, account.first_expiring
+    lapses_at = account.lapses_at
     if act.lapses_at is not None and (lapses_at is None or act.lapses_at > lapses_at):
         lapses_at = act.lapses_at
-        if first is not None and first.at == account.lapses_at:  # lots that are not here lapse later, too
-            first = replace(first, at=lapses_at)
-    after = account.but(**sums, last_entry=account.last_entry + 1, lapses_at=lapses_at, first_expiring=first)
+    after = account.but(**sums, last_entry=account.last_entry + 1, lapses_at=lapses_at)
     entry_id = new_id()
     entry = {
         "member_id": account.member_id,

@@ -1,19 +1,17 @@
 """Transactions over HTTP."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
-import structlog
 from fastapi import APIRouter, Body, Query, Request, Response
 from sqlalchemy.orm import Session
 
-from app import db, idempotency
+from app import idempotency
 from app.accounting import PostingOut
 from app.clients import Caller, keyed, needs
-from app.db import Database, Patience, met_a_lock
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
 from app.errors import (
     CursorInvalid,
@@ -38,7 +36,7 @@ from app.ledger import (
 from app.members import IdentifierInvalid, MemberMayNotEarn, MemberMayNotSpend, UnknownMember
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms, Version, available_from, explain
-from app.transactions import claims, events, return_rules, rules, service, waiting
+from app.transactions import claims, events, return_rules, rules, service, uploads, waiting
 from app.transactions.claims import Claimed, Wanted
 from app.transactions.events import Happened, Reported
 from app.transactions.models import TransactionClaim
@@ -75,7 +73,7 @@ from app.transactions.schemas import (
     item_of,
 )
 from app.transactions.service import Outcome, Recorded
-from app.transactions.uploads import keys_of, names_of, record_in_parts
+from app.transactions.uploads import keys_of, names_of
 from app.transactions.waiting import Waiting
 from app.wire import ExternalId, Source
 
@@ -220,34 +218,10 @@ def record_batch(
         results = [_item(*each, now, dry_run, attempt.request_id) for each in told]
         return Reply(200, BatchOut(results=results).model_dump_json().encode())
 
-    begun = False
-
-    def act(session: Session) -> Reply:
-        nonlocal begun
-        begun = True
-        with db.patient(session, Patience.BRIEF):
-            outcomes = service.record(session, caller.program, items, now, dry_run=dry_run)
-        return reply(outcomes)
-
     if dry_run:
-        return database.read(act).response()
-    try:
-        return _repeatable(database, attempt, now, act)
-    except Exception as error:
-        if not begun or (isinstance(error, Problem) and not met_a_lock(error)):
-            raise
-        structlog.get_logger().warning("an upload is carried out in parts", exc_info=True)
-    apart = record_in_parts(database, caller.program, items, now)
-    if any(isinstance(outcome, Problem) and outcome.passing for outcome in apart):
-        return reply(apart).response()  # not kept: sent again, the items that failed get their chance
-    return _repeatable(database, attempt, now, lambda _session: reply(apart))
-
-
-def _repeatable(
-    database: Database, attempt: Attempt, now: datetime, act: Callable[[Session], Reply], *, dry_run: bool = False
-) -> Response:
-    """Natural keys make a second run harmless, with or without an `Idempotency-Key`."""
-    return idempotency.carry_out(database, attempt, now, act, repeatable=True, dry_run=dry_run)
+        tried = partial(service.record, program_id=caller.program, items=items, now=now, dry_run=True)
+        return reply(database.read(tried)).response()
+    return uploads.carry_out(database, attempt, caller.program, items, now, reply)
 
 
 def _admit(item: PurchaseIn | ReturnIn | VoidIn | Malformed, caller: Caller) -> Purchase | Return | Problem:

@@ -361,6 +361,23 @@ def _identify(
     return [_member(identifier, found) for identifier in named], newcomers
 
 
+def members_of(session: Session, program_id: UUID, items: Sequence[Item]) -> list[UUID | Identifier | None]:
+    """Whose account each item is about: a member, or an identifier that nobody has; None as far as it does not say."""
+    terms = programs.timeline(session, program_id)
+    named = [identifier_of(item.member, terms.at(item.occurred_at)) for item in items]
+    found = members.find(session, program_id, {each for each in named if isinstance(each, Identifier)})
+    originals = {item.original for item in items if isinstance(item, Return) and item.original is not None}
+    rows = _find(session, program_id, sorted(originals))
+
+    def member(item: Item, identifier: Identifier | Problem | None) -> UUID | Identifier | None:
+        if isinstance(identifier, Identifier):
+            return found.get(identifier, identifier)
+        row = rows.get(item.original) if isinstance(item, Return) and item.original is not None else None
+        return None if row is None else row["member_id"]
+
+    return [member(*each) for each in zip(items, named, strict=True)]
+
+
 def identifier_of(reference: MemberRef | None, version: Version | None) -> Identifier | Problem | None:
     if reference is None:
         return None

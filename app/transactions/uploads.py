@@ -1,20 +1,26 @@
-"""Carry out an upload in parts, where something is in the way of doing it as one."""
+"""Carry out an upload: as one, or in parts where something is in the way of that."""
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 import structlog
+from fastapi import Response
 from sqlalchemy.orm import Session
 
-from app import db
+from app import db, idempotency
 from app.db import Database, Patience, met_a_lock
 from app.errors import Busy, InternalError, Problem
 from app.halving import by_halves
+from app.idempotency import Attempt, Reply
 from app.transactions import service
 from app.transactions.return_rules import Return
 from app.transactions.service import Item, Outcome
+
+_PAUSE_SECONDS = 0.2
+"""Between tries, without a connection: uploads that wait for a lock must not have them all."""
 
 
 def keys_of(item: Item) -> list[Hashable]:
@@ -28,63 +34,110 @@ def names_of(item: Item) -> list[Hashable]:
     return [] if item.member is None else list(item.member.given())
 
 
+def carry_out(
+    database: Database,
+    attempt: Attempt,
+    program_id: UUID,
+    items: Sequence[Item],
+    now: datetime,
+    reply: Callable[[Sequence[Outcome]], Reply],
+) -> Response:
+    """What `reply` makes of an outcome for each item, once for the key of `attempt`; with or without one natural keys
+    make a second run harmless.
+
+    It is kept unless an item was refused for now: sent again, that gets its chance.
+    """
+    begun = False
+
+    def as_one(session: Session) -> Reply:
+        nonlocal begun
+        begun = True
+        with db.patient(session, Patience.BRIEF):
+            outcomes = service.record(session, program_id, items, now)
+        return reply(outcomes)
+
+    try:
+        return idempotency.carry_out(database, attempt, now, as_one, repeatable=True)
+    except Exception as error:
+        if not begun or (isinstance(error, Problem) and not met_a_lock(error)):
+            raise
+        structlog.get_logger().warning("an upload is carried out in parts", exc_info=True)
+    apart = reply(outcomes := record_in_parts(database, program_id, items, now))
+    if any(isinstance(outcome, Problem) and outcome.passing for outcome in outcomes):
+        return apart.response()
+    return idempotency.carry_out(database, attempt, now, lambda _session: apart, repeatable=True)
+
+
 def record_in_parts(database: Database, program_id: UUID, items: Sequence[Item], now: datetime) -> list[Outcome]:
     """An outcome for each item, in order: only what is to blame for the failure of the whole is refused.
 
     What somebody else has locked is tried again for as long as a request waits for a lock, and nothing that shares a
-    document or an identifier with it overtakes it; the others do not wait.
+    member or a document with it overtakes it; the others do not wait.
     """
-    outcomes: dict[int, Outcome] = {}
-    left, patience = dict(enumerate(items)), Patience.NONE
     until = time.monotonic() + database.lock_seconds
+    people = database.read(lambda session: service.members_of(session, program_id, items))
+    marks = [{*keys_of(item), member} - {None} for item, member in zip(items, people, strict=True)]
+    outcomes: dict[int, Outcome] = {}
+    left: Sequence[int] = range(len(items))
     while left:
-        done, blocked = _try(database, program_id, left, now, patience)
+        trial = _Trial(database, program_id, items, marks, now, until)
+        outcomes |= trial.of(left)
         if time.monotonic() >= until:
-            done |= blocked
-        outcomes |= done
-        left, patience = {place: item for place, item in left.items() if place not in done}, Patience.LONG
+            outcomes |= trial.blocked
+        left = [place for place in left if place not in outcomes]
+        if left:
+            time.sleep(_PAUSE_SECONDS)
     return [outcomes[place] for place in range(len(items))]
 
 
-def _try(
-    database: Database, program_id: UUID, items: Mapping[int, Item], now: datetime, patience: Patience
-) -> tuple[dict[int, Outcome], dict[int, Problem]]:
-    """What came of items, by their place, and the refusals of those that are blocked if nobody waits any longer."""
-    outcomes: dict[int, Outcome] = {}
-    blocked: dict[int, Problem] = {}
-    marks = {place: {*keys_of(item), *names_of(item)} for place, item in items.items()}
-    ahead: set[Hashable] = set()
+@dataclass(slots=True)
+class _Trial:
+    """One try of what is left of an upload. `marks`: by place, what an item must not overtake another about; `blocked`:
+    by place, the refusals of those that would have to wait."""
 
-    def record(places: Sequence[int], patience: Patience) -> dict[int, Outcome]:
-        ready = []
-        for place in places:
-            if ahead.isdisjoint(marks[place]):
-                ready.append(place)
+    database: Database
+    program_id: UUID
+    items: Sequence[Item]
+    marks: Sequence[Collection[Hashable]]
+    now: datetime
+    until: float
+    blocked: dict[int, Problem] = field(default_factory=dict)
+    ahead: set[Hashable] = field(default_factory=set)
+    """The marks of those."""
+
+    def of(self, places: Sequence[int]) -> dict[int, Outcome]:
+        """The outcomes of what was in nobody's way, by place."""
+        outcomes: dict[int, Outcome] = {}
+        for part, result in by_halves(places, self._record, Patience.NONE):
+            if isinstance(result, dict):
+                outcomes |= result
+            elif met_a_lock(result):
+                self._block(part[0], result)
             else:
-                ahead.update(marks[place])
-                blocked.setdefault(place, Busy())
-        made = _record(database, program_id, [items[place] for place in ready], now, patience)
+                outcomes |= dict.fromkeys(part, _refusal(result))
+        return outcomes
+
+    def _record(self, places: Sequence[int], patience: Patience) -> dict[int, Outcome]:
+        ready = [place for place in places if not self._waits(place)]
+        items = [self.items[place] for place in ready]
+
+        def work(session: Session) -> list[Outcome]:
+            with db.patient(session, patience):
+                return service.record(session, self.program_id, items, self.now)
+
+        made = self.database.write(work, repeatable=True) if items else []
         return dict(zip(ready, made, strict=True))
 
-    for places, result in by_halves(list(items), record, patience):
-        if isinstance(result, dict):
-            outcomes |= result
-        elif met_a_lock(result):
-            ahead.update(marks[places[0]])
-            blocked[places[0]] = result if isinstance(result, Problem) else Busy()
-        else:
-            outcomes |= dict.fromkeys(places, _refusal(result))
-    return outcomes, blocked
+    def _waits(self, place: int) -> bool:
+        """Whether an item is behind one that is blocked, or there is no time for it any more."""
+        waits = not self.ahead.isdisjoint(self.marks[place]) or time.monotonic() >= self.until
+        if waits:
+            self._block(place, Busy())
+        return waits
 
-
-def _record(
-    database: Database, program_id: UUID, items: Sequence[Item], now: datetime, patience: Patience
-) -> list[Outcome]:
-    def work(session: Session) -> list[Outcome]:
-        with db.patient(session, patience):
-            return service.record(session, program_id, items, now)
-
-    return database.write(work, repeatable=True) if items else []
+    def _block(self, place: int, refusal: Exception) -> None:
+        self.ahead.update(self.marks[place])
+        self.blocked.setdefault(place, refusal if isinstance(refusal, Problem) else Busy())
 
 
 def _refusal(error: Exception) -> Problem:

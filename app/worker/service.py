@@ -115,20 +115,28 @@ class Run:
         return self.database.read(lambda session: find(session, after, size))
 
     def _do(self, found: Sequence[T], work: Callable[[Session, Sequence[T]], int]) -> None:
-        def done(part: Sequence[T], patience: Patience) -> int:
-            one = len(part) == 1  # somebody else's batch may have it just now
-            return self.write(lambda session: work(session, part), Patience.BRIEF if one else patience)
+        blocked = self._try(found, work)
+        for each in self._try(blocked, work) if blocked else ():  # somebody else's batch may have had it just then
+            structlog.get_logger().warning("a job met somebody else's lock", run=str(self.id), what=str(each))
+            self.note(failures=1)
 
+    def _try(self, found: Sequence[T], work: Callable[[Session, Sequence[T]], int]) -> list[T]:
+        """Does what there is to do, in halves if need be; answers what somebody else has locked."""
+
+        def done(part: Sequence[T], patience: Patience) -> int:
+            return self.write(lambda session: work(session, part), patience)
+
+        blocked: list[T] = []
         for part, result in by_halves(found, done, Patience.BRIEF, ends=(LeaseLost, Stopped)):
             if met_a_lock(result):
-                structlog.get_logger().warning("a job met somebody else's lock", run=str(self.id), what=str(part[0]))
+                blocked += part
             elif isinstance(result, Problem) and result.passing:
                 raise result  # the database is busy or away, which no other slice would change
             elif isinstance(result, Exception):
                 about = {"run": str(self.id), "what": str(part[0])}
                 structlog.get_logger().error("a job left something undone", exc_info=result, **about)
-            if isinstance(result, Exception):
                 self.note(failures=1)
+        return blocked
 
 
 # --- one job --------------------------------------------------------------------------------------------------------
