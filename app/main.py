@@ -30,6 +30,7 @@ from app.members.routes import router as members_router
 from app.programs.routes import router as programs_router
 from app.redemptions.routes import router as redemptions_router
 from app.telemetry import Observe
+from app.tiers.routes import router as tiers_router
 from app.transactions.routes import router as transactions_router
 from app.transfers.routes import router as transfers_router
 from app.wallet.routes import partners as statements_router
@@ -103,6 +104,7 @@ def explain_problem(code: Annotated[str, Path(pattern="^[a-z_]{1,64}$")]) -> Pro
 ROUTERS = (
     transactions_router,
     members_router,
+    tiers_router,
     wallet_router,
     redemptions_router,
     holds_router,

@@ -14,7 +14,19 @@ from importlib.metadata import version
 from benchmarks import baseline, load, report
 from benchmarks.baseline import NoPgbench
 from benchmarks.bench import LARGE, MEMBERS, QUICK, USUAL, Bench, Broken, Plan, prepared
-from benchmarks.figures import balance, batches, embedded, growth, jobs, latency, memory, purchases, rules, spending
+from benchmarks.figures import (
+    balance,
+    batches,
+    embedded,
+    growth,
+    jobs,
+    latency,
+    memory,
+    purchases,
+    rules,
+    spending,
+    tiers,
+)
 from benchmarks.load import Generator, Refused
 from benchmarks.report import Figure
 from benchmarks.server import NotStarted, postgres_server
@@ -29,6 +41,7 @@ ON_POSTGRESQL: dict[str, Callable[[Bench], list[Figure]]] = {
     "growth": growth.run,
     "jobs": jobs.run,
     "rules": rules.run,
+    "tiers": tiers.run,
     "sqlite": embedded.run,
 }
 

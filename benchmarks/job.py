@@ -91,6 +91,7 @@ JOBS: dict[str, Callable[[Database], None]] = {
     "expiry": _worker("settle"),
     "recognition": _worker("fold-cohorts"),
     "proof": _prove,
+    "review": _worker("review-tiers"),
     "statements": _statements,
 }
 

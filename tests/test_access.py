@@ -67,6 +67,7 @@ _TERMS = "/v1/programs/{program}/terms"
 _LOT = "/v1/members/{other}/lots/{lot}"
 _LATER: dict[str, Any] = {"expires_at": "2029-01-01T00:00:00Z", "reason": "illness"}
 _GOODWILL: dict[str, Any] = {"member": {"card": "900"}, "points": 5, "class": "goodwill", "reason": "long_queue"}
+_LOCK: dict[str, Any] = {"kind": "lock", "until": "2030-01-01T00:00:00Z", "reason": "illness"}
 _MUG: dict[str, Any] = {"name": "Enamel mug", "points": 100, "currency": "USD"}
 _VOUCHER = _MUG | {"code": "five-off", "item": {"kind": "voucher", "value": 500, "valid_days": 90}}
 _RECEIPT = {"source": "store-1", "external_id": "r77"}
@@ -74,6 +75,7 @@ _RECEIPT = {"source": "store-1", "external_id": "r77"}
 GENEROUS = TERMS | {
     "transfers": {},
     "pools": {},
+    "tiers": {"levels": [{"code": "gold", "name": "Gold", "qualification": {"spend": 1_000_000}}]},
     "pending": {"mode": "event", "event": "shipped", "cancel_after_days": 30},
 }
 """Terms with something for every route."""
@@ -111,6 +113,18 @@ CALLS: dict[str, Call] = {
     "GET /v1/members/{member_id}/balance": Call("GET", "/v1/members/{member}/balance"),
     "GET /v1/members/{member_id}/entries": Call("GET", "/v1/members/{member}/entries"),
     "GET /v1/members/{member_id}/lots": Call("GET", "/v1/members/{member}/lots"),
+    "GET /v1/members/{member_id}/tier": Call("GET", "/v1/members/{member}/tier"),
+    "POST /v1/members/{member_id}/tier/decisions": Call(
+        "POST",
+        "/v1/members/{member}/tier/decisions",
+        _LOCK,
+        _KEY,
+    ),
+    "POST /v1/members/{member_id}/tier/decisions/{decision_id}/ending": Call(
+        "POST", "/v1/members/{member}/tier/decisions/{locked}/ending", {"reason": "mistake"}, _KEY
+    ),
+    "GET /v1/members/{member_id}/tier/decisions": Call("GET", "/v1/members/{member}/tier/decisions"),
+    "GET /v1/members/{member_id}/tier/history": Call("GET", "/v1/members/{member}/tier/history"),
     "GET /v1/members/{member_id}/statements/{month}": Call("GET", "/v1/members/{member}/statements/2026-11"),
     "GET /v1/statements/{month}": Call("GET", "/v1/statements/2026-11", elsewhere=200),
     "POST /v1/oauth/token": Call("POST", "/v1/oauth/token", {"member": {"card": "900"}}, elsewhere=422),
@@ -279,6 +293,7 @@ def _adjust(made: Made) -> None:
     ann = made.key(person="ann")
     act(ann, "/v1/adjustments", _GOODWILL | {"member": {"card": "903"}, "points": -2, "class": "correction"})
     large = _GOODWILL | {"points": 5000}
+    made.ids["locked"] = act(ann, f"/v1/members/{made.ids['member']}/tier/decisions", _LOCK)["id"]
     made.ids["asked"], made.ids["too_much"] = (act(ann, "/v1/adjustments", large)["id"] for _ in range(2))
 
 

@@ -322,6 +322,8 @@ APPEND_ONLY = {
     "expiry_warning": 1,
     "hold_request": 1,
     "transfer": 1,
+    "qualifying_entry": 1,
+    "tier_change": 1,
 }
 """Tables whose rows never change, and how many unique keys a REPLACE could hit an old row by."""
 
@@ -342,6 +344,9 @@ OTHERS = {
     "adjustment_facts",
     "adjustment_kept",
     "adjustment_ended",
+    "tier_decision_facts",
+    "tier_decision_kept",
+    "tier_decision_ended",
     "transaction_key_fixed",
     "transaction_key_kept",
     "program_terms_retired",
@@ -361,6 +366,7 @@ TRIGGERS = {
                 "redemption",
                 "voucher",
                 "adjustment",
+                "tier_decision",
                 "program_terms",
                 "transaction_key",
             )
@@ -374,7 +380,16 @@ TRIGGERS = {
             f"{table}_no_replace_{number}"
             for table, keys in (
                 APPEND_ONLY
-                | {"program_terms": 3, "lot": 1, "hold": 2, "reward": 1, "redemption": 1, "voucher": 3, "adjustment": 1}
+                | {
+                    "program_terms": 3,
+                    "lot": 1,
+                    "hold": 2,
+                    "reward": 1,
+                    "redemption": 1,
+                    "voucher": 3,
+                    "adjustment": 1,
+                    "tier_decision": 1,
+                }
             ).items()
             for number in range(keys)
         ),

@@ -674,10 +674,14 @@ def fuzzed(engines: Engines, request: pytest.FixtureRequest) -> Iterator[Fuzzed]
         yield Fuzzed(shop, known | ids | one_of_each(shop, member), token)
 
 
+_TIERS = {"levels": [{"code": "gold", "name": "Gold", "qualification": {"spend": 1_000_000}}]}
+_GIFT = {"kind": "manual", "tier": "gold", "until": "2030-01-01T00:00:00Z", "reason": "complaint"}
+
+
 def one_of_each(shop: Shop, member: str) -> dict[str, Any]:
     """What the parameters of paths name, made for a member who has points."""
     terms = f"/v1/programs/{shop.program_id}/terms"
-    version = made(shop, terms, TERMS | {"transfers": {}, "pools": {}})["version"]
+    version = made(shop, terms, TERMS | {"transfers": {}, "pools": {}, "tiers": _TIERS})["version"]
     made(shop, f"{terms}/{version}/publish", {})
     shop.clock.forward(minutes=1)
     for number, card in enumerate(("900", "901")):
@@ -695,6 +699,7 @@ def one_of_each(shop: Shop, member: str) -> dict[str, Any]:
         "adjustment_id": made(shop, "/v1/adjustments", me | {"points": 2000, "class": "goodwill", "reason": "storm"})[
             "id"
         ],
+        "decision_id": made(shop, f"/v1/members/{member}/tier/decisions", _GIFT)["id"],
         "lot_id": shop.get(f"/v1/members/{member}/lots")["items"][0]["id"],
         "month": "2026-11",
     }

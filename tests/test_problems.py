@@ -42,8 +42,9 @@ CONTRACT = {
     404: "not_found",
     405: "method_not_allowed",
     408: "body_timeout",
-    409: "adjustment_ended already_in_pool already_voided hold_ended idempotency_in_progress identifier_taken"
-    " last_identifier member_closed points_activated points_cancelled pool_full program_exists purchase_unclaimed"
+    409: "adjustment_ended already_in_pool already_voided decision_ended hold_ended idempotency_in_progress"
+    " identifier_taken last_identifier member_closed points_activated points_cancelled pool_full program_exists"
+    " purchase_unclaimed"
     " redemption_cancelled redemption_fulfilled return_not_waiting reward_exists reward_retired supply_too_small"
     " terms_published terms_retired too_many_keys transaction_claimed transaction_conflict transaction_has_member"
     " voucher_burnt voucher_cancelled",
@@ -56,9 +57,10 @@ CONTRACT = {
     " nothing_to_reinstate nothing_to_return nothing_to_write_off occurred_in_future occurred_too_long_ago"
     " period_invalid points_tender_refused pool_not_offered purchase_too_large receipt_needed refund_differs"
     " return_too_large"
-    " reward_blacked_out reward_limit_reached reward_out_of_stock reward_unavailable sums_do_not_match too_many_points"
-    " transfer_above_limit transfer_below_minimum transfer_not_offered transfer_to_self unknown_member unknown_order"
-    " unknown_original unknown_reward voucher_expired",
+    " reward_blacked_out reward_limit_reached reward_out_of_stock reward_unavailable sums_do_not_match tier_unknown"
+    " too_many_points transfer_above_limit transfer_below_minimum transfer_not_offered transfer_to_self unknown_member"
+    " unknown_order"
+    " unknown_original unknown_reward until_not_later voucher_expired",
     428: "precondition_required",
     500: "internal_error",
     503: "busy outcome_unknown",
@@ -906,6 +908,30 @@ def nothing_to_reinstate(scene: Scene) -> Any:
 @provokes
 def expiry_not_later(scene: Scene) -> Any:
     return scene.act(f"{scene.lot()}/extension", _KINDNESS | {"expires_at": "2027-12-01T05:00:00Z"})
+
+
+_LEVELS = {"levels": [{"code": "gold", "name": "Gold", "qualification": {"spend": 1}}]}
+_GIFT = {"kind": "manual", "tier": "gold", "until": "2030-01-01T00:00:00Z", "reason": "complaint"}
+
+
+@provokes
+def tier_unknown(scene: Scene) -> Any:
+    return scene.act(f"{scene.member()}/tier/decisions", _GIFT)
+
+
+@provokes
+def until_not_later(scene: Scene) -> Any:
+    scene.terms(tiers=_LEVELS)
+    return scene.act(f"{scene.member()}/tier/decisions", _GIFT | {"until": "2020-01-01T00:00:00Z"})
+
+
+@provokes
+def decision_ended(scene: Scene) -> Any:
+    scene.terms(tiers=_LEVELS)
+    path = f"{scene.member()}/tier/decisions"
+    ending = f"{path}/{scene.done(path, _GIFT)['id']}/ending"
+    scene.done(ending, {"reason": "mistake"})
+    return scene.act(ending, {"reason": "mistake"})
 
 
 def test_every_problem_is_provoked() -> None:

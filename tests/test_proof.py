@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from app.insight import CHECKS, prove
 from app.worker import run_jobs
+from tests.points import publish
 from tests.shop import TERMS, Shop, make_program, purchase, returned
 from tests.test_guards import TRIGGERS, table_of
 from tests.test_rewards import added, member_with, ordered
@@ -49,6 +50,9 @@ TAMPERING = {
     "fulfilments_are_posted": "UPDATE redemption SET cost = cost + 1 WHERE status = 'fulfilled'",
     "vouchers_are_issued": "DELETE FROM voucher",
     "supplies_count_their_orders": "UPDATE reward SET taken = taken + 1 WHERE supply IS NOT NULL",
+    "standings_are_sums_of_entries": "UPDATE member_tier SET spend = spend + 1",
+    "tiers_are_their_last_change": "UPDATE member_tier SET tier = 'gold'",
+    "purchases_count_what_they_earned": "UPDATE qualifying_entry SET points = points + 1",
 }
 """For each check a way to make it fail."""
 
@@ -65,8 +69,16 @@ def busy(shop: Shop) -> Shop:
     _redeem(shop)
     shop.post(purchase("r3", member={"card": "901"}))
     shop.database.write(lambda session: make_program(session, TERMS, shop.clock(), "other"))
+    _reach_a_tier(shop)
     shop.prove()
     return shop
+
+
+def _reach_a_tier(shop: Shop) -> None:
+    silver = {"code": "silver", "name": "Silver", "qualification": {"spend": 1000}}
+    publish(shop, TERMS | {"tiers": {"levels": [silver]}})
+    shop.clock.forward(hours=1)
+    shop.post(purchase("t1", 2000, occurred_at=shop.clock().isoformat()))
 
 
 def _redeem(shop: Shop) -> None:

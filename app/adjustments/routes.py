@@ -25,7 +25,7 @@ from app.adjustments.schemas import (
     WriteOffIn,
 )
 from app.adjustments.service import Adjusted, Fields, Wanted
-from app.clients import Caller, keyed, needs
+from app.clients import Caller, NoPerson, OwnAccount, keyed, needs
 from app.db import Database
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
 from app.errors import CursorInvalid, NotFound, Problem, answers
@@ -40,7 +40,7 @@ router = APIRouter(tags=["adjustments"], route_class=StrictRoute)
 
 
 _WRITE, _APPROVE, _READ = "adjustments:write", "adjustments:approve", "adjustments:read"
-_ANY = (*WRITING, *idempotency.REFUSALS, IdempotencyKeyMissing, rules.NoPerson, rules.OwnAccount)
+_ANY = (*WRITING, *idempotency.REFUSALS, IdempotencyKeyMissing, NoPerson, OwnAccount)
 _GRANT = (
     NoTerms,
     MemberClosed,

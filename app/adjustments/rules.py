@@ -21,18 +21,6 @@ AdjustmentClass = Literal[GrantClass, "debt_write_off", "extension", "reinstatem
 GRANTS: tuple[str, ...] = get_args(GrantClass)
 
 
-class NoPerson(Problem):
-    """The key names no person. Whoever adjusts points must have a name: `loyalty keys create --person`."""
-
-    status, code, title = 403, "no_person", "The key names no person"
-
-
-class OwnAccount(Problem):
-    """Nobody adjusts their own account, nor approves that, whichever of their keys they take."""
-
-    status, code, title = 403, "own_account", "This is your own account"
-
-
 class SamePerson(Problem):
     """A second person approves or rejects, not the same one with another key."""
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from app import accounting, clients, db, ledger, members, outbox, programs, transactions
 from app.adjustments import rules
 from app.adjustments.models import Adjustment
-from app.adjustments.rules import GRANTS, AdjustmentEnded, Asked, Decided, Known, NoPerson, OwnAccount, SamePerson
+from app.adjustments.rules import GRANTS, AdjustmentEnded, Asked, Decided, Known, SamePerson
 from app.adjustments.schemas import AdjustmentIn
 from app.clients import Caller
 from app.errors import NotFound, Problem, or_problem
@@ -126,7 +126,7 @@ def _waits(adjusted: Adjusted) -> bool:
 
 def _request(loaded: _Loaded, wanted: Wanted, own: Mapping[str, Collection[UUID]], session: Session) -> Adjusted:
     caller, asked = wanted.caller, wanted.asked
-    _check_person(caller, asked.member_id, own)
+    clients.check_person(caller, asked.member_id, own)
     order = None if wanted.order is None else loaded.orders.get(wanted.order)
     version, known = _known(session, loaded, asked, order)
     id_ = new_id()
@@ -189,13 +189,6 @@ def reject(session: Session, caller: Caller, id_: UUID, reason: str | None, now:
 # --- load -----------------------------------------------------------------------------------------------------------
 
 
-def _check_person(caller: Caller, member_id: UUID, own: Mapping[str, Collection[UUID]]) -> None:
-    if caller.person is None:
-        raise NoPerson
-    if member_id in own[caller.person]:
-        raise OwnAccount
-
-
 def _waiting(session: Session, caller: Caller, id_: UUID, *, lock: bool) -> RowMapping:
     """What waits for somebody else's decision; locked, so that it ends once."""
     wanted = select(*Adjustment.__table__.c).where(Adjustment.id == id_, Adjustment.program_id == caller.program)
@@ -203,7 +196,7 @@ def _waiting(session: Session, caller: Caller, id_: UUID, *, lock: bool) -> RowM
     if found is None:
         raise NotFound
     persons = [] if caller.person is None else [caller.person]
-    _check_person(caller, found["member_id"], clients.memberships(session, caller.program, persons))
+    clients.check_person(caller, found["member_id"], clients.memberships(session, caller.program, persons))
     if caller.person == found["requested_person"]:
         raise SamePerson
     if found["status"] != "waiting":

@@ -8,7 +8,19 @@ A member calls with a token that a client got for them: a JWT, signed with a key
 """
 
 from app.clients.routes import check_routes, keyed, member_token, needs, public, scope_of, takes_token
-from app.clients.rules import KINDS, SCOPES, TOKEN_LIFE, Caller, Kind, MemberCaller, sign_token, signing_key
+from app.clients.rules import (
+    KINDS,
+    SCOPES,
+    TOKEN_LIFE,
+    Caller,
+    Kind,
+    MemberCaller,
+    NoPerson,
+    OwnAccount,
+    check_person,
+    sign_token,
+    signing_key,
+)
 from app.clients.service import (
     KnownKeys,
     NewKey,
@@ -31,7 +43,10 @@ __all__ = [
     "KnownKeys",
     "MemberCaller",
     "NewKey",
+    "NoPerson",
+    "OwnAccount",
     "TooManyKeys",
+    "check_person",
     "check_routes",
     "create_client",
     "create_key",

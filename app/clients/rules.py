@@ -7,7 +7,7 @@ import re
 import secrets
 import unicodedata
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from jwt.algorithms import OKPAlgorithm
 from jwt.utils import base64url_encode
 
-from app.errors import Forbidden, NotFound
+from app.errors import Forbidden, NotFound, Problem
 from app.ids import new_id
 
 Kind = Literal["terminal", "partner", "staff"]
@@ -53,6 +53,7 @@ SCOPES: dict[str, str] = {
     "adjustments:write": "adjust points, write off debt, extend and reinstate lots; for keys that name a person",
     "adjustments:approve": "approve or reject what another person asked for; for keys that name a person",
     "adjustments:read": "read adjustments",
+    "tiers:write": "give and lock tiers, and end that; for keys that name a person",
 }
 
 _REWARDS = frozenset({"rewards:read", "redemptions:read", "redemptions:write"})
@@ -95,6 +96,18 @@ KINDS: dict[Kind, frozenset[str]] = {
 _KEY = re.compile(r"(loy_(?:terminal|partner|staff)_([0-9a-f]{16})_([0-9a-f]{64}))_([0-9a-f]{8})")
 
 
+class NoPerson(Problem):
+    """The key names no person. Whoever changes points or tiers must have a name: `loyalty keys create --person`."""
+
+    status, code, title = 403, "no_person", "The key names no person"
+
+
+class OwnAccount(Problem):
+    """Nobody changes their own points or tier, nor approves that, whichever of their keys they take."""
+
+    status, code, title = 403, "own_account", "This is your own account"
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who is calling: one client, through one of its keys. `program_id` None is the installation's own key."""
@@ -127,6 +140,14 @@ class Caller:
     def sees_store(self, store: str | None) -> bool:
         """Whether the caller may act for `store`."""
         return self.stores is None or store in self.stores
+
+
+def check_person(caller: Caller, member_id: UUID, own: Mapping[str, Collection[UUID]]) -> None:
+    """NoPerson, or OwnAccount: what a caller changes of a member, and which memberships are people's `own`."""
+    if caller.person is None:
+        raise NoPerson
+    if member_id in own[caller.person]:
+        raise OwnAccount
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from app.ledger.rules import BALANCES
 from app.members.models import Member, MemberIdentifier
 from app.programs.models import Program, ProgramTerms
 from app.redemptions.models import Redemption, RewardRow, VoucherRow
+from app.tiers.models import MemberTier, QualifyingEntry, TierChange
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
 from app.transfers.models import Pool, PoolMember, Transfer
 
@@ -669,6 +670,48 @@ def supplies_count_their_orders(program_id: UUID | None) -> Select[*tuple[Any, .
     )
 
 
+def standings_are_sums_of_entries(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What is stored as counted in a member's window is what entries counted there; `actual` counts the figures that
+    are not. Where the window moves it is at least that, so it is left out."""
+    counted = and_(
+        QualifyingEntry.member_id == MemberTier.member_id, QualifyingEntry.counted_at >= MemberTier.counted_from
+    )
+    names = ("points", "spend", "visits")
+    sums = [func.sum(getattr(QualifyingEntry, name)).label(name) for name in names]
+    rows = select(MemberTier.member_id, *sums).outerjoin(QualifyingEntry, counted).group_by(MemberTier.member_id)
+    found = rows.where(MemberTier.sums_until.is_not(None)).subquery()
+    wrong = [_zero(found.c[name]) != getattr(MemberTier, name) for name in names]
+    return (
+        _off(MemberTier.member_id, wrong)
+        .join(found, found.c.member_id == MemberTier.member_id)
+        .where(_within(MemberTier.program_id, program_id))
+    )
+
+
+def tiers_are_their_last_change(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """A member is in the tier that their history ends with; `actual` 1: they are not."""
+    last = select(func.max(cast(TierChange.id, String)).label("id")).group_by(TierChange.member_id).subquery()
+    change = (
+        select(TierChange.member_id, TierChange.to_tier).join(last, last.c.id == cast(TierChange.id, String)).subquery()
+    )
+    wrong = [change.c.to_tier.is_distinct_from(MemberTier.tier)]
+    return (
+        _off(MemberTier.member_id, wrong)
+        .outerjoin(change, change.c.member_id == MemberTier.member_id)
+        .where(_within(MemberTier.program_id, program_id))
+    )
+
+
+def purchases_count_what_they_earned(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What a member's purchase counts towards tiers are the points it earned."""
+    counted = QualifyingEntry.document_id == Transaction.id
+    return (
+        _differing(Transaction.id, Transaction.points, QualifyingEntry.points)
+        .join(QualifyingEntry, counted)
+        .where(_within(Transaction.program_id, program_id), Transaction.type == "purchase")
+    )
+
+
 CHECKS: tuple[Check, ...] = (
     accounts_are_sums_of_entries,
     balance_is_sum_of_lots,
@@ -700,5 +743,8 @@ CHECKS: tuple[Check, ...] = (
     fulfilments_are_posted,
     vouchers_are_issued,
     supplies_count_their_orders,
+    standings_are_sums_of_entries,
+    tiers_are_their_last_change,
+    purchases_count_what_they_earned,
 )
 """All checks, in the order they are answered."""

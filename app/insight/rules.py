@@ -192,7 +192,8 @@ class Life:
         """What a purchase of the period comes to under the draft, with all that came back of it."""
         assert row.basket is not None
         terms = draft.terms
-        occasion = occasion_of(row.occurred_at, row.store, row.channel, terms)
+        tier = (row.facts or {}).get("tier")
+        occasion = replace(occasion_of(row.occurred_at, row.store, row.channel, terms), tier=tier)
         recorded = recalled(terms, row, occasion)
         customer = replace(row.profile, bought=self._bought)
         occasion = self._uses.known(self.member_id, terms, occasion, customer, recorded)
@@ -215,7 +216,7 @@ class Life:
             taken_back=taken_back,
             deferred=deferred,
             given_back=returned_part(deferred, taken_back, points, 0) if taken_back else 0,
-            assumed=_assumed(terms, occasion, recorded),
+            assumed=_assumed(terms, occasion, recorded) or _tier_unknown(terms, row),
         )
 
 
@@ -239,3 +240,9 @@ def _assumed(terms: Terms, occasion: Occasion, recorded: Mapping[str, str | None
         rule.code not in recorded and (rule.who.birthday or rule.who.attributes or rule.who.segments)
         for rule in terms.rules_on(occasion.at.date())
     )
+
+
+def _tier_unknown(terms: Terms, row: Bought) -> bool:
+    """Whether it matters in which tier the member was, and nobody kept that, there being none."""
+    asked = any(rule.who.tiers for rule in terms.rules) or (terms.tiers is not None and terms.tiers.multiplies)
+    return asked and row.terms.tiers is None

@@ -5,6 +5,7 @@ profiles. Personal data lives in `member_identifier` and `member_profile` only; 
 A status says separately whether a member may earn and whether they may spend.
 """
 
+from app.members.models import Member
 from app.members.rules import (
     GATES,
     Gates,
@@ -41,6 +42,7 @@ __all__ = [
     "Identifier",
     "IdentifierIn",
     "IdentifierInvalid",
+    "Member",
     "MemberClosed",
     "MemberMayNotEarn",
     "MemberMayNotSpend",

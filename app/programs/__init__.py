@@ -15,7 +15,6 @@ from app.programs.calendar import (
     Version,
     available_from,
     cancels_at,
-    day_begins,
     day_end,
     day_start,
     end_adopted,
@@ -29,6 +28,7 @@ from app.programs.calendar import (
     warnings_before,
 )
 from app.programs.conditions import Customer, Occasion
+from app.programs.days import add_months, date_in, day_begins
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
 from app.programs.limits import Key as UseKey
 from app.programs.limits import Uses, keys_of, uses
@@ -67,9 +67,11 @@ from app.programs.service import (
     timeline,
     zone_at,
 )
+from app.programs.tiers import MEASURES, Rolling, SinceLastChange, Sums, Tier, TierTerms
 
 __all__ = [
     "EXAMPLE_TERMS",
+    "MEASURES",
     "Basket",
     "Customer",
     "Earning",
@@ -83,12 +85,18 @@ __all__ = [
     "PointsTender",
     "Program",
     "Reason",
+    "Rolling",
+    "SinceLastChange",
+    "Sums",
     "Tender",
     "Terms",
+    "Tier",
+    "TierTerms",
     "Timeline",
     "UseKey",
     "Uses",
     "Version",
+    "add_months",
     "adopt_expiry",
     "available_from",
     "cancels_at",
@@ -98,6 +106,7 @@ __all__ = [
     "claim",
     "consideration",
     "create_program",
+    "date_in",
     "day_begins",
     "day_end",
     "day_start",

@@ -6,11 +6,12 @@ where the clocks skip midnight, and with the first midnight where they turn back
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from itertools import pairwise
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from app.programs.days import add_months, date_in, day_begins
 from app.programs.schemas import (
     FixedDatesExpiry,
     InactivityExpiry,
@@ -207,11 +208,6 @@ def month_begins(first_day: date, timeline: Timeline) -> datetime:
 # --- days -----------------------------------------------------------------------------------------------------------
 
 
-def day_begins(day: date, zone: tzinfo) -> datetime:
-    """The first instant of a day in `zone`."""
-    return datetime.combine(day, time(), zone).astimezone(UTC)
-
-
 def _days_later(instant: datetime, days: int, zone: ZoneInfo) -> datetime:
     return (instant.astimezone(zone) + timedelta(days=days)).astimezone(UTC)  # adds to the clock, not to the instant
 
@@ -219,29 +215,14 @@ def _days_later(instant: datetime, days: int, zone: ZoneInfo) -> datetime:
 def _day_after(start: datetime, span: PeriodExpiry | InactivityExpiry, zone: ZoneInfo) -> date:
     """The day after the last of `span`."""
     first = start.astimezone(zone).date()
-    last = first + timedelta(days=span.days) if span.days else _add_months(first, span.months or 0)
+    last = first + timedelta(days=span.days) if span.days else add_months(first, span.months or 0)
     months = _MONTHS[span.round_up_to]
     if months == 0:
         return last + timedelta(days=1)
-    return _add_months(last.replace(day=1), months - (last.month - 1) % months)
+    return add_months(last.replace(day=1), months - (last.month - 1) % months)
 
 
 def _next_date(day: date, fixed: FixedDatesExpiry) -> date:
     """The first of the fixed dates that is not before `day`."""
-    dates = (_date_in(year, text) for year in (day.year, day.year + 1) for text in sorted(fixed.dates))
+    dates = (date_in(year, text) for year in (day.year, day.year + 1) for text in sorted(fixed.dates))
     return next(found for found in dates if found >= day)
-
-
-def _date_in(year: int, month_day: str) -> date:
-    return _in_month(date(year, int(month_day[:2]), 1), int(month_day[3:]))
-
-
-def _add_months(day: date, months: int) -> date:
-    years, month = divmod(day.month - 1 + months, 12)
-    return _in_month(date(day.year + years, month + 1, 1), day.day)
-
-
-def _in_month(first: date, day: int) -> date:
-    """The day numbered `day` of the month that begins with `first`, or its last where it has no such day."""
-    following = (first + timedelta(days=31)).replace(day=1)
-    return min(first + timedelta(days=day - 1), following - timedelta(days=1))

@@ -27,7 +27,8 @@ class Occasion:
     """When and where a purchase happened, and what was known then. `at` is in the programme's zone.
 
     `known`: it is a member's. By code of rules: which are `unmet` by the member, and why; and how many points are
-    `allowed` by what limits leave. Both are kept with the purchase, for nobody can find them out later.
+    `allowed` by what limits leave. `tier`: the one the member was in before. All are kept with the purchase, for nobody
+    can find them out later.
     """
 
     at: datetime
@@ -36,6 +37,7 @@ class Occasion:
     known: bool = False
     unmet: Mapping[str, str] = field(default_factory=dict)
     allowed: Mapping[str, int] = field(default_factory=dict)
+    tier: str | None = None
 
 
 # --- on which goods, and when -----------------------------------------------------------------------------------------
@@ -185,13 +187,16 @@ class Who(Request):
     """One of the values of each."""
     segments: Tokens = []
     """In at least one of these."""
+    tiers: Tokens = []
+    """In one of these, before the purchase."""
 
     @cached_property
     def everybody(self) -> bool:
-        return not (self.first_purchase or self.birthday or self.attributes or self.segments)
+        return not (self.first_purchase or self.birthday or self.attributes or self.segments or self.tiers)
 
-    def unmet(self, customer: Customer, day: date) -> str | None:
+    def unmet(self, customer: Customer, occasion: Occasion) -> str | None:
         """The first condition that does not hold."""
+        day = occasion.at.date()
         if self.first_purchase and customer.bought:
             return "first_purchase"
         if self.birthday and not (customer.born_on and self.birthday.contains(day, customer.born_on)):
@@ -200,6 +205,8 @@ class Who(Request):
             return "attributes"
         if self.segments and not set(self.segments).intersection(customer.segments):
             return "segments"
+        if self.tiers and occasion.tier not in self.tiers:
+            return "tier"
         return None
 
 

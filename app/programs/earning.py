@@ -238,7 +238,7 @@ def known(
     allowed: dict[str, int] = {}
     for rule in rules:
         theirs = {period: each for (code, period), each in used.items() if code == rule.code}
-        asked = recalled[rule.code] if rule.code in recalled else rule.who.unmet(customer, occasion.at.date())
+        asked = recalled[rule.code] if rule.code in recalled else rule.who.unmet(customer, occasion)
         found = asked or rule.room(occasion.at, theirs)
         if isinstance(found, str):
             unmet[rule.code] = found

@@ -18,10 +18,10 @@ from app.programs.calendar import (
     Timeline,
     Version,
     adoptions,
-    day_begins,
     lapses_at,
     warnings_before,
 )
+from app.programs.days import day_begins
 from app.programs.service import timeline
 
 # --- accounts with all that is due ----------------------------------------------------------------------------------

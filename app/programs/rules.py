@@ -149,10 +149,13 @@ def earn(basket: Basket, terms: Terms, occasion: Occasion) -> Earning:
 
     The base is what eligible lines cost, less the part of them that tenders which do not earn paid for (those pay for
     all lines in proportion). It is spread over the lines by largest remainder, and rounded into points once. Rules give
-    more on it (`programs.earning`); where there is no base, there are no points.
+    more on it (`programs.earning`), and so does the member's tier; where there is no base, there are no points.
     """
     sale = _sale(basket, terms)
     earning = _base(sale, terms, terms.earning.minimum_spend)
+    if earning.reasons and terms.favours(occasion.tier):
+        reason = _of_tier(earning.reasons[0].base, terms, occasion.tier)
+        earning = _with(earning, [reason] if reason.points else [])
     if not terms.rules or not earning.reasons:
         return earning
     considered = [each.consider(sale, occasion) for each in terms.in_force(occasion.at.date()).about(sale)]
@@ -161,8 +164,8 @@ def earn(basket: Basket, terms: Terms, occasion: Occasion) -> Earning:
 
 
 def explain(basket: Basket, terms: Terms, occasion: Occasion) -> list[Explained]:
-    """What `earn` comes to and why: the base, then each rule of the terms in their order, what it gives or why it gives
-    nothing."""
+    """What `earn` comes to and why: the base, what the member's tier adds, then each rule of the terms in their order,
+    what it gives or why it gives nothing."""
     sale, rule = _sale(basket, terms), terms.earning
     reason = next(iter(_base(sale, terms, rule.minimum_spend).reasons), None)
     if reason is None:
@@ -173,7 +176,31 @@ def explain(basket: Basket, terms: Terms, occasion: Occasion) -> list[Explained]
         why = None if reason.points else "too_little"
         base = Explained(BASE, None, reason.base, reason.points, rule.rounding, why)
         given = stacked([each.consider(sale, occasion) for each in terms.rules], terms.stacking)
-    return [base, *map(_explained, given)]
+    return [base, *_tier_explained(base.base, terms, occasion), *map(_explained, given)]
+
+
+TIER = "tier:"
+"""What the code of a tier follows in reasons; no code of a rule has a colon."""
+
+
+def _of_tier(base: int, terms: Terms, code: str | None) -> Reason:
+    """What a tier that earns more than others adds to the points of a base, rounded as those are."""
+    tier = None if terms.tiers is None else terms.tiers.tier(code)
+    assert tier is not None
+    rule, more = terms.earning, tier.multiplier - 1
+    points = rounded(base * rule.points * more.numerator, rule.per * more.denominator, rule.rounding)
+    return Reason(f"{TIER}{tier.code}", base, points)
+
+
+def _tier_explained(base: int, terms: Terms, occasion: Occasion) -> list[Explained]:
+    """What the member's tier added, where it earns more than others."""
+    if not base or not terms.favours(occasion.tier):
+        return []
+    assert terms.tiers is not None
+    reason, tier = _of_tier(base, terms, occasion.tier), terms.tiers.tier(occasion.tier)
+    assert tier is not None
+    why = None if reason.points else "too_little"
+    return [Explained(reason.rule, tier.name, base, reason.points, terms.earning.rounding, why)]
 
 
 def _explained(each: Considered) -> Explained:
@@ -353,11 +380,14 @@ def _earning_kept(basket: Basket, terms: Terms, parts: Sequence[Fraction | int],
     quantities = [Fraction(line.quantity) * part for line, part in zip(basket.lines, parts, strict=True)]
     left = replace(left, quantities=quantities)
     more = []
+    for before in [reason for code, reason in given.items() if code.startswith(TIER)]:
+        left_of_it = _of_tier(earning.reasons[0].base, terms, before.rule.removeprefix(TIER))
+        more.append(replace(left_of_it, points=min(left_of_it.points, before.points)))
     for rule in terms.rules:
-        if before := given.get(rule.code):
+        if given_by := given.get(rule.code):
             when = rule.when
             after = rule.apply(left, *((0, 0) if forgiven else (when.minimum_spend, when.minimum_quantity)))
-            more.append(Reason(rule.code, after.base, min(after.points, before.points)))
+            more.append(Reason(rule.code, after.base, min(after.points, given_by.points)))
     return _with(earning, [reason for reason in more if reason.points])
 
 

@@ -15,7 +15,9 @@ from pydantic_core import PydanticCustomError
 from app.accounting import ROLES, Method, Profile
 from app.money import Rounding, is_currency
 from app.programs.conditions import Goods, Tokens
+from app.programs.days import MonthDay
 from app.programs.earning import InForce, Rule, Stacking
+from app.programs.tiers import TierTerms
 from app.wire import Answer, CurrencyCode, Minor, Request, Stamp, Text, Token, WireInstant, chosen_by
 
 IdentifierKind = Literal["card", "phone", "email", "partner"]
@@ -144,21 +146,10 @@ class InactivityExpiry(_Span):
     activities: Annotated[list[Activity], Field(min_length=1, max_length=4)] = ["purchase", "redemption"]
 
 
-def _month_day(text: str) -> str:
-    month, day = int(text[:2]), int(text[3:])
-    if day > (29 if month == 2 else 30 if month in (4, 6, 9, 11) else 31):
-        raise PydanticCustomError("not_a_day", "no year has this day")
-    return text
-
-
 def _all_different(names: list[str]) -> list[str]:
     if len(set(names)) != len(names):
         raise PydanticCustomError("named_twice", "the same is named twice")
     return names
-
-
-MonthDay = Annotated[str, Field(pattern="^(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$"), AfterValidator(_month_day)]
-"""A day of every year, `12-31`; `02-29` is the last of February."""
 
 
 class FixedDatesExpiry(ExpiryTerms):
@@ -324,6 +315,8 @@ class Terms(Request):
     """What earns more than `earning`."""
     stacking: Annotated[dict[Token, Stacking], Field(max_length=100, validate_default=True)] = {}
     """Which rules of each group stand when several apply."""
+    tiers: Annotated[TierTerms | None, Field(validate_default=True)] = None
+    """null: none."""
     point_value: PointValue
     point_cost: PointValue | None = None
     """What used points cost the programme, for points given without a purchase; null: `point_value`."""
@@ -374,6 +367,14 @@ class Terms(Request):
             raise PydanticCustomError("group_without_stacking", f"what holds in group {missing[0]} is not said")
         return stacking
 
+    @field_validator("tiers")
+    @classmethod
+    def _that_rules_name(cls, tiers: TierTerms | None, info: ValidationInfo) -> TierTerms | None:
+        named = {code for rule in info.data.get("rules", []) for code in rule.who.tiers}
+        if unknown := sorted(named - set(tiers.codes if tiers else ())):
+            raise PydanticCustomError("unknown_tier", f"a rule is for the tier {unknown[0]}, which there is not")
+        return tiers
+
     def rules_on(self, day: date) -> tuple[Rule, ...]:
         """The rules in force on a day of the programme's zone, in the order of the terms."""
         return self.in_force(day).rules
@@ -387,6 +388,11 @@ class Terms(Request):
     def personal(self) -> bool:
         """Whether what any rule gives depends on the member."""
         return any(rule.personal for rule in self.rules)
+
+    def favours(self, tier: str | None) -> bool:
+        """Whether members of a tier earn more on the base than others."""
+        found = None if self.tiers is None else self.tiers.tier(tier)
+        return found is not None and found.multiplier > 1
 
     @cached_property
     def selective(self) -> bool:

@@ -13,11 +13,11 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import accounting, db, ledger, members, outbox, programs
+from app import accounting, db, ledger, members, outbox, programs, tiers
 from app.errors import Problem, or_problem
 from app.ids import new_id
 from app.members import GATES, Identifier, MemberMayNotEarn, MemberRef, UnknownMember
-from app.programs import Basket, Customer, Timeline, Version
+from app.programs import Basket, Customer, Earning, Sums, Timeline, Version
 from app.transactions import return_rules, rules
 from app.transactions.customers import customers
 from app.transactions.models import Transaction, TransactionClaim
@@ -65,8 +65,9 @@ class _Meant:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What the decisions of a batch rest on. `accounts`, `uses`, `customers`, `newcomers`, `claims` (by purchase) and
-    their `postings` (by claim) follow them; `past`: what came back of a purchase before anybody claimed it."""
+    """What the decisions of a batch rest on. `accounts`, `uses`, `customers`, `standings`, `newcomers`, `claims` (by
+    purchase) and their `postings` (by claim) follow them; `past`: what came back of a purchase before anybody claimed
+    it."""
 
     program_id: UUID
     now: datetime
@@ -77,6 +78,7 @@ class _Loaded:
     accounts: dict[UUID, ledger.Account]
     uses: programs.Uses
     customers: dict[UUID, Customer]
+    standings: tiers.Standings
     statuses: dict[UUID, str]
     claims: dict[UUID, Fields]
     postings: dict[UUID, list[Any]]
@@ -178,16 +180,18 @@ def _load(
     for posting in accounting.postings_of(session, list(claimed)) if claimed else ():
         if posting.cohort_id is not None:  # what came back from a guest was not about points
             postings[claimed[posting.document_id]].append(posting)
+    terms = programs.timeline(session, program_id)
     return _Loaded(
         program_id=program_id,
         now=now,
         chart=accounting.chart(session, program_id),
-        terms=programs.timeline(session, program_id),
+        terms=terms,
         members=found,
         newcomers=newcomers,
         accounts=accounts | imagined,
         uses=programs.uses(session, limited),
         customers=customers(session, selected),
+        standings=tiers.load(session, program_id, terms, {}, member_ids, now, newcomers),
         statuses=members.statuses(session, member_ids),
         claims={row["transaction_id"]: row for row in claims},
         postings=postings,
@@ -239,6 +243,7 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
         "recorded_at": now,
     }
     loaded.uses.count(member_id, version.terms, verdict.occasion.at, reasons)
+    loaded.standings.count(member_id, _credit(claim_id, row, left.earning, now), "earned")
     if member_id in loaded.customers:
         loaded.customers[member_id] = replace(loaded.customers[member_id], bought=True)
     loaded.claims[row["id"]], loaded.postings[claim_id], loaded.accounts[member_id] = new, posted, account
@@ -247,15 +252,21 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
     return Claimed(new, row, posted, version, False, enrolled, account, taken_back)
 
 
+def _credit(claim_id: UUID, row: Fields, left: Earning, now: datetime) -> tiers.Credit:
+    """What a claimed purchase counts towards a tier: when it happened, and what is left of it."""
+    counted_at = min(row["occurred_at"], row["recorded_at"])
+    return tiers.Credit(claim_id, counted_at, now, now, Sums(left.points, sum(left.line_bases), 1))
+
+
 def _known(loaded: _Loaded, meant: _Meant, member_id: UUID, before: Fields | None) -> Judged:
     """What the purchase comes to when it is known who claims it, and what rules have given them; or had `before`."""
     verdict = meant.verdict
     version = verdict.version
-    if not version.terms.personal:
-        return verdict
     if before is None:
-        customer = loaded.customers.get(member_id, Customer(False))
-        occasion = loaded.uses.known(member_id, version.terms, verdict.occasion, customer)
+        occasion = replace(verdict.occasion, tier=loaded.standings.tier_at(member_id, meant.row["occurred_at"]))
+        if version.terms.personal:
+            customer = loaded.customers.get(member_id, Customer(False))
+            occasion = loaded.uses.known(member_id, version.terms, occasion, customer)
     else:
         occasion = rules.remembered(verdict.occasion, before["facts"])
     return rules.priced_at(loaded.program_id, meant.basket, occasion, version, loaded.terms, loaded.now, granted=True)
@@ -302,6 +313,7 @@ def _write(session: Session, loaded: _Loaded, made: Sequence[Claimed]) -> None:
         accounting.post(session, postings, loaded.now)
         outbox.put(session, [_event(loaded.program_id, each) for each in made], loaded.now)
         loaded.uses.write(session)
+        loaded.standings.write(session)
 
 
 def _event(program_id: UUID, made: Claimed) -> outbox.Event:

@@ -86,8 +86,8 @@ class Transaction(Base):
     original_id: Mapped[UUID | None] = mapped_column(ForeignKey("transaction.id"))
     """The transaction it takes back: the purchase, or for the void of a return that return."""
     facts: Mapped[dict[str, Any] | None]
-    """What was known of the member when it was decided (`programs.Occasion`: `unmet`, `allowed`); null: nothing that
-    a rule asks for."""
+    """What was known of the member when it was decided (`programs.Occasion`: `unmet`, `allowed`, `tier`); null: nothing
+    that terms ask for."""
     outcome: Mapped[dict[str, Any] | None]
     """What points paid for, or what a return came to (`return_rules.Figures`, `return_rules.Outcome`)."""
 

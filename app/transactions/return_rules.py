@@ -90,6 +90,7 @@ class Figures:
 
     Minor units; `tendered_points` in points. `consideration` and `tax` are of the part paid in money,
     `net_paid_with_points` is net of VAT; `total` is all of it, tax included, `tendered` the part paid with points.
+    `base` is of what counts for points and tiers; `visits` is 1 when nothing is left of the purchase.
     """
 
     total: int = 0
@@ -98,17 +99,20 @@ class Figures:
     net_paid_with_points: int = 0
     tendered: int = 0
     tendered_points: int = 0
+    base: int = 0
+    visits: int = 0
 
     @property
     def possible(self) -> "Figures":
         """As a return can be. The void of another takes away what that was rounded to, which may leave this one a unit
         too few; the next has it again."""
-        points = max(0, self.tendered_points)
+        points, base, visits = max(0, self.tendered_points), max(0, self.base), max(0, self.visits)
         if self.total <= 0:
-            return Figures(tendered_points=points)
+            return Figures(tendered_points=points, base=base, visits=visits)
         tendered, tax = min(max(0, self.tendered), self.total), max(0, self.tax)
         consideration = self.total - tendered - tax
-        return Figures(self.total, consideration, tax, max(0, self.net_paid_with_points), tendered, points)
+        net_paid = max(0, self.net_paid_with_points)
+        return Figures(self.total, consideration, tax, net_paid, tendered, points, base, visits)
 
     def less(self, other: "Figures") -> "Figures":
         return Figures(*(getattr(self, name) - getattr(other, name) for name in FIGURES))
@@ -120,7 +124,7 @@ class Figures:
         return {name: getattr(self, name) for name in FIGURES}
 
 
-FIGURES = ("total", "consideration", "tax", "net_paid_with_points", "tendered", "tendered_points")
+FIGURES = tuple(each.name for each in fields(Figures))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +163,8 @@ def whole(basket: Basket, terms: Terms) -> Figures:
 def _figures(state: Kept) -> Figures:
     tendered, points = (0, 0) if state.tender is None else (state.tender.amount, state.tender.points)
     consideration = state.total - tendered - state.tax  # so that what is posted is what is refunded, to the unit
-    return Figures(state.total, consideration, state.tax, state.net_paid_with_points, tendered, points)
+    base, visits = sum(state.earning.line_bases), int(any(state.lines))
+    return Figures(state.total, consideration, state.tax, state.net_paid_with_points, tendered, points, base, visits)
 
 
 def coming(item: Return, basket: Basket, version: Version, before: Before, reasons: Sequence[Reason]) -> Coming:

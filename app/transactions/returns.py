@@ -592,7 +592,7 @@ def without_receipt(
         "purchase_id": None,
         "original_id": None,
         "outcome": {
-            "figures": Figures(total=total, consideration=total).document(),
+            "figures": Figures(total=total, consideration=total, base=total).document(),
             **outcome.document(),
             "lines": {},
             "amount": 0,

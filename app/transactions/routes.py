@@ -60,6 +60,7 @@ from app.transactions.schemas import (
     ReasonOut,
     ReturnIn,
     ReturnOut,
+    TierEffectOut,
     TransactionIn,
     TransactionMember,
     TransactionOut,
@@ -497,9 +498,19 @@ def _out(recorded: Recorded, now: datetime, dry_run: bool, entries: PlannedEntri
         balance=None if account is None else balance_out(account),
         balance_at=now,
         expiring_next=None if account is None else expiring_out(account, recorded.version.terms.zone),
+        tier=_tier(recorded),
         entries=entries,
         postings=_postings(recorded.postings),
     )
+
+
+def _tier(recorded: Recorded) -> TierEffectOut | None:
+    effect, tiers = recorded.tier, recorded.version.terms.tiers
+    if effect is None:
+        return None
+    after = None if tiers is None else tiers.tier(effect.after)
+    multiplier = "1" if after is None else after.earning_multiplier
+    return TierEffectOut(before=effect.before, after=effect.after, earning_multiplier=multiplier)
 
 
 def _waits(outcome: Waiting, now: datetime, dry_run: bool, entries: PlannedEntries) -> TransactionOut:
@@ -520,6 +531,7 @@ def _waits(outcome: Waiting, now: datetime, dry_run: bool, entries: PlannedEntri
         balance=None,
         balance_at=now,
         expiring_next=None,
+        tier=None,
         entries=entries,
         postings=[],
     )

@@ -18,6 +18,7 @@ from app.programs import (
     NoTerms,
     Occasion,
     PointsTender,
+    Sums,
     Terms,
     Timeline,
     Version,
@@ -37,6 +38,7 @@ from app.programs import (
     tax_of,
     tender_of,
 )
+from app.tiers import Coming, Credit
 from app.transactions.return_rules import Return
 from app.wire import JsonText
 
@@ -173,7 +175,7 @@ def priced_at(
 
 def facts_of(occasion: Occasion) -> dict[str, Any] | None:
     """What was known of a member, for the record."""
-    known = {"unmet": dict(occasion.unmet), "allowed": dict(occasion.allowed)}
+    known = {"unmet": dict(occasion.unmet), "allowed": dict(occasion.allowed), "tier": occasion.tier}
     return {name: facts for name, facts in known.items() if facts} or None
 
 
@@ -341,6 +343,30 @@ def accrual_of(priced: Priced, terms: Terms, act: Act) -> Accrual:
         lapses=lapses(terms) and priced.available_from is not None,
         qualifying=priced.earning.points,
     )
+
+
+def counting(judged: Judged, occurred_at: datetime, now: datetime) -> Coming:
+    """What a purchase may count towards its member's tier."""
+    earning = judged.priced.earning
+    terms = judged.version.terms
+    sure = not (terms.personal or (terms.tiers is not None and terms.tiers.multiplies))
+    return Coming(min(occurred_at, now), sum(earning.line_bases), earning.points if sure else None)
+
+
+def credit_of(judged: Judged, document_id: UUID, occurred_at: datetime, now: datetime) -> Credit:
+    """What a purchase counts towards its member's tier."""
+    earning, at = judged.priced.earning, min(occurred_at, now)
+    return Credit(document_id, at, at, now, Sums(earning.points, sum(earning.line_bases), 1))
+
+
+def credit_back(row: Any, purchase: Any | None, now: datetime) -> Credit:
+    """What a return or a void takes from that again, or the void of a return gives back: in the window of the purchase;
+    without one, in its own."""
+    outcome, at = row["outcome"], min(row["occurred_at"], now)
+    counted_at = at if purchase is None else min(purchase["occurred_at"], purchase["recorded_at"])
+    figures = outcome["figures"]
+    sums = Sums(row["points"] + outcome["conceded"], -figures["base"], -figures["visits"])
+    return Credit(row["id"], counted_at, max(at, counted_at), now, sums)
 
 
 def sale_of(priced: Priced, document_id: UUID, occurred_at: datetime) -> Sale:

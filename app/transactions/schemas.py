@@ -307,10 +307,19 @@ class ReturnOut(Answer):
     currency: str
 
 
+class TierEffectOut(Answer):
+    """The member's tier before and after; null: none. `earning_multiplier`: of the tier after, which the next purchase
+    earns by."""
+
+    before: str | None
+    after: str | None
+    earning_multiplier: str
+
+
 class TransactionOut(Answer):
     """What a transaction did. For one that was known, `duplicate` is true and points, reasons and postings are those of
     the first time; `balance` is always the one at `balance_at`. A guest has no balance. A return that `waiting` says
-    waits for its purchase has done nothing yet."""
+    waits for its purchase has done nothing yet. `tier` is null for a guest, for what was known, and without tiers."""
 
     id: UUID | None
     type: TransactionType
@@ -327,6 +336,7 @@ class TransactionOut(Answer):
     balance: BalanceOut | None
     balance_at: Stamp
     expiring_next: ExpiringOut | None
+    tier: TierEffectOut | None
     entries: PlannedEntries
     postings: list[PostingOut]
 

@@ -19,7 +19,7 @@ from sqlalchemy import RowMapping, Select, bindparam, delete, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app import accounting, db, ledger, members, outbox, programs
+from app import accounting, db, ledger, members, outbox, programs, tiers
 from app.errors import NotFound, Problem, finding
 from app.idempotency import IdempotencyInProgress
 from app.ids import new_id
@@ -50,7 +50,8 @@ _KEY = ("source", "external_id", "type")
 class Recorded:
     """A transaction as the database has it, or would have it after a dry run: its row, its postings, its terms.
 
-    `account` is the member's after it (for a duplicate: now); None for a guest.
+    `account` is the member's after it (for a duplicate: now); None for a guest. `tier`: what it did to their tier, when
+    it was recorded.
     """
 
     row: Fields
@@ -58,6 +59,7 @@ class Recorded:
     version: Version
     duplicate: bool
     account: ledger.Account | None
+    tier: tiers.Effect | None = None
 
 
 Outcome = Recorded | Waiting | Problem
@@ -67,8 +69,8 @@ Member = UUID | Problem | None
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a batch's decisions rest on. `accounts`, `uses`, `customers`, `known`, `newcomers`, `returnable` and `since`
-    follow the decisions as they fall."""
+    """What a batch's decisions rest on. `accounts`, `uses`, `customers`, `standings`, `known`, `newcomers`,
+    `returnable` and `since` follow the decisions as they fall."""
 
     program_id: UUID
     chart: accounting.Chart
@@ -83,6 +85,7 @@ class _Loaded:
     accounts: dict[UUID, ledger.Account]
     uses: programs.Uses
     customers: dict[UUID, Customer]
+    standings: tiers.Standings
     seen: dict[UUID, ledger.Account]
     """Accounts that are only answered."""
     returnable: dict[Key, Returnable]
@@ -207,6 +210,9 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
         accounts=accounts,
         uses=programs.uses(session, _limited(people, judged)),
         customers=customers(session, _selected(people, judged)),
+        standings=tiers.load(
+            session, program_id, terms, _coming(items, people, judged, now), owners | whole, now, newcomers
+        ),
         seen=programs.look(session, program_id, to_see, now) if to_see else {},
         returnable=returnable,
         awaited=named.awaited,
@@ -250,6 +256,17 @@ def _needed(
             needs[each.member_id] = needs[each.member_id].plus(each.points, each.document_id)
             whole |= set() if each.takes_only else {each.member_id}
     return needs, whole
+
+
+def _coming(
+    items: Sequence[Item], people: Sequence[Member], judged: Sequence[Judged | Problem | None], now: datetime
+) -> dict[UUID, list[tiers.Coming]]:
+    """What the purchases of each member may count towards tiers."""
+    found: dict[UUID, list[tiers.Coming]] = {}
+    for item, member, verdict in zip(items, people, judged, strict=True):
+        if isinstance(member, UUID) and isinstance(verdict, Judged):
+            found.setdefault(member, []).append(rules.counting(verdict, item.occurred_at, now))
+    return found
 
 
 def _selected(people: Sequence[Member], judged: Sequence[Judged | Problem | None]) -> set[UUID]:
@@ -430,7 +447,10 @@ def _with_waiting(loaded: _Loaded, bought: Recorded, basket: Basket, writing: _W
                 _return(loaded, item, None, writing, now)
             if item.key in loaded.known:
                 writing.waiting.pop(item.key, None)
-    return replace(bought, account=None if account is None else loaded.accounts[account.member_id])
+    if account is None:
+        return bought
+    effect = bought.tier and replace(bought.tier, after=loaded.standings.tier(account.member_id))
+    return replace(bought, account=loaded.accounts[account.member_id], tier=effect)
 
 
 def _again(loaded: _Loaded, item: Item, member: Member) -> Recorded:
@@ -453,9 +473,11 @@ def _purchase(
     loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID | None, writing: _Writing, now: datetime
 ) -> Recorded:
     id_ = loaded.taken.get(purchase.key) or new_id()
+    effect = None
     if member is not None:
         verdict = _known(loaded, purchase, verdict, member, now)
         loaded.accounts[member] = _earn(loaded, verdict, member, id_, purchase.occurred_at, now)
+        effect = loaded.standings.count(member, rules.credit_of(verdict, id_, purchase.occurred_at, now), "earned")
         reasons = verdict.priced.earning.reasons
         loaded.uses.count(member, verdict.version.terms, verdict.occasion.at, reasons)
         if member in loaded.customers:
@@ -492,17 +514,19 @@ def _purchase(
     loaded.newcomers.discard(member)
     writing.add(row, postings)
     account = None if member is None else loaded.accounts[member]
-    recorded = loaded.known[purchase.key] = Recorded(row, postings, version, False, account)
-    return recorded
+    loaded.known[purchase.key] = Recorded(row, postings, version, False, account)
+    return replace(loaded.known[purchase.key], tier=effect)
 
 
 def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID, now: datetime) -> Judged:
-    """What a purchase comes to when it is known who makes it, and what rules have given them."""
+    """What a purchase comes to when it is known who makes it, their tier, and what rules have given them."""
     version = verdict.version
-    if not version.terms.personal:
-        return verdict
+    tier = loaded.standings.tier_at(member, purchase.occurred_at)
+    occasion = verdict.occasion if tier is None else replace(verdict.occasion, tier=tier)
+    if not version.terms.personal and not version.terms.favours(tier):
+        return replace(verdict, occasion=occasion)
     customer = loaded.customers.get(member, Customer(False))
-    occasion = loaded.uses.known(member, version.terms, verdict.occasion, customer)
+    occasion = loaded.uses.known(member, version.terms, occasion, customer)
     return rules.priced_at(loaded.program_id, purchase.basket, occasion, version, loaded.terms, now, granted=True)
 
 
@@ -561,8 +585,16 @@ def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writin
         "recorded_at": now,
     }
     writing.add(row, done.postings)
-    recorded = loaded.known[item.key] = Recorded(row, done.postings, version, False, done.account)
-    return recorded
+    loaded.known[item.key] = Recorded(row, done.postings, version, False, done.account)
+    return replace(loaded.known[item.key], tier=_counted_back(loaded, row, known, now))
+
+
+def _counted_back(loaded: _Loaded, row: Fields, known: Returnable | None, now: datetime) -> tiers.Effect | None:
+    """What a return or a void does to its member's tier."""
+    if row["member_id"] is None:
+        return None
+    credit = rules.credit_back(row, None if known is None else known.purchase, now)
+    return loaded.standings.count(row["member_id"], credit, "returned", None if known is None else known.document_id)
 
 
 def _wait(item: Return, writing: _Writing, now: datetime) -> Waiting:
@@ -585,6 +617,7 @@ def _write(session: Session, loaded: _Loaded, writing: _Writing, now: datetime) 
         accounting.post(session, writing.postings, now)
         outbox.put(session, [_event(row) for row in writing.transactions], now)
         loaded.uses.write(session)
+        loaded.standings.write(session)
     waiting.keep(session, loaded.program_id, list(writing.waiting.values()))
     recorded = [(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "return"]
     waiting.forget(session, loaded.program_id, [pair for pair in recorded if pair in loaded.waiting.keys])

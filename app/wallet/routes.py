@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app import ledger, members, redemptions
+from app import ledger, members, redemptions, tiers
 from app.clients import TOKEN_LIFE, Caller, MemberCaller, member_token, needs, public, sign_token, signing_key
 from app.coalesce import Read
 from app.db import Database
@@ -42,6 +42,8 @@ partners = APIRouter(prefix="/v1", tags=["members"])
 
 _SUFFIX = ".html"
 _PAGE: dict[int | str, dict[str, Any]] = {200: {"content": {"text/html": {"schema": {"type": "string"}}}}}
+
+_CURRENT: dict[int | str, dict[str, Any]] = {304: {"description": "What you have is current"}}
 
 _MONTH = "[1-9][0-9]{3}-(0[1-9]|1[0-2])"
 MonthName = Annotated[str, Path(pattern=f"^{_MONTH}$", examples=["2026-11"])]
@@ -114,7 +116,7 @@ def read_me(member: Annotated[MemberCaller, me()], database: Db) -> MeOut:
 @router.get(
     "/balance",
     response_model=ledger.StandingOut,
-    responses=answers(*_REFUSALS) | {304: {"description": "What you have is current"}},
+    responses=answers(*_REFUSALS) | _CURRENT,
     summary="Read your balance",
 )
 async def read_my_balance(
@@ -132,6 +134,11 @@ async def read_my_balance(
         answer = await reads.ask((service.balances, member.program_id), _standings(member.program_id), member.member_id)
     else:
         answer = await run_in_threadpool(database.read, partial(_past_standing, member, past, now))
+    return _tagged(answer, if_none_match)
+
+
+def _tagged(answer: ledger.StandingOut | tiers.StandingOut, if_none_match: str | None) -> Response:
+    """304 to who has the same already, but for the instant it is of."""
     tag = weak_tag(answer.model_dump_json(exclude={"at"}).encode())
     headers = {"ETag": tag, "Cache-Control": _PRIVATE}
     if has_tag(if_none_match, tag):
@@ -154,6 +161,25 @@ def _past_standing(member: MemberCaller, past: ledger.Past, now: datetime, sessi
     zone = zone_at(session, member.program_id, now)
     account = ledger.as_of(session, [member.member_id], past, zone)[member.member_id]
     return ledger.standing_out(account, past.as_of)
+
+
+@router.get(
+    "/tier",
+    response_model=tiers.StandingOut,
+    responses=answers(*_REFUSALS) | _CURRENT,
+    summary="Read your tier",
+)
+async def read_my_tier(
+    member: Annotated[MemberCaller, member_token()], reads: Reads, if_none_match: IfNoneMatch = None
+) -> Response:
+    """As of now: which tier, since and until when, what is missing to keep it and for the next. With an `ETag` like the
+    balance's."""
+    lane = (service.tiers_of, member.program_id)
+    return _tagged(await reads.ask(lane, partial(_tiers, member.program_id), member.member_id), if_none_match)
+
+
+def _tiers(program_id: UUID, session: Session, ids: Sequence[UUID], at: datetime) -> list[tiers.StandingOut | Problem]:
+    return service.tiers_of(session, program_id, ids, at)
 
 
 @router.get("/ledger", responses=answers(*_REFUSALS, CursorInvalid), summary="List your entries")

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app import ledger, members, programs
+from app import ledger, members, programs, tiers
 from app.clients import MemberCaller
 from app.errors import Problem, Unauthenticated
 from app.members import MemberClosed, MemberRef, UnknownMember
@@ -33,9 +33,22 @@ def balances(
     session: Session, program_id: UUID, member_ids: Sequence[UUID], now: datetime
 ) -> list[ledger.Account | Problem]:
     """The account of each member at `now`; Unauthenticated where `check_member` says so."""
+    accounts = programs.look(session, program_id, _open(session, program_id, member_ids), now)
+    return [accounts.get(member_id) or Unauthenticated() for member_id in member_ids]
+
+
+def tiers_of(
+    session: Session, program_id: UUID, member_ids: Sequence[UUID], now: datetime
+) -> list[tiers.StandingOut | Problem]:
+    """Where each member stands at `now`; Unauthenticated where `check_member` says so."""
+    open_ = sorted(_open(session, program_id, member_ids))
+    found = dict(zip(open_, tiers.standings(session, program_id, open_, now), strict=True))
+    return [found.get(member_id) or Unauthenticated() for member_id in member_ids]
+
+
+def _open(session: Session, program_id: UUID, member_ids: Sequence[UUID]) -> set[UUID]:
+    """Those who may look at what is theirs."""
     ids = {members.Identifier("id", str(member_id)) for member_id in member_ids}
     ours = set(members.find(session, program_id, ids).values())
     statuses = members.statuses(session, ours)
-    accounts = programs.look(session, program_id, ours, now)
-    open_ = {member_id: account for member_id, account in accounts.items() if statuses[member_id] != "closed"}
-    return [open_.get(member_id) or Unauthenticated() for member_id in member_ids]
+    return {member_id for member_id in ours if statuses[member_id] != "closed"}

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from app import accounting, idempotency, ledger, programs, transactions
+from app import accounting, idempotency, ledger, programs, tiers, transactions
 from app.clock import Clock
 from app.db import Database
 from app.idempotency import Kept
@@ -112,6 +112,28 @@ def _warn_expiry(run: Run, program_id: UUID, terms: Timeline) -> None:
     run.in_slices(find, warn)
 
 
+def _review_tiers(run: Run, program_id: UUID, terms: Timeline) -> None:
+    """writes down what time has done to members' tiers, and sends `member.tier_will_downgrade` ahead of a fall"""
+    if not tiers.counts(terms):
+        return
+
+    def due(session: Session, after: tiers.DueReview | None, limit: int) -> Sequence[tiers.DueReview]:
+        return tiers.due_reviews(session, program_id, run.as_of, after, limit)
+
+    def review_due(session: Session, found: Sequence[tiers.DueReview]) -> int:
+        return review(session, [each.member_id for each in found])
+
+    def outdated(session: Session, after: UUID | None, limit: int) -> Sequence[UUID]:
+        return tiers.outdated(session, program_id, terms, run.as_of, after, limit)
+
+    def review(session: Session, found: Sequence[UUID]) -> int:
+        return tiers.review(session, program_id, terms, found, run.clock())
+
+    run.in_slices(due, review_due)
+    if run.since is None or terms.at(run.since) != terms.at(run.as_of):
+        run.in_slices(outdated, review)
+
+
 def _fold_cohorts(run: Run, program_id: UUID, _terms: Timeline) -> None:
     """adds what events left behind to their cohorts, and posts what that releases"""
     for folded in accounting.fold_in_steps(run.database, run.clock(), program_id):
@@ -132,6 +154,7 @@ JOBS: dict[str, Job] = {
     "apply-waiting-returns": _each_program(_apply_waiting_returns),
     "adopt-expiry": _each_program(_adopt_expiry),
     "warn-expiry": _each_program(_warn_expiry),
+    "review-tiers": _each_program(_review_tiers),
     "fold-cohorts": _each_program(_fold_cohorts),
     "forget-idempotency-keys": _forget_keys,
 }

@@ -64,7 +64,7 @@ def _measured(bench: Bench, stage: Shop, job: str, name: str, by_sql: Sql) -> li
     for _ in range(bench.plan.rounds):
         with bench.copied(stage, "ours") as ours, bench.copied(stage, "theirs") as theirs:
             settle_down(ours.url)
-            said = _by_service(ours, job)
+            said = by_service(ours, job)
             settle_down(theirs.url)
             start = time.perf_counter()
             by_sql(bench, theirs)
@@ -78,7 +78,7 @@ def _measured(bench: Bench, stage: Shop, job: str, name: str, by_sql: Sql) -> li
     ]
 
 
-def _by_service(stage: Shop, job: str) -> dict[str, float]:
+def by_service(stage: Shop, job: str) -> dict[str, float]:
     environment = os.environ | {
         "DATABASE_URL": stage.url,
         "LOYALTY_KEY_PEPPER": stage.settings.key_pepper.get_secret_value(),

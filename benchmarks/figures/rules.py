@@ -119,17 +119,17 @@ def _recorded(bench: Bench) -> list[Figure]:
     rates = Rounds()
     with bench.fresh("ruled") as with_rules, bench.fresh("plain") as without, ExitStack() as stack:
         bodies = shop.baskets(without)
-        published = [_published(with_rules, ruled(bodies, ACTIVE)), _published(without, ruled(bodies, 0))]
-        sides = [(stage, stack.enter_context(serving(stage.settings, 1))) for stage in published]
+        stages = [published(with_rules, ruled(bodies, ACTIVE)), published(without, ruled(bodies, 0))]
+        sides = [(stage, stack.enter_context(serving(stage.settings, 1))) for stage in stages]
         for number in range(-1, bench.plan.rounds):
             seconds = bench.plan.seconds if number >= 0 else 1
-            bought = [_bought(bench, *side, seconds) for side in sides]
+            rounds = [bought(bench, *side, seconds) for side in sides]
             if number >= 0:  # the first round warms up
-                rates.add(*bought)
+                rates.add(*rounds)
     return [rates.figure(f"purchases under {ACTIVE} rules", "/s", HOLDS_UP, "compared with none")]
 
 
-def _published(stage: Shop, terms: Terms) -> Shop:
+def published(stage: Shop, terms: Terms) -> Shop:
     """The shop under other terms from now on, which is when its baskets are bought."""
     database, now = Database(stage.settings), datetime.now(UTC)
 
@@ -142,7 +142,7 @@ def _published(stage: Shop, terms: Terms) -> Shop:
     return replace(stage, at=now)
 
 
-def _bought(bench: Bench, stage: Shop, service: Service, seconds: float) -> float:
+def bought(bench: Bench, stage: Shop, service: Service, seconds: float) -> float:
     settle_down(stage.url)
     ran = bench.generator.run(service, purchases(stage), seconds)
     check_there(stage.url, RECEIPTS, ran.accepted)

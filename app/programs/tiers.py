@@ -1,0 +1,230 @@
+"""Tiers, as terms promise them: how they are reached, kept and lost, and what they are good for. Pure."""
+
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.programs.days import MonthDay
+from app.wire import Request, Text, Token, chosen_by
+
+Measure = Literal["points", "spend", "visits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What counts towards tiers: points earned, the earning base they were earned on (minor units), and purchases."""
+
+    points: int = 0
+    spend: int = 0
+    visits: int = 0
+
+    def plus(self, other: "Sums") -> "Sums":
+        return Sums(self.points + other.points, self.spend + other.spend, self.visits + other.visits)
+
+    def less(self, other: "Sums") -> "Sums":
+        return Sums(self.points - other.points, self.spend - other.spend, self.visits - other.visits)
+
+
+MEASURES = tuple(each.name for each in fields(Sums))
+
+Threshold = Annotated[int | None, Field(ge=1, le=10**12)]
+
+
+class Qualification(Request):
+    """What has to be counted within the window: `any` of the measures that are named, or `all`."""
+
+    points: Threshold = None
+    spend: Annotated[Threshold, Field(description="Minor units of what counts for points")] = None
+    visits: Threshold = None
+    """Purchases."""
+    need: Literal["any", "all"] = "any"
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Self:
+        if not self._asked:
+            raise PydanticCustomError("asks_nothing", "at least one of points, spend and visits")
+        return self
+
+    @cached_property
+    def _asked(self) -> dict[str, int]:
+        named = {name: getattr(self, name) for name in MEASURES}
+        return {name: least for name, least in named.items() if least is not None}
+
+    def met(self, sums: Sums) -> bool:
+        reached = (getattr(sums, name) >= least for name, least in self._asked.items())
+        return any(reached) if self.need == "any" else all(reached)
+
+    def missing(self, sums: Sums) -> dict[str, int]:
+        """How much of each measure is missing: one of them is enough, or all are needed. Nothing if it is met."""
+        if self.met(sums):
+            return {}
+        return {name: least - getattr(sums, name) for name, least in self._asked.items() if getattr(sums, name) < least}
+
+    def easier(self, other: "Qualification") -> bool:
+        """Whether it asks less than another that asks for the same measures in the same way."""
+        if self.need != other.need or self._asked.keys() != other._asked.keys():
+            return False
+        return any(least < other._asked[name] for name, least in self._asked.items())
+
+
+class Benefit(Request):
+    """What members of a tier get beside points: `hard` ones cost the programme something each time, `soft` ones are
+    attention. The service tells of them; whoever serves the member keeps them."""
+
+    code: Annotated[Token, Field(examples=["free_delivery"])]
+    name: Text
+    kind: Literal["soft", "hard"] = "soft"
+
+
+def _at_least_once(text: str) -> str:
+    if Fraction(text) < 1:
+        raise PydanticCustomError("multiplier_below_one", "a tier earns no less than nobody's")
+    return text
+
+
+Multiplier = Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,4})?$"), AfterValidator(_at_least_once)]
+"""A decimal in a string, `1.25`."""
+
+
+class Tier(Request):
+    """One tier: how it is reached, and what it is good for."""
+
+    code: Annotated[Token, Field(examples=["gold"])]
+    """By which members' history names it: a tier that means something else has another code."""
+    name: Text
+    qualification: Qualification | None = None
+    """null: by invitation only."""
+    earning_multiplier: Multiplier = "1"
+    """As many times the points of the base; what that adds is rounded as the base is."""
+    benefits: Annotated[list[Benefit], Field(max_length=50)] = []
+
+    @cached_property
+    def multiplier(self) -> Fraction:
+        return Fraction(self.earning_multiplier)
+
+
+class CalendarYear(Request):
+    """From 1 January."""
+
+    type: Literal["calendar_year"] = "calendar_year"
+
+
+class ProgramYear(Request):
+    """From a day of every year."""
+
+    type: Literal["program_year"]
+    begins: Annotated[MonthDay, Field(examples=["04-01"])]
+
+
+class Anniversary(Request):
+    """From the day the member joined, and from that day of each year."""
+
+    type: Literal["anniversary"]
+
+
+class SinceLastChange(Request):
+    """From the member's last change of tier, in periods of so many months."""
+
+    type: Literal["since_last_change"]
+    months: Annotated[int, Field(ge=1, le=120)] = 12
+
+
+class Rolling(Request):
+    """What was bought on a day counts on that day and for so long: bought on 15 January, for three months up to the end
+    of 14 April."""
+
+    type: Literal["rolling"]
+    months: Annotated[int | None, Field(ge=1, le=120)] = None
+    days: Annotated[int | None, Field(ge=1, le=3660)] = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.months is None) == (self.days is None):
+            raise PydanticCustomError("one_of_months_and_days", "either months or days")
+        return self
+
+
+Window = CalendarYear | ProgramYear | Anniversary | SinceLastChange | Rolling
+
+
+def _window(value: Any) -> Any:
+    return chosen_by("type", value, CalendarYear, ProgramYear, Anniversary, SinceLastChange, Rolling)
+
+
+def _in_order(levels: list[Tier]) -> list[Tier]:
+    codes = [tier.code for tier in levels]
+    if len(set(codes)) < len(codes):
+        raise PydanticCustomError("tier_code_twice", "each tier has a code of its own")
+    earned = [tier.qualification for tier in levels if tier.qualification is not None]
+    if any(higher.easier(lower) for lower, higher in pairwise(earned)):
+        raise PydanticCustomError("tiers_out_of_order", "a tier is no easier to reach than the one before it")
+    return levels
+
+
+class TierTerms(Request):
+    """The tiers of a programme, the lowest first, and when members rise and fall.
+
+    What is counted are purchases, in the window that they happened in, less what came back of them: points, spend and
+    visits that count here are never spent.
+    """
+
+    levels: Annotated[list[Tier], Field(min_length=1, max_length=50), AfterValidator(_in_order)]
+    window: Annotated[Window, BeforeValidator(_window)] = CalendarYear()
+    upgrade: Literal["at_once", "at_period_end"] = "at_once"
+    downgrade: Literal["none", "one_step", "to_points"] = "to_points"
+    """How far a member falls who has not kept a tier: not at all, to the next lower one, or to what was reached."""
+    grace_days: Annotated[int, Field(ge=0, le=90)] = 0
+    """So many days later do members fall; what they buy meanwhile counts for the period before as well."""
+    soft_landing: bool = False
+    """Whether a member who fell keeps the lower tier to the end of the next whole period, whatever they buy."""
+    warn_days: Annotated[list[Annotated[int, Field(ge=1, le=366)]], Field(max_length=5)] = [30]
+    """How many days ahead of a fall a warning event is sent."""
+
+    @field_validator("upgrade")
+    @classmethod
+    def _period_has_an_end(cls, upgrade: str, info: ValidationInfo) -> str:
+        if upgrade == "at_period_end" and isinstance(info.data.get("window"), Rolling):
+            raise PydanticCustomError("window_has_no_end", "a rolling window has no end to wait for")
+        return upgrade
+
+    @cached_property
+    def codes(self) -> tuple[str, ...]:
+        return tuple(tier.code for tier in self.levels)
+
+    @cached_property
+    def multiplies(self) -> bool:
+        """Whether any tier earns more than others."""
+        return any(tier.multiplier > 1 for tier in self.levels)
+
+    def asks_for(self, measure: Measure) -> bool:
+        """Whether any tier is reached by it."""
+        return any(tier.qualification and getattr(tier.qualification, measure) for tier in self.levels)
+
+    def rank(self, code: str | None) -> int:
+        """The place of a tier, from 0 up; -1 for none of these."""
+        return self.codes.index(code) if code in self.codes else -1
+
+    def tier(self, code: str | None) -> Tier | None:
+        rank = self.rank(code)
+        return None if rank < 0 else self.levels[rank]
+
+    def reached(self, sums: Sums) -> int:
+        """The place of the highest tier that so much is enough for; -1: of none."""
+        for rank in range(len(self.levels) - 1, -1, -1):
+            asked = self.levels[rank].qualification
+            if asked is not None and asked.met(sums):
+                return rank
+        return -1
+
+    def below(self, rank: int) -> int:
+        """The place of the next lower tier that can be reached."""
+        return next((lower for lower in range(rank - 1, -1, -1) if self.levels[lower].qualification), -1)
+
+    def above(self, rank: int) -> Tier | None:
+        """The next higher tier that can be reached."""
+        return next((tier for tier in self.levels[rank + 1 :] if tier.qualification), None)

@@ -1,0 +1,304 @@
+"""What is stored of a standing, and how a purchase moves it, most often without looking at any other. Pure.
+
+Whoever buys again and reaches no other tier by it only has their sums to change. Who may reach one, whose tier may have
+changed with time, or whose purchase comes late, is followed anew: from where they were left, or from the beginning.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+from uuid import UUID
+
+from app.programs import Rolling, Sums, TierTerms, Timeline, Version, day_begins
+from app.tiers.record import Counted, Credit, Decision, Record
+from app.tiers.rules import Change, Course, Part, State, parts
+from app.tiers.standing import Standing, standing, stood
+
+Why = Literal["earned", "returned", "review", "terms", "manual", "invitation", "lock", "ended"]
+"""What changed a tier: a purchase; what came back or was voided, or that undone; the end of a period or what left the
+window; other terms; a decision of staff, or its end."""
+
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A standing as it is stored, since `recorded_at` under the terms `terms_id`.
+
+    `counted` is what counted from `counted_from` on; where the window moves, at most that. It is enough to go on if
+    there is a `sums_until`, the end of its period. By time alone nothing changes before `review_at`, and nobody has to
+    be warned. The rest as in `Standing`.
+    """
+
+    terms_id: UUID
+    tier: str | None
+    since: datetime | None
+    state: State
+    counted: Sums
+    reached_at: datetime
+    counted_from: datetime
+    sums_until: datetime | None
+    review_at: datetime | None
+    decided: bool
+    recorded_at: datetime
+
+
+def kept(stands: Standing, version: Version, now: datetime) -> Kept:
+    """What is stored of a standing of `now`, by the `version` in force."""
+    ahead = [at for at in (*warnings(stands, version), stands.until) if at is not None and at > now]
+    return Kept(
+        terms_id=version.id,
+        tier=stands.tier,
+        since=stands.since,
+        state=stands.state,
+        counted=stands.counted,
+        reached_at=stands.reached_at,
+        counted_from=stands.counted_from or BEGINNING,
+        sums_until=stands.sums_until,
+        review_at=min(ahead, default=None),
+        decided=stands.decided,
+        recorded_at=now,
+    )
+
+
+def warnings(stands: Standing, version: Version) -> list[datetime]:
+    """When to warn of a fall that is ahead: the beginnings of days so many ahead."""
+    tiers, zone = version.terms.tiers, version.terms.zone
+    if tiers is None or stands.until is None or not stands.falls:
+        return []
+    day = stands.until.astimezone(zone).date()
+    return [day_begins(day - timedelta(days=days), zone) for days in tiers.warn_days]
+
+
+# --- what has to be known -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """A purchase that is about to count: when it happened, and what for at most; `points` None: that is not known."""
+
+    counted_at: datetime
+    spend: int
+    points: int | None
+
+
+def needed_from(stored: Kept, terms: Timeline, coming: Sequence[Coming], now: datetime) -> datetime | None:
+    """From when on the member's record has to be read for what is coming, in this order; None: not at all."""
+    version = terms.at(now)
+    same = same_tiers(terms, now)
+    if version is None or stored.terms_id not in same or stored.decided:
+        return BEGINNING
+    reached_at = stored.reached_at
+    for each in coming:
+        there = terms.at(each.counted_at)
+        if each.counted_at <= reached_at or there is None or there.id not in same:
+            return BEGINNING
+        reached_at = each.counted_at
+    return None if _sums_suffice(stored, version, coming, now) else stored.counted_from
+
+
+def same_tiers(terms: Timeline, now: datetime) -> list[UUID]:
+    """The versions up to the one in force that have had the same tiers all the while, the latest first."""
+    found: list[UUID] = []
+    version = terms.at(now)
+    for each in reversed(terms.versions) if version is not None else ():
+        if each.effective_from > now:
+            continue
+        if version and (each.terms.tiers, each.terms.time_zone) != (version.terms.tiers, version.terms.time_zone):
+            break
+        found.append(each.id)
+    return found
+
+
+def _sums_suffice(stored: Kept, version: Version, coming: Sequence[Coming], now: datetime) -> bool:
+    tiers = version.terms.tiers
+    if tiers is None:
+        return False
+    if not isinstance(tiers.window, Rolling):
+        return stored.sums_until is not None  # all that counted is among them, also for a review of their period
+    if stored.review_at is not None and now >= stored.review_at:
+        return False
+    # a tier that is short, or will be, falls by instants that only following it tells
+    falls_at_once = tiers.grace_days == 0 and stored.state.spared_until is None
+    return (stored.state.tier is None or falls_at_once) and not _may_rise(tiers, stored, coming)
+
+
+def _may_rise(tiers: TierTerms, stored: Kept, coming: Sequence[Coming]) -> bool:
+    if tiers.above(tiers.rank(stored.state.tier)) is None:
+        return False
+    if any(each.points is None for each in coming) and tiers.asks_for("points"):
+        return True
+    more = Sums(sum(each.points or 0 for each in coming), sum(each.spend for each in coming), len(coming))
+    return tiers.reached(stored.counted.plus(more)) > tiers.rank(stored.state.tier)
+
+
+def asked_from(stored: Kept, terms: Timeline, now: datetime) -> datetime | None:
+    """The same for who asks where the member stands now: exactly, so where the window moves all of it is needed."""
+    version, since = terms.at(now), needed_from(stored, terms, [], now)
+    tiers = None if version is None else version.terms.tiers
+    return stored.counted_from if since is None and tiers and isinstance(tiers.window, Rolling) else since
+
+
+# --- one member -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A change of a member's tier as history has it: what was known to stand before and from `at` on, and why."""
+
+    at: datetime
+    before: str | None
+    after: str | None
+    why: Why
+    document_id: UUID | None
+
+
+@dataclass(slots=True)
+class Followed:
+    """A member whose standing follows what is decided one after the other, all at `now`.
+
+    `stored`: as it was read, None: nothing ever counted. `credits`: those from where the member was left on (`whole`:
+    all), None: not read, since the sums are enough. What is new is in `new` and `moved`; `kept` is to be stored if
+    anything `changed`.
+    """
+
+    joined_at: datetime
+    terms: Timeline
+    now: datetime
+    stored: Kept | None
+    credits: list[Credit] | None = None
+    decisions: list[Decision] = field(default_factory=list)
+    whole: bool = True
+    kept: Kept | None = None
+    new: list[Credit] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
+    changed: bool = False
+    stands: Standing | None = None
+    """Found anew, where the sums were not enough."""
+
+    def __post_init__(self) -> None:
+        self.kept = self.stored
+        if self.stored is None:
+            self.credits = []
+        if self.stored is not None and (self.credits is not None or self._due(self.stored)):
+            self._settle()
+
+    def _due(self, stored: Kept) -> bool:
+        """Whether time alone may have changed anything since."""
+        return any(at is not None and at <= self.now for at in (stored.review_at, stored.sums_until))
+
+    @property
+    def tier(self) -> str | None:
+        """At `now`."""
+        return None if self.kept is None else self.kept.tier
+
+    def tier_at(self, at: datetime) -> str | None:
+        """What stood at an instant, as known now."""
+        if self.kept is None or self.kept.since is None or at >= self.kept.since:
+            return self.tier
+        if self.credits is not None and self.whole:
+            return standing(self._record(), self.terms, at, self.now).tier
+        before = [each.after for each in self.moved if each.at <= at]
+        return before[-1] if before else None if self.stored is None else self.stored.tier
+
+    @property
+    def warned(self) -> Standing | None:
+        """The standing, if the member has to be warned of its end by now, and was not."""
+        version = self._version
+        if self.stands is None or self.stored is None or self.stored.review_at is None or version is None:
+            return None
+        due = [at for at in warnings(self.stands, version) if self.stored.review_at <= at <= self.now]
+        return self.stands if due else None
+
+    def has(self, document_id: UUID) -> bool:
+        """Whether a document counted; of a member whose whole record was read."""
+        return any(each.document_id == document_id for each in self.credits or ())
+
+    def count(self, credit: Credit, why: Why) -> None:
+        """Lets something count, and the tier follow."""
+        self.new.append(credit)
+        self.changed = True
+        if self.credits is not None:
+            self.credits.append(credit)
+        elif self._adds_only(credit):
+            return
+        self._follow(why, credit.document_id)
+
+    def decide(self, decisions: Sequence[Decision], why: Why, document_id: UUID) -> None:
+        """Puts other decisions in the place of those that were known."""
+        self.decisions, self.changed = list(decisions), True
+        self._follow(why, document_id)
+
+    def _adds_only(self, credit: Credit) -> bool:
+        """Whether all there is to do for a purchase in order was to add it to the sums."""
+        before, version = self.kept, self._version
+        if before is None or version is None or version.terms.tiers is None:
+            return False
+        if self.stands is not None or credit.counted_at <= before.reached_at:
+            return False  # time has just moved the member, and this may have come before that
+        tiers, sums = version.terms.tiers, before.counted.plus(credit.sums)
+        if tiers.reached(sums) > tiers.rank(before.state.tier):
+            return False
+        self.kept = replace(before, counted=sums, reached_at=credit.counted_at, recorded_at=self.now)
+        return True
+
+    def _follow(self, why: Why, document_id: UUID | None) -> None:
+        self._keep(self._stands(), why, document_id)
+
+    def _settle(self) -> None:
+        """What has changed with time since the standing was stored, with the instant at which it did."""
+        assert self.stored is not None
+        stands = self._stands()
+        for change in stands.history:
+            if change.at > self.stored.recorded_at:
+                self._move(change, _why_then(change.at, self.terms, self.decisions), None)
+        self._keep(stands, "review", None)
+
+    def _keep(self, stands: Standing, why: Why, document_id: UUID | None) -> None:
+        self._move(Change(self.now, stands.tier), why, document_id)
+        version, self.stands = self._version, stands
+        if version is not None:
+            self.kept = kept(stands, version, self.now)
+
+    def _move(self, change: Change, why: Why, document_id: UUID | None) -> None:
+        before = self.moved[-1].after if self.moved else None if self.stored is None else self.stored.tier
+        if change.tier != before:
+            self.moved.append(Moved(change.at, before, change.tier, why, document_id))
+
+    def _stands(self) -> Standing:
+        if self.credits is None and self.stored is not None:
+            more = [(each.counted_at, each.sums) for each in self.new]
+            return resumed(self.stored, parts(self.terms, self.joined_at), self.now, more)
+        return found_again(self._record(), self.terms, self.now, None if self.whole else self.stored)
+
+    def _record(self) -> Record:
+        return Record(self.joined_at, self.credits or [], self.decisions)
+
+    @property
+    def _version(self) -> Version | None:
+        return self.terms.at(self.now)
+
+
+def found_again(record: Record, terms: Timeline, now: datetime, stored: Kept | None) -> Standing:
+    """The standing at `now`: from the whole `record`; or from where it was `stored`, and what has counted since."""
+    if stored is None:
+        return standing(record, terms, now, now)
+    counted = record.counted(now, now)
+    course = Course(parts(terms, record.joined_at), counted, stored.reached_at, stored.state)
+    return stood(course, counted, [], now, now, stored.since)
+
+
+def resumed(
+    stored: Kept, parts_: Sequence[Part], now: datetime, more: Sequence[tuple[datetime, Sums]] = ()
+) -> Standing:
+    """The standing at `now` of somebody whose sums are enough, with what more has counted since."""
+    counted = Counted.of([(stored.counted_from, stored.counted), *more])
+    return stood(Course(parts_, counted, stored.reached_at, stored.state), counted, [], now, now, stored.since)
+
+
+def _why_then(at: datetime, terms: Timeline, decisions: Sequence[Decision]) -> Why:
+    """Why a tier changed with time."""
+    if any(version.effective_from == at for version in terms.versions):
+        return "terms"
+    return "ended" if any(each.until == at for each in decisions) else "review"

@@ -1,0 +1,159 @@
+"""Read where members stand, what counted for them, and what was decided."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, Select, and_, select
+from sqlalchemy.orm import Session
+
+from app import db
+from app.members import Member
+from app.programs import MEASURES, Sums
+from app.tiers.kept import Kept
+from app.tiers.models import MemberTier, QualifyingEntry, TierChange, TierDecision
+from app.tiers.record import Credit, Decision
+from app.tiers.rules import State
+
+_PLAIN = (
+    "terms_id",
+    "tier",
+    "since",
+    "reached_at",
+    "counted_from",
+    "sums_until",
+    "review_at",
+    "decided",
+    "recorded_at",
+)
+"""What a stored standing and its row call the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A member, and where they stand if anything ever counted."""
+
+    program_id: UUID
+    joined_at: datetime
+    kept: Kept | None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A member's record, or the part of it that was asked for."""
+
+    credits: list[Credit] = field(default_factory=list)
+    decisions: list[Decision] = field(default_factory=list)
+
+
+def columns_of(kept: Kept) -> dict[str, Any]:
+    """A standing as a row has it."""
+    state = {
+        "earned": kept.state.tier,
+        "earned_since": kept.state.since,
+        "begins_at": kept.state.begins,
+        "spared_until": kept.state.spared_until,
+        "short_since": kept.state.short_since,
+    }
+    sums = {name: getattr(kept.counted, name) for name in MEASURES}
+    return {name: getattr(kept, name) for name in _PLAIN} | state | sums
+
+
+def _kept(row: Any) -> Kept:
+    state = State(row.earned, row.earned_since, row.begins_at, row.spared_until, row.short_since)
+    plain = {name: getattr(row, name) for name in _PLAIN}
+    return Kept(**plain, state=state, counted=Sums(row.points, row.spend, row.visits))
+
+
+def members(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, Found]:
+    """Those of these ids that are members."""
+    rows = db.found(session, _standings, ids=member_ids) if member_ids else ()
+    return {
+        row.id: Found(row.joined_by, row.enrolled_at, None if row.member_id is None else _kept(row)) for row in rows
+    }
+
+
+def _standings(engine: str) -> Select[*tuple[Any, ...]]:
+    stored = [column for column in MemberTier.__table__.c if column.name != "program_id"]
+    rows = select(Member.id, Member.program_id.label("joined_by"), Member.enrolled_at, *stored)
+    return rows.outerjoin(MemberTier, MemberTier.member_id == Member.id).where(
+        db.one_of(engine, Member.id.expression, "ids")
+    )
+
+
+def records(session: Session, since: Mapping[UUID, datetime]) -> dict[UUID, Read]:
+    """What counted for members from an instant on, each from another, and all that was decided for them."""
+    if not since:
+        return {}
+    found = {member_id: Read() for member_id in since}
+    asked = db.rows_of(session, _SINCE, sorted(since.items()))
+    for row in db.found(session, _entries, **asked):
+        sums = Sums(row.points, row.spend, row.visits)
+        credit = Credit(row.document_id, row.counted_at, row.occurred_at, row.recorded_at, sums)
+        found[row.member_id].credits.append(credit)
+    for row in db.found(session, _decisions, ids=sorted(since)):
+        decision = Decision(row.id, row.kind, row.tier, row.decided_at, row.until, row.ended_at)
+        found[row.member_id].decisions.append(decision)
+    return found
+
+
+_SINCE = (("id", QualifyingEntry.document_id.type), ("since", QualifyingEntry.counted_at.type))
+
+
+def _entries(engine: str) -> Select[*tuple[Any, ...]]:
+    wanted = db.given(engine, _SINCE)
+    theirs = and_(QualifyingEntry.member_id == wanted.c.id, QualifyingEntry.counted_at >= wanted.c.since)
+    return select(*QualifyingEntry.__table__.c).select_from(wanted).join(QualifyingEntry, theirs)
+
+
+def _decisions(engine: str) -> Select[*tuple[Any, ...]]:
+    mine = db.one_of(engine, TierDecision.member_id.expression, "ids")
+    return select(*TierDecision.__table__.c).where(mine).order_by(TierDecision.id)
+
+
+def changes(session: Session, member_id: UUID, before: UUID | None, limit: int) -> Sequence[RowMapping]:
+    """A member's history, the latest first."""
+    rows = select(*TierChange.__table__.c).where(TierChange.member_id == member_id)
+    if before is not None:
+        rows = rows.where(TierChange.id < before)
+    return session.execute(rows.order_by(TierChange.id.desc()).limit(limit)).mappings().all()
+
+
+def decisions(session: Session, member_id: UUID, before: UUID | None, limit: int) -> Sequence[RowMapping]:
+    """What was decided of a member, the latest first."""
+    rows = select(*TierDecision.__table__.c).where(TierDecision.member_id == member_id)
+    if before is not None:
+        rows = rows.where(TierDecision.id < before)
+    return session.execute(rows.order_by(TierDecision.id.desc()).limit(limit)).mappings().all()
+
+
+@dataclass(frozen=True, slots=True)
+class DueReview:
+    """A member whose tier may change with time at `review_at`, or who has to be warned then."""
+
+    review_at: datetime
+    member_id: UUID
+
+
+def due_reviews(
+    session: Session, program_id: UUID, as_of: datetime, after: DueReview | None, limit: int
+) -> list[DueReview]:
+    """Those of a programme that are due by `as_of`, the longest due first, from the one after `after`."""
+    key = (MemberTier.review_at.expression, MemberTier.member_id.expression)
+    rows = select(*key).where(MemberTier.program_id == program_id, MemberTier.review_at <= as_of)
+    if after is not None:
+        rows = rows.where(db.beyond(key, (after.review_at, after.member_id)))
+    found = session.execute(rows.order_by(*key).limit(limit))
+    return [DueReview(review_at, member_id) for review_at, member_id in found if review_at is not None]
+
+
+def outdated(
+    session: Session, program_id: UUID, same: Sequence[UUID], after: UUID | None, limit: int
+) -> Sequence[UUID]:
+    """Members who stand by other versions of terms than the `same`, by id, from the one after `after`."""
+    rows = select(MemberTier.member_id).where(MemberTier.program_id == program_id, MemberTier.terms_id.not_in(same))
+    if after is not None:
+        rows = rows.where(MemberTier.member_id > after)
+    return session.scalars(rows.order_by(MemberTier.member_id).limit(limit)).all()

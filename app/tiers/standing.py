@@ -1,0 +1,171 @@
+"""A member's standing: which tier, since when, until when, and what is missing. Pure: a record, terms and a date in.
+
+What was earned and what staff decided are kept apart: a decision raises or locks the tier while it stands, and when it
+ends the member is where their purchases have put them meanwhile.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from app.programs import Sums, TierTerms, Timeline
+from app.tiers.record import Counted, Decision, Record
+from app.tiers.rules import Change, Course, Scheme, State, parts
+from app.tiers.windows import MOMENT
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a member stands at an instant.
+
+    `tier` (None: none) since `since` (None: never another). `until`: when that changes if nothing more is bought, into
+    `projected`; None: never. `counted`: in the window, from `begins` until `ends` (None: it moves along). `keep`: what
+    is missing so as not to fall then; `missing` for the tier `next`, by measure, where one is enough unless all are
+    needed. `decided`: a decision stands; the `state` is without it. `reached_at`, `counted_from` and `sums_until`: how
+    to go on from here (`Scheme.resumed_from`).
+    """
+
+    tier: str | None
+    since: datetime | None
+    until: datetime | None
+    projected: str | None
+    counted: Sums
+    begins: datetime | None
+    ends: datetime | None
+    keep: Mapping[str, int]
+    next: str | None
+    missing: Mapping[str, int]
+    falls: bool
+    """Whether what comes is a lower tier."""
+    decided: bool
+    state: State
+    reached_at: datetime
+    counted_from: datetime | None
+    sums_until: datetime | None
+    history: Sequence[Change] = field(repr=False, default=())
+    """All changes up to now, the oldest first."""
+
+
+def standing(record: Record, terms: Timeline, at: datetime, known_at: datetime) -> Standing:
+    """Where a member stood at `at`, by what was known at `known_at`; at any date, as often as it is asked."""
+    counted = record.counted(at, known_at)
+    begins = min([record.joined_at, *counted.instants[:1]])
+    course = Course(parts(terms, record.joined_at), counted, begins - MOMENT, State(None, None, begins))
+    return stood(course, counted, record.decided(known_at), at, known_at)
+
+
+def stood(
+    course: Course,
+    counted: Counted,
+    decisions: Sequence[Decision],
+    at: datetime,
+    known_at: datetime,
+    since: datetime | None = None,
+) -> Standing:
+    """The same, from where a `course` has got to; the tier there has stood `since` an instant."""
+    before = course.state
+    earned = [Change(before.since or course.at, before.tier), *course.to(at)]
+    state, scheme, reached_at = course.state, course.scheme, course.reached_at
+    history = list(_decided(earned, decisions, scheme, known_at, at))
+    now = history[-1]
+    window = (None, None) if scheme is None else scheme.window(at, state)
+    resumed = (None, None) if scheme is None else scheme.resumed_from(at, state)
+    known = Sums() if window[0] is None else counted.between(window[0], at + MOMENT)
+    coming = _coming(course, state, decisions, at, known_at, now.tier)
+    return Standing(
+        tier=now.tier,
+        since=now.at if len(history) > 1 else since,
+        until=None if coming is None else coming.at,
+        projected=now.tier if coming is None else coming.tier,
+        counted=known,
+        begins=window[0],
+        ends=window[1],
+        keep=_keep(scheme, state, counted, now.tier, coming, at),
+        next=_next(scheme, now.tier),
+        missing=_missing(scheme, now.tier, known),
+        falls=coming is not None
+        and scheme is not None
+        and scheme.terms.rank(coming.tier) < scheme.terms.rank(now.tier),
+        decided=any(each.stands(at, known_at) for each in decisions),
+        state=state,
+        reached_at=reached_at,
+        counted_from=resumed[0],
+        sums_until=resumed[1],
+        history=history,
+    )
+
+
+def overlaid(
+    earned: str | None, decisions: Sequence[Decision], terms: TierTerms | None, at: datetime, known_at: datetime
+) -> str | None:
+    """The tier at an instant, by what was `earned` and what was decided: a lock holds it, the highest given raises it.
+    A tier that the terms have no more is none."""
+    standing_ = [each for each in decisions if each.stands(at, known_at)]
+    if terms is None or not standing_:
+        return earned
+    locks = [each for each in standing_ if each.kind == "lock"]
+    if locks:
+        return locks[-1].tier if terms.rank(locks[-1].tier) >= 0 else None
+    rank = max([terms.rank(earned), *(terms.rank(each.tier) for each in standing_)])
+    return terms.codes[rank] if rank >= 0 else None
+
+
+def _decided(
+    earned: Sequence[Change], decisions: Sequence[Decision], scheme: Scheme | None, known_at: datetime, at: datetime
+) -> Iterator[Change]:
+    """The changes of a tier, decisions included."""
+    terms = None if scheme is None else scheme.terms
+    turns = {each.begins_at for each in decisions} | {each.ends_at(known_at) for each in decisions}
+    instants = sorted({change.at for change in earned} | {turn for turn in turns if earned[0].at < turn <= at})
+    place, before, first = 0, None, True
+    for instant in instants:
+        while place + 1 < len(earned) and earned[place + 1].at <= instant:
+            place += 1
+        tier = overlaid(earned[place].tier, decisions, terms, instant, known_at)
+        if first or tier != before:
+            yield Change(instant, tier)
+        before, first = tier, False
+
+
+def _coming(
+    course: Course, state: State, decisions: Sequence[Decision], at: datetime, known_at: datetime, tier: str | None
+) -> Change | None:
+    """The next change of a tier, if nothing more is bought and nothing more decided."""
+    turns = sorted(each.ends_at(known_at) for each in decisions if each.stands(at, known_at))
+    earned, change = state.tier, course.ahead()
+    while turns or change is not None:
+        if change is not None and not (turns and turns[0] < change.at):
+            instant, earned = change.at, change.tier
+            change = course.ahead()
+        else:
+            instant = turns.pop(0)
+        terms = None if course.scheme is None else course.scheme.terms
+        if (found := overlaid(earned, decisions, terms, instant, known_at)) != tier:
+            return Change(instant, found)
+    return None
+
+
+def _lower(one: str | None, other: str | None, scheme: Scheme | None) -> bool:
+    return scheme is not None and scheme.terms.rank(one) < scheme.terms.rank(other)
+
+
+def _keep(
+    scheme: Scheme | None, state: State, counted: Counted, tier: str | None, coming: Change | None, at: datetime
+) -> dict[str, int]:
+    """What is missing so as not to lose a tier that was earned."""
+    if scheme is None or coming is None or tier != state.tier:
+        return {}
+    mine = scheme.terms.tier(tier)
+    if mine is None or mine.qualification is None or not _lower(coming.tier, tier, scheme):
+        return {}
+    return mine.qualification.missing(counted.between(scheme.deciding(coming.at, state), at + MOMENT))
+
+
+def _next(scheme: Scheme | None, tier: str | None) -> str | None:
+    above = None if scheme is None else scheme.terms.above(scheme.terms.rank(tier))
+    return None if above is None else above.code
+
+
+def _missing(scheme: Scheme | None, tier: str | None, known: Sums) -> dict[str, int]:
+    above = None if scheme is None else scheme.terms.above(scheme.terms.rank(tier))
+    return {} if above is None or above.qualification is None else above.qualification.missing(known)
