@@ -322,6 +322,7 @@ APPEND_ONLY = {
     "expiry_warning": 1,
     "hold_request": 1,
     "transfer": 1,
+    "campaign_grant": 2,
 }
 """Tables whose rows never change, and how many unique keys a REPLACE could hit an old row by."""
 

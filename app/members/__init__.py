@@ -20,6 +20,7 @@ from app.members.rules import (
 from app.members.schemas import IdentifierIn, MemberRef, ProfileOut, identifier_in, lookup_query
 from app.members.service import (
     Enrolled,
+    Person,
     customers,
     enrol,
     enrol_unknown,
@@ -28,6 +29,7 @@ from app.members.service import (
     named,
     named_each,
     names,
+    persons,
     phone_region,
     read,
     status_in,
@@ -45,6 +47,7 @@ __all__ = [
     "MemberMayNotEarn",
     "MemberMayNotSpend",
     "MemberRef",
+    "Person",
     "ProfileOut",
     "Status",
     "UnknownMember",
@@ -59,6 +62,7 @@ __all__ = [
     "named_each",
     "names",
     "normalise",
+    "persons",
     "phone_region",
     "read",
     "status_in",

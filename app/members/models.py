@@ -17,6 +17,7 @@ class Member(Base):
     __table_args__ = (
         CheckConstraint("status IN ('active', 'earn_only', 'spend_only', 'suspended', 'closed')", name="status"),
         Index(None, "program_id", "id"),
+        Index(None, "program_id", "enrolled_at"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

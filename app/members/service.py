@@ -212,12 +212,44 @@ def read(session: Session, program_id: UUID, member_id: UUID) -> Enrolled:
 def customers(session: Session, member_ids: Collection[UUID]) -> dict[UUID, Customer]:
     """What earning rules may ask about these members' profiles, of those who have one."""
     rows = db.found(session, _profiles, ids=sorted(member_ids))
-    return {row.member_id: Customer(False, row.born_on, row.attributes or {}, row.segments or ()) for row in rows}
+    return {row.member_id: _customer(row) for row in rows}
+
+
+def _customer(profile: Any) -> Customer:
+    return Customer(False, profile.born_on, profile.attributes or {}, profile.segments or ())
 
 
 def _profiles(engine: str) -> Select[*tuple[Any, ...]]:
     columns = (MemberProfile.member_id, MemberProfile.born_on, MemberProfile.attributes, MemberProfile.segments)
     return select(*columns).where(db.one_of(engine, MemberProfile.member_id.expression, "ids"))
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What campaigns ask about a member."""
+
+    id: UUID
+    status: str
+    enrolled_at: datetime
+    customer: Customer
+
+
+def persons(session: Session, member_ids: Collection[UUID]) -> list[Person]:
+    """These members, as campaigns see them, by id."""
+    rows = db.found(session, _persons, ids=sorted(member_ids))
+    return [
+        Person(
+            row.id, row.status, row.enrolled_at, Customer(False, row.born_on, row.attributes or {}, row.segments or ())
+        )
+        for row in rows
+    ]
+
+
+def _persons(engine: str) -> Select[*tuple[Any, ...]]:
+    profile = (MemberProfile.born_on, MemberProfile.attributes, MemberProfile.segments)
+    rows = select(Member.id, Member.status, Member.enrolled_at, *profile)
+    rows = rows.outerjoin(MemberProfile, MemberProfile.member_id == Member.id)
+    return rows.where(db.one_of(engine, Member.id.expression, "ids")).order_by(Member.id)
 
 
 def names(session: Session, program_id: UUID, member_ids: Collection[UUID], before: datetime) -> dict[UUID, str | None]:
@@ -231,11 +263,16 @@ def _names(engine: str) -> Select[UUID, str | None]:
     return rows.where(db.one_of(engine, Member.id.expression, "ids")).order_by(Member.id)
 
 
-def joined(session: Session, program_id: UUID, before: datetime, after: UUID | None, limit: int) -> Sequence[UUID]:
-    """The members who joined the programme `before` an instant, by id, from the one after `after`; at most `limit`."""
+def joined(
+    session: Session, program_id: UUID, before: datetime, after: UUID | None, limit: int, since: datetime | None = None
+) -> Sequence[UUID]:
+    """The members who joined the programme `before` an instant (and not before `since`), by id, from the one after
+    `after`; at most `limit`."""
     rows = select(Member.id).where(*_joined())
     if after is not None:
         rows = rows.where(Member.id > after)
+    if since is not None:
+        rows = rows.where(Member.enrolled_at >= since)
     given = {"program_id": program_id, "before": before}
     return session.scalars(rows.order_by(Member.id).limit(limit), given).all()
 
