@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute
 from app import __version__, schema, telemetry
 from app.accounting.routes import router as accounting_router
 from app.adjustments.routes import router as adjustments_router
+from app.campaigns.routes import router as campaigns_router
 from app.clients import KnownKeys, check_routes, public
 from app.clock import Clock, system_clock
 from app.coalesce import Gatherer, Reader
@@ -109,6 +110,7 @@ ROUTERS = (
     transfers_router,
     tokens_router,
     adjustments_router,
+    campaigns_router,
     statements_router,
     programs_router,
     accounting_router,

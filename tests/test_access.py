@@ -111,6 +111,8 @@ CALLS: dict[str, Call] = {
     "GET /v1/members/{member_id}/balance": Call("GET", "/v1/members/{member}/balance"),
     "GET /v1/members/{member_id}/entries": Call("GET", "/v1/members/{member}/entries"),
     "GET /v1/members/{member_id}/lots": Call("GET", "/v1/members/{member}/lots"),
+    "GET /v1/members/{member_id}/bonuses": Call("GET", "/v1/members/{member}/bonuses"),
+    "GET /v1/campaigns": Call("GET", "/v1/campaigns", elsewhere=200),
     "GET /v1/members/{member_id}/statements/{month}": Call("GET", "/v1/members/{member}/statements/2026-11"),
     "GET /v1/statements/{month}": Call("GET", "/v1/statements/2026-11", elsewhere=200),
     "POST /v1/oauth/token": Call("POST", "/v1/oauth/token", {"member": {"card": "900"}}, elsewhere=422),

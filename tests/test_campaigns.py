@@ -382,6 +382,68 @@ def test_a_bonus_pays_debt_first(database_url: str, clock: TestClock) -> None:
         assert (after["available"], after["debt"]) == (20, 0)
 
 
+# --- what there is to read ------------------------------------------------------------------------------------------
+
+
+def test_a_member_s_bonuses_say_what_for(database_url: str, clock: TestClock) -> None:
+    with offering(database_url, clock, YEARS) as shop:
+        joined, member = clock(), enrol(shop)
+        clock.now = at("2028-01-01T00:00:00-05:00")
+        publish(shop, with_(YEARS | {"name": "Another year", "points": 30}))
+        clock.now = at("2030-01-01T00:00:00-05:00")
+        work(shop)
+        first = shop.http.get(f"/v1/members/{member}/bonuses", params={"limit": 2})
+        assert [(row["name"], row["occasion"], row["points"]) for row in first.json()["items"]] == [
+            ("Years", "2027", 20),
+            ("Another year", "2028", 30),
+        ]
+        assert 'rel="next"' in first.headers["Link"]
+        rest = shop.get(f"/v1/members/{member}/bonuses", cursor=first.json()["next"])
+        (last,) = rest["items"]
+        assert rest["next"] is None
+        (grant,) = shop.database.read(
+            lambda s: s.scalars(select(CampaignGrant.id).where(CampaignGrant.occasion == "2029")).all()
+        )
+        assert last == {
+            "id": str(grant),
+            "campaign": "years",
+            "name": "Another year",
+            "type": "anniversary",
+            "occasion": "2029",
+            "day": "2029-11-22",
+            "points": 30,
+            "terms_version": 2,
+            "occurred_at": "2029-11-22T05:00:00+00:00",
+            "recorded_at": clock().isoformat(),
+        }
+        entry = entries(shop, member, "bonus")[-1]
+        assert (entry.document_id, entry.points) == (grant, 30)
+        assert joined < entry.occurred_at
+
+
+def test_a_campaign_s_budget_can_be_watched(database_url: str, clock: TestClock) -> None:
+    with offering(database_url, clock, WELCOME | {"budget": 250}, BACK | {"last_day": "2026-11-30"}) as shop:
+        enrol(shop)
+        work(shop)
+        clock.forward(seconds=1)
+        publish(shop, with_(WELCOME | {"budget": 90 + 10}))
+        back, welcome = shop.get("/v1/campaigns")["items"]
+        assert welcome == {
+            "code": "welcome",
+            "name": "Welcome",
+            "type": "sign_up",
+            "in_force": True,
+            "first_day": None,
+            "last_day": None,
+            "points": 100,
+            "budget": 100,
+            "given": 100,
+            "grants": 1,
+            "left": 0,
+        }
+        assert (back["in_force"], back["last_day"], back["given"], back["left"]) == (False, "2026-11-30", 0, None)
+
+
 # --- workers --------------------------------------------------------------------------------------------------------
 
 

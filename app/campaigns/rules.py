@@ -96,6 +96,17 @@ def _windows(terms: Timeline, since: datetime | None, as_of: datetime, *, on_joi
     return tuple(window for window in known if since is None or not window.over(since))
 
 
+def latest(terms: Timeline, now: datetime) -> dict[str, tuple[Campaign, bool]]:
+    """By code, each campaign as the latest terms have it that know it, and whether the terms in force do."""
+    in_force = terms.at(now)
+    return {
+        campaign.code: (campaign, version is in_force)
+        for version in terms.versions
+        if version.effective_from <= now
+        for campaign in version.terms.campaigns
+    }
+
+
 # --- what is due ----------------------------------------------------------------------------------------------------
 
 
