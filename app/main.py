@@ -31,6 +31,7 @@ from app.members.routes import router as members_router
 from app.programs.routes import router as programs_router
 from app.redemptions.routes import router as redemptions_router
 from app.telemetry import Observe
+from app.transactions.routes import referrals as referrals_router
 from app.transactions.routes import router as transactions_router
 from app.transfers.routes import router as transfers_router
 from app.wallet.routes import partners as statements_router
@@ -111,6 +112,7 @@ ROUTERS = (
     tokens_router,
     adjustments_router,
     campaigns_router,
+    referrals_router,
     statements_router,
     programs_router,
     accounting_router,

@@ -203,7 +203,7 @@ def test_examples_of_the_api_page_are_accepted() -> None:
     assert read.currency == "EUR"
     assert [rule.gives.type for rule in Terms.model_validate(terms | ruled).rules] == ["multiply", "fixed"]
     campaigns = Terms.model_validate(terms | offered).campaigns
-    assert [campaign.occasion.type for campaign in campaigns] == ["sign_up", "birthday", "win_back"]
+    assert [campaign.occasion.type for campaign in campaigns] == ["sign_up", "birthday", "win_back", "referral"]
     body = PurchaseIn.model_validate(purchase)
     assert check_basket(basket_of(body), read) == []
     assert ReturnIn.model_validate(goods_back).original is not None

@@ -323,6 +323,7 @@ APPEND_ONLY = {
     "hold_request": 1,
     "transfer": 1,
     "campaign_grant": 2,
+    "member_referral": 1,
 }
 """Tables whose rows never change, and how many unique keys a REPLACE could hit an old row by."""
 

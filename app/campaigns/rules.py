@@ -8,16 +8,30 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from app.members import GATES, Person
-from app.programs import Anniversary, Birthday, Campaign, SignUp, Timeline, Version, WinBack, day_begins
+from app.programs import (
+    Anniversary,
+    Birthday,
+    Campaign,
+    Referral,
+    SignUp,
+    Timeline,
+    Version,
+    WinBack,
+    day_begins,
+)
 
 SIGN_UP = "sign_up"
 """The key of the one occasion of its kind."""
 
 COMMITTED_LATER = timedelta(minutes=10)
 """How long after a member's `enrolled_at` others may first see the member: a request that enrols may be under way."""
+
+UPLOADED_LATER = timedelta(days=60)
+"""How long after a referral campaign is over a friend's purchase of its days is still looked for."""
 
 
 # --- whose turn it is -----------------------------------------------------------------------------------------------
@@ -40,7 +54,9 @@ class Window:
 
     def over(self, since: datetime) -> bool:
         """Whether it is for nothing that falls after `since`."""
-        last_day = self.campaign.last_day
+        occasion, last_day = self.campaign.occasion, self.campaign.last_day
+        if isinstance(occasion, Referral):
+            since -= timedelta(days=occasion.wait_days) + UPLOADED_LATER
         return (self.until is not None and self.until <= since) or (last_day is not None and last_day < self.day(since))
 
     def day(self, at: datetime) -> date:
@@ -67,6 +83,10 @@ class Round:
 
     def falls(self, at: datetime) -> bool:
         return (self.since is None or self.since < at) and at <= self.as_of
+
+    def has(self, kind: type[SignUp | Birthday | Anniversary | WinBack | Referral]) -> bool:
+        """Whether any campaign is for occasions of a kind."""
+        return any(isinstance(window.campaign.occasion, kind) for window in self.windows)
 
 
 def rounds(terms: Timeline, since: datetime | None, as_of: datetime) -> list[Round]:
@@ -119,25 +139,42 @@ class Bought:
 
 
 @dataclass(frozen=True, slots=True)
+class Friend:
+    """Somebody a member brought: by whom, whether the referrer may earn, and what the friend has bought since, oldest
+    first."""
+
+    referrer_id: UUID
+    referrer_earns: bool
+    bought: Sequence[Bought]
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
-    """A member, with when they last bought."""
+    """A member, with when they last bought; and if somebody brought them, with that."""
 
     person: Person
     bought_at: datetime | None = None
+    friend: Friend | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """An occasion of a member's, at the instant from which it is due."""
+    """An occasion of a member's, at the instant from which it is due. Of a referral the member is the friend."""
 
     window: Window
     member_id: UUID
     occasion: str
     at: datetime
+    friend: Friend | None = None
 
     @property
     def day(self) -> date:
         return self.window.day(self.at)
+
+    @property
+    def concerns(self) -> set[UUID]:
+        """The members who may be given something."""
+        return {self.member_id} if self.friend is None else {self.member_id, self.friend.referrer_id}
 
 
 def due(known: Known, round_: Round) -> list[Due]:
@@ -146,24 +183,50 @@ def due(known: Known, round_: Round) -> list[Due]:
     if not GATES[person.status].earn:
         return []
     return [
-        Due(window, person.id, occasion, at)
+        Due(window, person.id, falling.occasion, falling.at, falling.friend)
         for window in round_.windows
         if window.campaign.who.missed(person.customer) is None
-        for occasion, at in _occasions(known, window, round_)
-        if round_.falls(at) and at >= person.enrolled_at and window.contains(at)
+        for falling in _falling(known, window, round_)
+        if falling.judged_at >= person.enrolled_at and window.contains(falling.judged_at)
     ]
 
 
-def _occasions(known: Known, window: Window, round_: Round) -> Iterator[tuple[str, datetime]]:
-    """The occasions of one campaign that may be due: their keys, and the instants at which they fall."""
-    person, zone = known.person, window.version.terms.zone
-    occasion = window.campaign.occasion
+class _Falling(NamedTuple):
+    """An occasion: its key, the instant at which it falls, and the one by which it is judged whether it counts."""
+
+    occasion: str
+    at: datetime
+    judged_at: datetime
+    friend: Friend | None = None
+
+
+def _falling(known: Known, window: Window, round_: Round) -> Iterator[_Falling]:
+    """The occasions of one campaign that fall in a round."""
+    person, occasion = known.person, window.campaign.occasion
     if isinstance(occasion, SignUp):
-        yield SIGN_UP, person.enrolled_at
+        moments = [(SIGN_UP, person.enrolled_at)]
+    elif isinstance(occasion, Referral):
+        yield from _referral(known, occasion, window, round_.as_of)
         return
-    first = window.day(max(window.version.effective_from, round_.since or person.enrolled_at, person.enrolled_at))
-    for key, day in _days(known, window, first, window.day(round_.as_of)):
-        yield key, day_begins(day, zone)
+    else:
+        first = window.day(max(window.version.effective_from, round_.since or person.enrolled_at, person.enrolled_at))
+        zone, days = window.version.terms.zone, _days(known, window, first, window.day(round_.as_of))
+        moments = [(key, day_begins(day, zone)) for key, day in days]
+    for key, at in moments:
+        if round_.falls(at):
+            yield _Falling(key, at, at)
+
+
+def _referral(known: Known, referral: Referral, window: Window, as_of: datetime) -> Iterator[_Falling]:
+    """The friend's first purchase that is large enough, once it has been kept for so many days; in whichever round that
+    is seen, for a purchase may be uploaded late. It is judged by when it was made."""
+    bought = known.friend.bought if known.friend is not None else ()
+    made = [each for each in bought if each.left >= max(referral.minimum_spend, 1)]
+    if made:
+        day = window.day(made[0].at) + timedelta(days=referral.wait_days)
+        at = day_begins(day, window.version.terms.zone)
+        if at <= as_of:
+            yield _Falling(str(known.person.id), at, made[0].at, known.friend)
 
 
 def _days(known: Known, window: Window, first: date, last: date) -> Iterable[tuple[str, date]]:
@@ -214,11 +277,14 @@ class _Books:
     days: dict[tuple[UUID, date], set[str]] = field(default_factory=dict)
     """By member and day, the campaigns."""
     points: Counter[str] = field(default_factory=Counter)
+    friends: Counter[tuple[UUID, str]] = field(default_factory=Counter)
+    """By member and campaign, what was given for others."""
 
     def note(self, given: Given) -> None:
         key = given.member_id, given.campaign
         self.occasions.add((*key, given.occasion))
         self.times[key] += 1
+        self.friends[key] += given.occasion != str(given.member_id)
         self.last[key] = max(given.day, self.last.get(key, given.day))
         self.days.setdefault((given.member_id, given.day), set()).add(given.campaign)
 
@@ -276,8 +342,15 @@ def _rivals(due: Due) -> set[str]:
 
 
 def _given(due: Due, books: _Books) -> list[Bonus]:
+    """What an occasion that stands gives: of a referral, the referrer too, unless they may not earn or have brought
+    enough friends."""
     campaign = due.window.campaign
     bonuses = [Bonus(due, due.member_id, campaign.points)]
+    referral, friend = campaign.occasion, due.friend
+    if isinstance(referral, Referral) and friend is not None and friend.referrer_earns:
+        brought = books.friends[friend.referrer_id, campaign.code]
+        if referral.most_friends is None or brought < referral.most_friends:
+            bonuses.append(Bonus(due, friend.referrer_id, referral.referrer_points))
     for bonus in bonuses:
         books.note(Given(campaign.code, bonus.member_id, due.occasion, due.day))
         books.points[campaign.code] += bonus.points

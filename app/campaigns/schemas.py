@@ -8,13 +8,14 @@ from pydantic import Field
 
 from app.wire import Answer, Stamp
 
-OccasionType = Literal["sign_up", "birthday", "anniversary", "win_back"]
+OccasionType = Literal["sign_up", "birthday", "anniversary", "win_back", "referral"]
 
 
 class BonusOut(Answer):
     """Points that a campaign gave a member, and on which occasion; `id` is the document of the entry and the posting.
 
-    `occasion`: `sign_up`; the year of a birthday or an anniversary; the day of the last purchase of who stayed away.
+    `occasion`: `sign_up`; the year of a birthday or an anniversary; the day of the last purchase of who stayed away;
+    the id of the friend, whom the member brought or is.
     """
 
     id: UUID

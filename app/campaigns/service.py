@@ -17,17 +17,20 @@ from app import accounting, db, ledger, members, outbox, programs
 from app.accounting import Chart, Posting
 from app.campaigns import rules
 from app.campaigns.models import CampaignBudget, CampaignGrant
-from app.campaigns.rules import Bonus, Due, Given, Known, Round
+from app.campaigns.rules import Bonus, Bought, Due, Friend, Given, Known, Round
 from app.ids import new_id
 from app.ledger import Account, Act
-from app.programs import Gift, Timeline, WinBack
+from app.members import GATES
+from app.programs import Gift, Referral, Timeline, WinBack
 
 
 @dataclass(frozen=True, slots=True)
 class Purchases:
-    """What only those know who record purchases: `last` answers when each of some members bought last."""
+    """What only those know who record purchases: `last` answers when each of some members bought last, `kept` what each
+    has bought, oldest first, and what is left of it."""
 
     last: Callable[[Session, Collection[UUID]], Mapping[UUID, datetime]]
+    kept: Callable[[Session, Collection[UUID]], Mapping[UUID, Sequence[Bought]]]
 
 
 def members_of(session: Session, program_id: UUID, round_: Round, after: UUID | None, limit: int) -> Sequence[UUID]:
@@ -54,15 +57,16 @@ def give(
     First it looks who has anything to get, so that nobody else waits. What is given rests on what is read once their
     accounts are claimed.
     """
-    waiting = {each.member_id for each in _due(session, round_, member_ids, purchases)}
-    if not waiting:
+    found = _due(session, round_, member_ids, purchases)
+    if not found:
         return 0
-    accounts = programs.claim(session, program_id, waiting, now)
+    waiting = {each.member_id for each in found}
+    accounts = programs.claim(session, program_id, {id_ for each in found for id_ in each.concerns}, now)
     dues = _due(session, round_, sorted(waiting), purchases)
     codes = sorted({each.window.campaign.code for each in dues})
     spent = _claim_budgets(session, program_id, codes)
     points = {code: row.points for code, row in spent.items()}
-    bonuses = rules.decide(dues, _before(session, waiting), points)
+    bonuses = rules.decide(dues, _before(session, accounts), points)
     if bonuses:
         _write(session, program_id, terms, accounts, bonuses, spent, now)
     return len(bonuses)
@@ -73,11 +77,25 @@ def give(
 
 def _due(session: Session, round_: Round, member_ids: Sequence[UUID], purchases: Purchases) -> list[Due]:
     """What is due to some members and was not given."""
-    absent = any(isinstance(each.campaign.occasion, WinBack) for each in round_.windows)
-    bought = purchases.last(session, member_ids) if absent else {}
-    people = [Known(person, bought.get(person.id)) for person in members.persons(session, member_ids)]
-    dues = [due for known in people for due in rules.due(known, round_)]
+    bought = purchases.last(session, member_ids) if round_.has(WinBack) else {}
+    friends = _friends(session, round_, member_ids, purchases) if round_.has(Referral) else {}
+    people = members.persons(session, member_ids)
+    known = [Known(person, bought.get(person.id), friends.get(person.id)) for person in people]
+    dues = [due for each in known for due in rules.due(each, round_)]
     return rules.open_(dues, _before(session, {due.member_id for due in dues})) if dues else []
+
+
+def _friends(session: Session, round_: Round, member_ids: Sequence[UUID], purchases: Purchases) -> dict[UUID, Friend]:
+    """Those of some members whom others brought and who were not given everything for it."""
+    brought = members.referrers(session, member_ids)
+    given = Counter(each.member_id for each in _before(session, brought) if each.occasion == str(each.member_id))
+    campaigns = {each.campaign.code for each in round_.windows if isinstance(each.campaign.occasion, Referral)}
+    brought = {friend: referrer for friend, referrer in brought.items() if given[friend] < len(campaigns)}
+    if not brought:
+        return {}
+    earning = {each.id for each in members.persons(session, set(brought.values())) if GATES[each.status].earn}
+    kept = purchases.kept(session, sorted(brought))
+    return {friend: Friend(by, by in earning, kept.get(friend, ())) for friend, by in brought.items()}
 
 
 def _before(session: Session, member_ids: Collection[UUID]) -> list[Given]:

@@ -33,7 +33,7 @@ from app.adjustments.rules import GRANTS
 from app.campaigns.models import CampaignBudget, CampaignGrant
 from app.ledger.models import CoverRow, Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
 from app.ledger.rules import BALANCES
-from app.members.models import Member, MemberIdentifier
+from app.members.models import Member, MemberIdentifier, MemberReferral
 from app.programs.models import Program, ProgramTerms
 from app.redemptions.models import Redemption, RewardRow, VoucherRow
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
@@ -630,8 +630,9 @@ def rows_belong_to_one_program(program_id: UUID | None) -> Select[*tuple[Any, ..
     """What belongs to a member (account, identifiers, documents, pool) is of the member's programme."""
     parts = [
         select(table.member_id, table.program_id).where(table.member_id.is_not(None))
-        for table in (PointAccount, MemberIdentifier, Transaction, Adjustment, CampaignGrant)
+        for table in (PointAccount, MemberIdentifier, Transaction, Adjustment, CampaignGrant, MemberReferral)
     ]
+    parts.append(select(MemberReferral.referrer_id, MemberReferral.program_id))
     parts += [select(side, Transfer.program_id) for side in (Transfer.from_member_id, Transfer.to_member_id)]
     parts.append(select(PoolMember.member_id, Pool.program_id).join(Pool, Pool.id == PoolMember.pool_id))
     rows = union_all(*parts).subquery()

@@ -29,7 +29,7 @@ from app.programs.calendar import (
     switched_on,
     warnings_before,
 )
-from app.programs.campaigns import Anniversary, Birthday, Campaign, SignUp, WinBack
+from app.programs.campaigns import Anniversary, Birthday, Campaign, Referral, SignUp, WinBack
 from app.programs.conditions import Customer, Occasion
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
 from app.programs.gifts import Gift, give, provided
@@ -90,6 +90,7 @@ __all__ = [
     "PointsTender",
     "Program",
     "Reason",
+    "Referral",
     "SignUp",
     "Tender",
     "Terms",

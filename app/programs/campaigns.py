@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.programs.conditions import Audience, birthday_in
-from app.wire import Day, Request, Text, Token, chosen_by
+from app.wire import Day, Minor, Request, Text, Token, chosen_by
 
 Bonus = Annotated[int, Field(ge=1, le=10**9, description="Points")]
 
@@ -69,11 +69,25 @@ class WinBack(Request):
             yield bought_on.isoformat(), day
 
 
-Occasion = SignUp | Birthday | Anniversary | WinBack
+class Referral(Request):
+    """Members who bring a friend: both are given something when the friend has bought and kept it."""
+
+    type: Literal["referral"]
+    referrer_points: Bonus
+    """For whoever brought the friend; the campaign's `points` are the friend's."""
+    minimum_spend: Minor = 0
+    """Of the friend's first purchase that comes to so much, less what came back, minor units with tax."""
+    wait_days: Annotated[int, Field(ge=1, le=366)] = 14
+    """So many days after it, so that what is brought back earns nobody anything."""
+    most_friends: Annotated[int | None, Field(ge=1, le=10**6)] = None
+    """For how many friends one member is given points; null: any number."""
+
+
+Occasion = SignUp | Birthday | Anniversary | WinBack | Referral
 
 
 def _occasion(value: Any) -> Any:
-    return chosen_by("type", value, SignUp, Birthday, Anniversary, WinBack)
+    return chosen_by("type", value, SignUp, Birthday, Anniversary, WinBack, Referral)
 
 
 class Campaign(Request):
@@ -88,7 +102,8 @@ class Campaign(Request):
     who: Audience = Audience()
     first_day: Day | None = None
     last_day: Day | None = None
-    """The days in the programme's zone of the occasions that it is for, both included."""
+    """The days in the programme's zone of the occasions that it is for, both included; of a referral, of the friend's
+    purchase."""
     budget: Annotated[int | None, Field(ge=1, le=10**15)] = None
     """Points for all members together, at most; null: no limit."""
     most_per_member: Annotated[int | None, Field(ge=1, le=10**6)] = None
@@ -115,7 +130,7 @@ class Campaign(Request):
     @property
     def cost(self) -> int:
         """The points that one occasion takes at most."""
-        return self.points
+        return self.points + (self.occasion.referrer_points if isinstance(self.occasion, Referral) else 0)
 
     def covers(self, day: date) -> bool:
         """Whether it is for occasions of that day."""

@@ -10,7 +10,6 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app import accounting, campaigns, idempotency, ledger, programs, transactions
-from app.campaigns import Round
 from app.clock import Clock
 from app.db import Database
 from app.idempotency import Kept
@@ -101,17 +100,17 @@ def _something_began(terms: Timeline, since: datetime, as_of: datetime) -> bool:
     return days[0] < days[1] or terms.at(since) != terms.at(as_of)
 
 
-_PURCHASES = campaigns.Purchases(transactions.last_purchases)
+_PURCHASES = campaigns.Purchases(transactions.last_purchases, transactions.kept_purchases)
 
 
 def _give_bonuses(run: Run, program_id: UUID, terms: Timeline) -> None:
     """gives members what campaigns promise: once an occasion, as of its own instant"""
     for round_ in campaigns.rounds(terms, run.since, run.as_of):
 
-        def find(session: Session, after: UUID | None, limit: int, round_: Round = round_) -> Sequence[UUID]:
+        def find(session: Session, after: UUID | None, limit: int, round_: campaigns.Round = round_) -> Sequence[UUID]:
             return campaigns.members_of(session, program_id, round_, after, limit)
 
-        def give(session: Session, found: Sequence[UUID], round_: Round = round_) -> int:
+        def give(session: Session, found: Sequence[UUID], round_: campaigns.Round = round_) -> int:
             return campaigns.give(session, program_id, terms, round_, found, _PURCHASES, run.clock())
 
         run.in_slices(find, give)

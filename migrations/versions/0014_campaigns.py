@@ -1,4 +1,5 @@
-"""What campaigns gave, and how much of their budgets; entries of that kind; by when members joined and bought."""
+"""What campaigns gave, and how much of their budgets; entries of that kind; when members joined and bought; who brought
+them."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -58,11 +59,25 @@ def upgrade() -> None:
         _reference("campaign_budget", "program_id", "program"),
         sa.PrimaryKeyConstraint("program_id", "campaign", name="pk_campaign_budget"),
     )
+    op.create_table(
+        "member_referral",
+        sa.Column("member_id", sa.Uuid(), nullable=False),
+        sa.Column("program_id", sa.Uuid(), nullable=False),
+        sa.Column("referrer_id", sa.Uuid(), nullable=False),
+        sa.Column("recorded_at", INSTANT, nullable=False),
+        sa.CheckConstraint("member_id <> referrer_id", name=op.f("ck_member_referral_two_members")),
+        _reference("member_referral", "member_id", "member"),
+        _reference("member_referral", "program_id", "program"),
+        _reference("member_referral", "referrer_id", "member"),
+        sa.PrimaryKeyConstraint("member_id", name="pk_member_referral"),
+        sqlite_with_rowid=False,
+    )
+    append_only("member_referral", ("member_id",))
 
 
 def downgrade() -> None:
     """The database refuses if campaigns gave anything."""
-    for table in ("campaign_budget", "campaign_grant"):
+    for table in ("member_referral", "campaign_budget", "campaign_grant"):
         op.drop_table(table)
     op.drop_index("ix_member_program_id_enrolled_at", "member")
     op.drop_index("ix_transaction_member_id_occurred_at", "transaction")
