@@ -235,6 +235,32 @@ def test_a_purchase_of_the_last_day_counts_when_the_campaign_is_over(database_ur
         assert sorted(points for _, _, points in given(shop)) == [200, 300]
 
 
+def test_a_till_whose_clock_is_behind_sells_to_a_member(database_url: str, clock: TestClock) -> None:
+    """What was bought on a day before joining is another matter."""
+    with offering(database_url, clock, FRIENDS) as shop:
+        brought(shop, 2)
+        buy(shop, "r1", 2000, when="2026-11-22T06:59:00-05:00")
+        buy(shop, "r2", 2000, card="f1", when="2026-11-21T12:00:00-05:00")
+        clock.forward(days=8)
+        assert work(shop).rows == 2
+
+
+def test_a_campaign_that_comes_later_gives_nothing_for_what_was_bought_before(
+    database_url: str, clock: TestClock
+) -> None:
+    """Nor for what is bought after: it is not the friend's first."""
+    with offering(database_url, clock, FRIENDS) as shop:
+        _, (bob,) = brought(shop)
+        buy(shop, "r1", 2000)
+        clock.forward(days=8)
+        publish(shop, with_(FRIENDS, FRIENDS | {"code": "more"}))
+        clock.forward(seconds=1)
+        buy(shop, "r2", 2000)
+        clock.forward(days=8)
+        assert work(shop).rows == 2
+        assert [code for code, _, _ in given(shop, bob)] == ["friends"]
+
+
 def test_a_referrer_is_given_something_for_so_many_friends(database_url: str, clock: TestClock) -> None:
     """The friends all the same."""
     offered = FRIENDS | {"occasion": FRIENDS["occasion"] | {"most_friends": 2}}

@@ -179,15 +179,14 @@ class Due:
 
 def due(known: Known, round_: Round) -> list[Due]:
     """What falls for a member in a round, given before or not: of each campaign for whose audience they are."""
-    person = known.person
-    if not GATES[person.status].earn:
+    if not GATES[known.person.status].earn:
         return []
     return [
-        Due(window, person.id, falling.occasion, falling.at, falling.friend)
+        Due(window, known.person.id, falling.occasion, falling.at, falling.friend)
         for window in round_.windows
-        if window.campaign.who.missed(person.customer) is None
+        if window.campaign.who.missed(known.person.customer) is None
         for falling in _falling(known, window, round_)
-        if falling.judged_at >= person.enrolled_at and window.contains(falling.judged_at)
+        if window.contains(falling.judged_at)
     ]
 
 
@@ -213,15 +212,19 @@ def _falling(known: Known, window: Window, round_: Round) -> Iterator[_Falling]:
         zone, days = window.version.terms.zone, _days(known, window, first, window.day(round_.as_of))
         moments = [(key, day_begins(day, zone)) for key, day in days]
     for key, at in moments:
-        if round_.falls(at):
+        if round_.falls(at) and at >= person.enrolled_at:
             yield _Falling(key, at, at)
 
 
 def _referral(known: Known, referral: Referral, window: Window, as_of: datetime) -> Iterator[_Falling]:
     """The friend's first purchase that is large enough, once it has been kept for so many days; in whichever round that
-    is seen, for a purchase may be uploaded late. It is judged by when it was made."""
-    bought = known.friend.bought if known.friend is not None else ()
-    made = [each for each in bought if each.left >= max(referral.minimum_spend, 1)]
+    is seen, for a purchase may be uploaded late. It is judged by when it was made.
+
+    A till's clock may be behind, so a purchase of the day of joining counts as made by a member.
+    """
+    bought, joined_on = known.friend.bought if known.friend is not None else (), window.day(known.person.enrolled_at)
+    least = max(referral.minimum_spend, 1)
+    made = [each for each in bought if each.left >= least and window.day(each.at) >= joined_on]
     if made:
         day = window.day(made[0].at) + timedelta(days=referral.wait_days)
         at = day_begins(day, window.version.terms.zone)

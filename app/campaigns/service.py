@@ -88,9 +88,10 @@ def _due(session: Session, round_: Round, member_ids: Sequence[UUID], purchases:
 def _friends(session: Session, round_: Round, member_ids: Sequence[UUID], purchases: Purchases) -> dict[UUID, Friend]:
     """Those of some members whom others brought and who were not given everything for it."""
     brought = members.referrers(session, member_ids)
-    given = Counter(each.member_id for each in _before(session, brought) if each.occasion == str(each.member_id))
-    campaigns = {each.campaign.code for each in round_.windows if isinstance(each.campaign.occasion, Referral)}
-    brought = {friend: referrer for friend, referrer in brought.items() if given[friend] < len(campaigns)}
+    codes = {each.campaign.code for each in round_.windows if isinstance(each.campaign.occasion, Referral)}
+    own = [each for each in _before(session, brought) if each.occasion == str(each.member_id)]
+    given = {(each.member_id, each.campaign) for each in own}
+    brought = {id_: by for id_, by in brought.items() if any((id_, code) not in given for code in codes)}
     if not brought:
         return {}
     earning = {each.id for each in members.persons(session, set(brought.values())) if GATES[each.status].earn}
