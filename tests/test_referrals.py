@@ -261,9 +261,14 @@ def test_a_campaign_that_comes_later_gives_nothing_for_what_was_bought_before(
         assert [code for code, _, _ in given(shop, bob)] == ["friends"]
 
 
-def test_a_referrer_is_given_something_for_so_many_friends(database_url: str, clock: TestClock) -> None:
+@pytest.mark.parametrize(
+    "limit", [{"occasion": FRIENDS["occasion"] | {"most_friends": 2}}, {"most_per_member": 2}], ids=str
+)
+def test_a_referrer_is_given_something_for_so_many_friends(
+    database_url: str, clock: TestClock, limit: dict[str, Any]
+) -> None:
     """The friends all the same."""
-    offered = FRIENDS | {"occasion": FRIENDS["occasion"] | {"most_friends": 2}}
+    offered = FRIENDS | limit
     with offering(database_url, clock, offered) as shop:
         ann, friends = brought(shop, 3)
         for number in range(3):

@@ -295,7 +295,7 @@ class _Books:
         return (due.member_id, due.window.campaign.code, due.occasion) in self.occasions
 
 
-def open_(dues: Iterable[Due], before: Iterable[Given]) -> list[Due]:
+def not_given(dues: Iterable[Due], before: Iterable[Given]) -> list[Due]:
     """What of it was not given before."""
     books = _Books()
     for given in before:
@@ -320,12 +320,17 @@ def decide(dues: Iterable[Due], before: Iterable[Given], points: Mapping[str, in
 
 def _stands(due: Due, books: _Books) -> bool:
     """Whether a campaign's limits and its group let it give something on an occasion."""
-    campaign, key = due.window.campaign, (due.member_id, due.window.campaign.code)
-    most = campaign.most_per_member
+    campaign = due.window.campaign
     rival = _rivals(due) & books.days.get((due.member_id, due.day), set())
-    if rival or _rests(due, books.last.get(key)) or (most is not None and books.times[key] >= most):
+    last = books.last.get((due.member_id, campaign.code))
+    if rival or _rests(due, last) or not _may_have_more(due.member_id, campaign, books):
         return False
     return campaign.budget is None or books.points[campaign.code] + campaign.cost <= campaign.budget
+
+
+def _may_have_more(member_id: UUID, campaign: Campaign, books: _Books) -> bool:
+    most = campaign.most_per_member
+    return most is None or books.times[member_id, campaign.code] < most
 
 
 def _rests(due: Due, last: date | None) -> bool:
@@ -352,7 +357,8 @@ def _given(due: Due, books: _Books) -> list[Bonus]:
     referral, friend = campaign.occasion, due.friend
     if isinstance(referral, Referral) and friend is not None and friend.referrer_earns:
         brought = books.friends[friend.referrer_id, campaign.code]
-        if referral.most_friends is None or brought < referral.most_friends:
+        enough = referral.most_friends is not None and brought >= referral.most_friends
+        if not enough and _may_have_more(friend.referrer_id, campaign, books):
             bonuses.append(Bonus(due, friend.referrer_id, referral.referrer_points))
     for bonus in bonuses:
         books.note(Given(campaign.code, bonus.member_id, due.occasion, due.day))

@@ -82,7 +82,7 @@ def _due(session: Session, round_: Round, member_ids: Sequence[UUID], purchases:
     people = members.persons(session, member_ids)
     known = [Known(person, bought.get(person.id), friends.get(person.id)) for person in people]
     dues = [due for each in known for due in rules.due(each, round_)]
-    return rules.open_(dues, _before(session, {due.member_id for due in dues})) if dues else []
+    return rules.not_given(dues, _before(session, {due.member_id for due in dues})) if dues else []
 
 
 def _friends(session: Session, round_: Round, member_ids: Sequence[UUID], purchases: Purchases) -> dict[UUID, Friend]:
