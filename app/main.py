@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute
 from app import __version__, schema, telemetry
 from app.accounting.routes import router as accounting_router
 from app.adjustments.routes import router as adjustments_router
+from app.campaigns.routes import router as campaigns_router
 from app.clients import KnownKeys, check_routes, public
 from app.clock import Clock, system_clock
 from app.coalesce import Gatherer, Reader
@@ -31,6 +32,7 @@ from app.programs.routes import router as programs_router
 from app.redemptions.routes import router as redemptions_router
 from app.telemetry import Observe
 from app.tiers.routes import router as tiers_router
+from app.transactions.routes import referrals as referrals_router
 from app.transactions.routes import router as transactions_router
 from app.transfers.routes import router as transfers_router
 from app.wallet.routes import partners as statements_router
@@ -111,6 +113,8 @@ ROUTERS = (
     transfers_router,
     tokens_router,
     adjustments_router,
+    campaigns_router,
+    referrals_router,
     statements_router,
     programs_router,
     accounting_router,

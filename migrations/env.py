@@ -4,6 +4,7 @@ from alembic import context
 
 from app.accounting import models as accounting_models
 from app.adjustments import models as adjustments_models
+from app.campaigns import models as campaigns_models
 from app.clients import models as clients_models
 from app.db import Base
 from app.holds import models as holds_models
@@ -21,6 +22,7 @@ from app.worker import models as worker_models
 LOADED = (
     accounting_models,
     adjustments_models,
+    campaigns_models,
     clients_models,
     holds_models,
     IdempotencyRecord,

@@ -125,6 +125,12 @@ CALLS: dict[str, Call] = {
     ),
     "GET /v1/members/{member_id}/tier/decisions": Call("GET", "/v1/members/{member}/tier/decisions"),
     "GET /v1/members/{member_id}/tier/history": Call("GET", "/v1/members/{member}/tier/history"),
+    "GET /v1/members/{member_id}/bonuses": Call("GET", "/v1/members/{member}/bonuses"),
+    "GET /v1/members/{member_id}/referrer": Call("GET", "/v1/members/{friend}/referrer"),
+    "PUT /v1/members/{member_id}/referrer": Call(
+        "PUT", "/v1/members/{friend}/referrer", {"referrer": {"card": "900"}}, elsewhere=404
+    ),
+    "GET /v1/campaigns": Call("GET", "/v1/campaigns", elsewhere=200),
     "GET /v1/members/{member_id}/statements/{month}": Call("GET", "/v1/members/{member}/statements/2026-11"),
     "GET /v1/statements/{month}": Call("GET", "/v1/statements/2026-11", elsewhere=200),
     "POST /v1/oauth/token": Call("POST", "/v1/oauth/token", {"member": {"card": "900"}}, elsewhere=422),
@@ -254,6 +260,8 @@ def _buy_and_enrol(made: Made) -> None:
     member = bought["member"]["id"]
     act(shop.http, f"/v1/members/{member}/identifiers", {"kind": "partner", "value": "p1"})
     (lot,) = shop.get(f"/v1/members/{other}/lots")["items"]
+    friend = {"identifiers": [{"kind": "card", "value": "904"}], "referred_by": {"card": "900"}}
+    made.ids["friend"] = act(shop.http, "/v1/members", friend)["id"]
     assert shop.post(returned("early", "never")).status_code == 202
     made.ids.update(member=member, debtor=debtor, other=other)
     made.ids.update(purchase=bought["id"], guest=guest["id"], lot=lot["id"])

@@ -179,7 +179,8 @@ def _is_model(kind: Any) -> bool:
 
 def test_every_terms_field_is_documented_with_its_default() -> None:
     section = page("api").split("\n## Terms\n")[1]
-    rows = [*table(section, "field"), *table(section, "field of a rule"), *table(section, "field of a tier")]
+    kinds = ("field", "field of a rule", "field of a tier", "field of a campaign")
+    rows = [row for kind in kinds for row in table(section, kind)]
     documented = {code_of(row[0]): row[1] for row in rows}
     expected: dict[str, str] = {}
     for path, field in leaves(Terms):  # of a field of several modes, the first mode says the default
@@ -196,13 +197,15 @@ def test_every_purchase_field_is_documented() -> None:
 
 
 def test_examples_of_the_api_page_are_accepted() -> None:
-    entry, problem, purchase, goods_back, hold, gift, terms, ruled, tiered, redemption = examples(page("api"))
+    entry, problem, purchase, goods_back, hold, gift, terms, ruled, tiered, offered, redemption = examples(page("api"))
     planned = PlannedEntry.model_validate(entry)
     assert planned.points == planned.available == sum(lot.points for lot in planned.lots)
     read = Terms.model_validate(terms)
     assert read.currency == "EUR"
     assert [rule.gives.type for rule in Terms.model_validate(terms | ruled).rules] == ["multiply", "fixed"]
     assert Terms.model_validate(terms | tiered).tiers is not None
+    campaigns = Terms.model_validate(terms | offered).campaigns
+    assert [campaign.occasion.type for campaign in campaigns] == ["sign_up", "birthday", "win_back", "referral"]
     body = PurchaseIn.model_validate(purchase)
     assert check_basket(basket_of(body), read) == []
     assert ReturnIn.model_validate(goods_back).original is not None

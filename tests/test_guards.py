@@ -324,6 +324,8 @@ APPEND_ONLY = {
     "transfer": 1,
     "qualifying_entry": 1,
     "tier_change": 1,
+    "campaign_grant": 2,
+    "member_referral": 1,
 }
 """Tables whose rows never change, and how many unique keys a REPLACE could hit an old row by."""
 

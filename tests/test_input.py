@@ -142,6 +142,7 @@ TARGETS = {
     "change": Target("PATCH", "/v1/members/{member}", {"profile": {"name": PLACE}, "status": "suspended"}),
     "token": Target("POST", "/v1/oauth/token", {"member": {"partner": PLACE}}),
     "claim": Target("POST", "/v1/transactions/{guest}/claim", {"member": {"card": PLACE}}),
+    "referrer": Target("PUT", "/v1/members/{member}/referrer", {"referrer": {"card": PLACE}}),
     "terms": Target(
         "POST", "/v1/programs/{program}/terms", TERMS | {"earning": {"points": PLACE, "per": 100}}, takes_number=True
     ),

@@ -42,10 +42,11 @@ CONTRACT = {
     404: "not_found",
     405: "method_not_allowed",
     408: "body_timeout",
-    409: "adjustment_ended already_in_pool already_voided decision_ended hold_ended idempotency_in_progress"
-    " identifier_taken last_identifier member_closed points_activated points_cancelled pool_full program_exists"
-    " purchase_unclaimed"
-    " redemption_cancelled redemption_fulfilled return_not_waiting reward_exists reward_retired supply_too_small"
+    409: "adjustment_ended already_in_pool already_referred already_voided decision_ended hold_ended"
+    " idempotency_in_progress identifier_taken last_identifier member_closed points_activated points_cancelled"
+    " pool_full program_exists purchase_unclaimed"
+    " redemption_cancelled redemption_fulfilled referral_too_late return_not_waiting reward_exists reward_retired"
+    " supply_too_small"
     " terms_published terms_retired too_many_keys transaction_claimed transaction_conflict transaction_has_member"
     " voucher_burnt voucher_cancelled",
     412: "precondition_failed",
@@ -55,7 +56,8 @@ CONTRACT = {
     " hold_too_long idempotency_key_reused identifier_invalid insufficient_points invalid_request member_may_not_earn"
     " member_may_not_spend negative_line no_terms not_in_pool nothing_to_concede nothing_to_extend"
     " nothing_to_reinstate nothing_to_return nothing_to_write_off occurred_in_future occurred_too_long_ago"
-    " period_invalid points_tender_refused pool_not_offered purchase_too_large receipt_needed refund_differs"
+    " period_invalid points_tender_refused pool_not_offered purchase_too_large receipt_needed referral_to_self"
+    " referrer_joined_later refund_differs"
     " return_too_large"
     " reward_blacked_out reward_limit_reached reward_out_of_stock reward_unavailable sums_do_not_match tier_unknown"
     " too_many_points transfer_above_limit transfer_below_minimum transfer_not_offered transfer_to_self unknown_member"
@@ -191,6 +193,9 @@ class Scene:
     def enrol(self, body: Any, key: str | None = "k") -> Any:
         headers = {} if key is None else {"Idempotency-Key": key}
         return self.shop.http.post("/v1/members", json=body, headers=headers)
+
+    def refer(self, path: str, card: str = "900") -> Any:
+        return self.shop.http.put(f"{path}/referrer", json={"referrer": {"card": card}})
 
     def patch(self, path: str, status: str, revision: str | None = '"1"') -> Any:
         headers = {} if revision is None else {"If-Match": revision}
@@ -464,6 +469,34 @@ def identifier_invalid(scene: Scene) -> Any:
 def identifier_taken(scene: Scene) -> Any:
     scene.member()
     return scene.enrol(_card())
+
+
+@provokes
+def referral_to_self(scene: Scene) -> Any:
+    return scene.refer(scene.member())
+
+
+@provokes
+def referral_too_late(scene: Scene) -> Any:
+    scene.enrol(_card("901"))
+    return scene.refer(scene.member(), "901")
+
+
+@provokes
+def referrer_joined_later(scene: Scene) -> Any:
+    path = f"/v1/members/{scene.enrol(_card('901')).json()['id']}"
+    scene.shop.clock.forward(seconds=1)
+    scene.member()
+    return scene.refer(path)
+
+
+@provokes
+def already_referred(scene: Scene) -> Any:
+    scene.member()
+    scene.enrol(_card("902"), "k2")
+    path = f"/v1/members/{scene.enrol(_card('901')).json()['id']}"
+    scene.refer(path)
+    return scene.refer(path, "902")
 
 
 @provokes

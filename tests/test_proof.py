@@ -23,6 +23,9 @@ TAMPERING = {
     "entries_move_lots": "UPDATE point_entry SET points = points + 1, available = available + 1",
     "next_due_is_known": "UPDATE point_account SET next_due_at = NULL",
     "documents_granted_their_points": "UPDATE \"transaction\" SET points = points + 1 WHERE external_id = 'r1'",
+    "bonuses_are_in_their_lots": "UPDATE point_entry SET kind = 'bonus' WHERE kind = 'accrual'",
+    "budgets_are_sums_of_grants": "INSERT INTO campaign_budget (program_id, campaign, points, grants) "
+    "SELECT id, 'birthday', 1, 1 FROM program",
     "deferrals_are_posted": "UPDATE journal_posting SET amount = amount + 1",
     "cohorts_are_sums_of_lots": "UPDATE cohort SET residue = residue + 1",
     "liability_is_sum_of_cohorts": "DELETE FROM journal_posting",

@@ -9,6 +9,8 @@ from app.programs import Terms
 from app.programs.schemas import PeriodExpiry
 from tests.shop import TERMS, Shop
 
+GIFT: dict[str, Any] = {"code": "gift", "name": "A gift", "occasion": {"type": "sign_up"}, "points": 5}
+
 BAD_TERMS: dict[str, Any] = {
     "currency": "XAU",
     "time_zone": "Mars/Olympus",
@@ -21,6 +23,22 @@ BAD_TERMS: dict[str, Any] = {
         "excluded": {"departments": [""]},
         "non_earning_tenders": ["Gift Card"],
     },
+    "campaigns": [
+        {"code": "Gift", "name": "", "occasion": {"type": "sign_up", "days_before": 1}, "points": 0},
+        {
+            "code": "gift",
+            "name": "Gift",
+            "occasion": {"type": "birthday", "days_before": 61},
+            "points": 5,
+            "first_day": "2026-02-30",
+            "who": {"first_purchase": True},
+            "most_per_member": 0,
+            "good_for_days": 0,
+            "priority": -1,
+        },
+        {"code": "back", "name": "Back", "occasion": {"type": "win_back"}, "points": 5, "budget": 0},
+        {"code": "odd", "name": "Odd", "occasion": {"type": "full_moon"}, "points": 5},
+    ],
     "point_value": {"amount": 10.5},
     "redemption_rate": {"numerator": 3, "denominator": 2},
     "allocation": {"method": "guess"},
@@ -51,6 +69,19 @@ MISTAKES = {
     "#/earning/minimum_spend",
     "#/earning/excluded/departments/0",
     "#/earning/non_earning_tenders/0",
+    "#/campaigns/0/code",
+    "#/campaigns/0/name",
+    "#/campaigns/0/occasion/days_before",
+    "#/campaigns/0/points",
+    "#/campaigns/1/occasion/days_before",
+    "#/campaigns/1/first_day",
+    "#/campaigns/1/who/first_purchase",
+    "#/campaigns/1/most_per_member",
+    "#/campaigns/1/good_for_days",
+    "#/campaigns/1/priority",
+    "#/campaigns/2/occasion/after_days",
+    "#/campaigns/2/budget",
+    "#/campaigns/3/occasion/type",
     "#/point_value/amount",
     "#/point_value/points",
     "#/redemption_rate",
@@ -101,6 +132,22 @@ def test_good_terms_are_drafted_as_they_were_sent(shop: Shop) -> None:
             "excluded": {"departments": ["Gift cards"], "categories": [], "products": []},
             "non_earning_tenders": ["gift_card"],
         },
+        "campaigns": [
+            {
+                "code": "gift",
+                "name": "A gift",
+                "occasion": {"type": "win_back", "after_days": 30, "again_after_days": 60},
+                "points": 5,
+                "who": {"attributes": {"occupation": ["student"]}, "segments": ["north"]},
+                "first_day": "2026-12-01",
+                "last_day": "2026-12-31",
+                "budget": 5,
+                "most_per_member": 1,
+                "good_for_days": 30,
+                "group": "gifts",
+                "priority": 1,
+            }
+        ],
         "point_value": {"amount": 10, "points": 3},
         "redemption_rate": {"numerator": 2, "denominator": 3},
         "allocation": {"method": "residual", "rounding": "half_up"},
@@ -202,6 +249,10 @@ def test_good_terms_are_drafted_as_they_were_sent(shop: Shop) -> None:
         ({"holds": {"longest_minutes": 1439}}, "#/holds"),
         ({"adjustments": {"limits": {"clerk": -1}}}, "#/adjustments/limits/clerk"),
         ({"transfers": {"minimum": 10, "most_per_day": 9}}, "#/transfers"),
+        ({"campaigns": [GIFT, GIFT]}, "#/campaigns"),
+        ({"campaigns": [GIFT | {"budget": 4}]}, "#/campaigns/0"),
+        ({"campaigns": [GIFT | {"first_day": "2026-12-02", "last_day": "2026-12-01"}]}, "#/campaigns/0"),
+        ({"campaigns": [GIFT | {"occasion": "sign_up"}]}, "#/campaigns/0/occasion"),
         ({"earning": None}, "#/earning"),
     ],
 )

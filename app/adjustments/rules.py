@@ -1,16 +1,16 @@
 """What an adjustment does to an account and to the books. Pure: what was asked for and the terms in, a decision out."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal, get_args
 from uuid import UUID
 
 from app import accounting, ledger
-from app.accounting import Allocation, Chart, CohortKey, Event, Funding, Posting, expected_points, set_aside
+from app.accounting import Allocation, Chart, Event, Funding, Posting, set_aside
 from app.errors import Problem, finding
-from app.ledger import Account, Accrual, Act, OpenLot
+from app.ledger import Account, Act, OpenLot
 from app.members import MemberClosed
-from app.programs import Terms, expires_at, lapses, lapses_at, local_month
+from app.programs import Gift, Terms, expires_at, give, provided
 from app.transactions import CurrencyMismatch, Order
 
 GrantClass = Literal["goodwill", "sign_up", "referral", "promotion", "correction", "concession"]
@@ -152,36 +152,13 @@ def _check_open(known: Known) -> None:
 
 
 def _grant(asked: Asked, points: int, known: Known, act: Act) -> Decided:
-    """Points at once, however long purchases wait for theirs, that expire as those of a purchase of now would."""
-    terms, rate = known.terms, known.terms.redemption_rate.fraction
-    lapse = known.account.lapses_at
-    if lapse is None or lapse <= act.occurred_at:  # else they would stay for ever, or be gone at once
-        act = replace(act, lapses_at=lapses_at(act.occurred_at, terms))
+    """Points at once that expire as those of a purchase of now would."""
+    terms = known.terms
     funding: Funding = "concession" if asked.class_ == "concession" else "marketing"
-    put_aside = _concession(asked, points, known, act) if funding == "concession" else _provision(points, terms)
-    month = local_month(act.occurred_at, terms)
-    cohort = CohortKey(act.program_id, terms.currency, month, funding, str(rate))
-    accrual = Accrual(
-        points=points,
-        act=act,
-        cohort=cohort,
-        allocated=put_aside.points,
-        residue=put_aside.residue,
-        expected=expected_points(points, rate),
-        expires_at=expires_at(act.occurred_at, terms),
-        available_from=act.occurred_at,
-        lapses=lapses(terms),
-        kind="adjustment",
-    )
-    event = Event(act.program_id, act.document_id, terms.currency, act.occurred_at, act.period, cohort.id)
-    post = accounting.concession_postings if funding == "concession" else accounting.provision_postings
-    conceded = put_aside.points if funding == "concession" else 0
-    return Decided(points, ledger.accrue(known.account, accrual), post(event, put_aside.points, known.chart), conceded)
-
-
-def _provision(points: int, terms: Terms) -> Allocation:
-    """What points without a purchase will cost us."""
-    return set_aside(points, terms.redemption_rate.fraction, (terms.point_cost or terms.point_value).each)
+    put_aside = _concession(asked, points, known, act) if funding == "concession" else provided(points, terms)
+    gift = Gift("adjustment", points, funding, put_aside, expires_at(act.occurred_at, terms))
+    account, postings = give(known.account, gift, act, terms, known.chart)
+    return Decided(points, account, postings, put_aside.points if funding == "concession" else 0)
 
 
 def _concession(asked: Asked, points: int, known: Known, act: Act) -> Allocation:

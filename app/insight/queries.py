@@ -30,9 +30,10 @@ from app.accounting.models import Account, Cohort, CohortChangeRow, JournalPosti
 from app.accounting.rules import MILLION
 from app.adjustments.models import Adjustment
 from app.adjustments.rules import GRANTS
+from app.campaigns.models import CampaignBudget, CampaignGrant
 from app.ledger.models import CoverRow, Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
 from app.ledger.rules import BALANCES
-from app.members.models import Member, MemberIdentifier
+from app.members.models import Member, MemberIdentifier, MemberReferral
 from app.programs.models import Program, ProgramTerms
 from app.redemptions.models import Redemption, RewardRow, VoucherRow
 from app.tiers.models import MemberTier, QualifyingEntry, TierChange
@@ -332,6 +333,48 @@ def documents_granted_their_points(program_id: UUID | None) -> Select[*tuple[Any
     )
 
 
+def bonuses_are_in_their_lots(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What campaigns gave is in the lots of their members; and no entry is a bonus that no campaign gave."""
+    entered = (
+        select(PointEntry.document_id, PointEntry.member_id, func.sum(Lot.granted).label("points"))
+        .join(Lot, and_(Lot.member_id == PointEntry.member_id, Lot.entry_id == PointEntry.id))
+        .join(PointAccount, PointAccount.member_id == PointEntry.member_id)
+        .where(PointEntry.kind == "bonus", _within(PointAccount.program_id, program_id))
+        .group_by(PointEntry.document_id, PointEntry.member_id)
+        .subquery()
+    )
+    grants = (
+        select(CampaignGrant.id, CampaignGrant.member_id, CampaignGrant.points)
+        .where(_within(CampaignGrant.program_id, program_id))
+        .subquery()
+    )
+    same = and_(grants.c.id == entered.c.document_id, grants.c.member_id == entered.c.member_id)
+    document = func.coalesce(grants.c.id, entered.c.document_id)
+    both = grants.join(entered, same, full=True)
+    return _differing(document, _zero(grants.c.points), _zero(entered.c.points)).select_from(both)
+
+
+def budgets_are_sums_of_grants(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What a campaign has given is the sum of its grants, and as many as there are."""
+    sums = (
+        select(
+            CampaignGrant.program_id,
+            CampaignGrant.campaign,
+            func.sum(CampaignGrant.points).label("points"),
+            func.count().label("grants"),
+        )
+        .group_by(CampaignGrant.program_id, CampaignGrant.campaign)
+        .subquery()
+    )
+    kept = CampaignBudget
+    wrong = [_zero(sums.c[name]) != _zero(getattr(kept, name)) for name in ("points", "grants")]
+    same = and_(sums.c.program_id == kept.program_id, sums.c.campaign == kept.campaign)
+    both = sums.join(CampaignBudget.__table__, same, full=True)
+    program = func.coalesce(sums.c.program_id, kept.program_id)
+    subject = func.coalesce(sums.c.campaign, kept.campaign)
+    return _off(subject, wrong).select_from(both).where(_within(program, program_id))
+
+
 def deferrals_are_posted(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
     """What lots say was deferred is what the journal deferred, document by document."""
     lots = (
@@ -588,8 +631,9 @@ def rows_belong_to_one_program(program_id: UUID | None) -> Select[*tuple[Any, ..
     """What belongs to a member (account, identifiers, documents, pool) is of the member's programme."""
     parts = [
         select(table.member_id, table.program_id).where(table.member_id.is_not(None))
-        for table in (PointAccount, MemberIdentifier, Transaction, Adjustment)
+        for table in (PointAccount, MemberIdentifier, Transaction, Adjustment, CampaignGrant, MemberReferral)
     ]
+    parts.append(select(MemberReferral.referrer_id, MemberReferral.program_id))
     parts += [select(side, Transfer.program_id) for side in (Transfer.from_member_id, Transfer.to_member_id)]
     parts.append(select(PoolMember.member_id, Pool.program_id).join(Pool, Pool.id == PoolMember.pool_id))
     rows = union_all(*parts).subquery()
@@ -728,6 +772,8 @@ CHECKS: tuple[Check, ...] = (
     transfers_conserve_points,
     transfers_moved_their_points,
     documents_granted_their_points,
+    bonuses_are_in_their_lots,
+    budgets_are_sums_of_grants,
     deferrals_are_posted,
     cohorts_are_sums_of_lots,
     liability_is_sum_of_cohorts,

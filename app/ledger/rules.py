@@ -40,6 +40,7 @@ Kind = Literal[
     "reversal",
     "restoration",
     "adjustment",
+    "bonus",
     "transfer_out",
     "transfer_in",
     "extension",
@@ -47,7 +48,8 @@ Kind = Literal[
     "debt_payment",
     "write_off",
 ]
-"""What a movement is. Reversal: a return takes back what it earned. Restoration: spent points come back."""
+"""What a movement is. Reversal: a return takes back what it earned. Restoration: spent points come back. Bonus: points
+that a campaign gave, without a purchase."""
 
 Effect = Literal["used", "expired", "returned", "moved"]
 """What taking points from a lot means to its cohort: they count as used (X), as expired or forfeited (Z), as never

@@ -2,25 +2,38 @@
 
 Owns members, their identifiers (card, phone, e-mail, partner id; normalised, unique per programme) and their
 profiles. Personal data lives in `member_identifier` and `member_profile` only; everything else knows a member's id.
-A status says separately whether a member may earn and whether they may spend.
+A status says separately whether a member may earn and whether they may spend. `refer` notes down who brought whom.
 """
 
-from app.members.models import Member
+from app.members.models import Member, MemberReferral
 from app.members.rules import (
     GATES,
+    AlreadyReferred,
     Gates,
     Identifier,
     IdentifierInvalid,
     MemberClosed,
     MemberMayNotEarn,
     MemberMayNotSpend,
+    ReferralTooLate,
+    ReferralToSelf,
+    ReferrerJoinedLater,
     Status,
     UnknownMember,
     normalise,
 )
-from app.members.schemas import IdentifierIn, MemberRef, ProfileOut, identifier_in, lookup_query
+from app.members.schemas import (
+    IdentifierIn,
+    MemberRef,
+    ProfileOut,
+    ReferralIn,
+    ReferralOut,
+    identifier_in,
+    lookup_query,
+)
 from app.members.service import (
     Enrolled,
+    Person,
     customers,
     enrol,
     enrol_unknown,
@@ -29,14 +42,18 @@ from app.members.service import (
     named,
     named_each,
     names,
+    persons,
     phone_region,
     read,
+    refer,
+    referrers,
     status_in,
     statuses,
 )
 
 __all__ = [
     "GATES",
+    "AlreadyReferred",
     "Enrolled",
     "Gates",
     "Identifier",
@@ -47,7 +64,14 @@ __all__ = [
     "MemberMayNotEarn",
     "MemberMayNotSpend",
     "MemberRef",
+    "MemberReferral",
+    "Person",
     "ProfileOut",
+    "ReferralIn",
+    "ReferralOut",
+    "ReferralToSelf",
+    "ReferralTooLate",
+    "ReferrerJoinedLater",
     "Status",
     "UnknownMember",
     "customers",
@@ -61,8 +85,11 @@ __all__ = [
     "named_each",
     "names",
     "normalise",
+    "persons",
     "phone_region",
     "read",
+    "refer",
+    "referrers",
     "status_in",
     "statuses",
 ]

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import CheckConstraint, ForeignKey, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.db import Base
+from app.db import NO_ROWID, Base
 
 
 class Member(Base):
@@ -17,6 +17,7 @@ class Member(Base):
     __table_args__ = (
         CheckConstraint("status IN ('active', 'earn_only', 'spend_only', 'suspended', 'closed')", name="status"),
         Index(None, "program_id", "id"),
+        Index(None, "program_id", "enrolled_at"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -56,3 +57,15 @@ class MemberIdentifier(Base):
     value: Mapped[str] = mapped_column(primary_key=True)
     # Deferred: identifiers are claimed before the member is written, so that two tills enrolling one card meet here.
     member_id: Mapped[UUID] = mapped_column(ForeignKey("member.id", deferrable=True, initially="DEFERRED"))
+
+
+class MemberReferral(Base):
+    """Who brought a member, said before the member first bought. Append-only, by trigger."""
+
+    __tablename__ = "member_referral"
+    __table_args__ = (CheckConstraint("member_id <> referrer_id", name="two_members"), NO_ROWID)
+
+    member_id: Mapped[UUID] = mapped_column(ForeignKey("member.id"), primary_key=True)
+    program_id: Mapped[UUID] = mapped_column(ForeignKey("program.id"))
+    referrer_id: Mapped[UUID] = mapped_column(ForeignKey("member.id"))
+    recorded_at: Mapped[datetime]

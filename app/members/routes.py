@@ -31,6 +31,8 @@ from app.members.rules import (
     IdentifierTaken,
     LastIdentifier,
     MemberClosed,
+    ReferralToSelf,
+    UnknownMember,
     normalise,
 )
 from app.members.schemas import (
@@ -41,6 +43,7 @@ from app.members.schemas import (
     MemberIn,
     MemberOut,
     MemberRef,
+    ReferralOut,
     Value,
     lookup_query,
 )
@@ -59,7 +62,15 @@ _KEYED = (*WRITING, *idempotency.REFUSALS)
     "",
     status_code=201,
     response_model=MemberBrief,
-    responses=answers(*_KEYED, IdempotencyKeyMissing, IdentifierInvalid, IdentifierTaken),
+    responses=answers(
+        *_KEYED,
+        IdempotencyKeyMissing,
+        IdentifierInvalid,
+        IdentifierTaken,
+        UnknownMember,
+        ReferralToSelf,
+        MemberClosed,
+    ),
     summary="Enrol a member",
 )
 def enrol(
@@ -69,11 +80,17 @@ def enrol(
     database: Db,
     now: Now,
 ) -> Response:
-    """Under at least one identifier. Answers no personal data: read the member for that."""
+    """Under at least one identifier; `referred_by` says who brought them. Answers no personal data: read the member for
+    that."""
 
     def act(session: Session) -> Reply:
         identifiers = [_normalised(session, caller.program, item, now) for item in body.identifiers]
         member_id = service.enrol(session, caller.program, identifiers, now, body.profile.model_dump())
+        if body.referred_by is not None:
+            region = service.phone_region(session, caller.program, now)
+            named = {"referred_by": body.referred_by}
+            (referrer_id,) = service.named(session, caller.program, named, region)
+            service.refer_new(session, caller.program, member_id, referrer_id, now)
         return Reply(201, _brief(service.read(session, caller.program, member_id)).model_dump_json().encode())
 
     return idempotency.carry_out(database, attempt, now, act)
@@ -185,6 +202,12 @@ def remove_identifier(
 
     database.write(act)
     return Response(status_code=204)
+
+
+@router.get("/{member_id}/referrer", responses=answers(*READING, NotFound), summary="Read who brought a member")
+def read_referrer(member_id: UUID, caller: Annotated[Caller, needs("members:read")], database: Db) -> ReferralOut:
+    found = database.read(lambda session: service.referral(session, caller.program, member_id))
+    return ReferralOut.model_validate(found)
 
 
 @router.get("/{member_id}/balance", responses=answers(*READING, NotFound), summary="Read a balance")

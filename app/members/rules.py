@@ -49,6 +49,30 @@ class MemberClosed(Problem):
     status, code, title, final = 409, "member_closed", "The membership is closed", True
 
 
+class ReferralToSelf(Problem):
+    """Nobody brings themselves, by whichever identifier."""
+
+    status, code, title, final = 422, "referral_to_self", "Members cannot refer themselves", True
+
+
+class ReferrerJoinedLater(Problem):
+    """Whoever brought a member was a member before."""
+
+    status, code, title, final = 422, "referrer_joined_later", "The referrer joined after the member", True
+
+
+class AlreadyReferred(Problem):
+    """Somebody else brought this member. That does not change."""
+
+    status, code, title, final = 409, "already_referred", "The member has another referrer", True
+
+
+class ReferralTooLate(Problem):
+    """The member has made a purchase. Who brought them is said before that."""
+
+    status, code, title, final = 409, "referral_too_late", "The member has bought already", True
+
+
 class LastIdentifier(Problem):
     """A member keeps at least one identifier. Add the new one first."""
 

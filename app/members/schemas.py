@@ -83,6 +83,22 @@ class MemberIn(Request):
 
     identifiers: Annotated[list[IdentifierIn], Field(min_length=1, max_length=10)]
     profile: ProfileIn = ProfileIn()
+    referred_by: MemberRef | None = None
+    """The member who brought them."""
+
+
+class ReferralIn(Request):
+    """Who brought a member."""
+
+    referrer: MemberRef
+
+
+class ReferralOut(Answer):
+    """Who brought a member, and since when that is known."""
+
+    member_id: UUID
+    referrer_id: UUID
+    recorded_at: Stamp
 
 
 class MemberChange(Request):

@@ -12,8 +12,18 @@ from sqlalchemy.orm import Session
 from app import db, ledger, outbox
 from app.errors import NotFound, PreconditionFailed, Problem, finding, or_problem
 from app.ids import new_id
-from app.members.models import Member, MemberIdentifier, MemberProfile
-from app.members.rules import Identifier, IdentifierTaken, LastIdentifier, MemberClosed, UnknownMember
+from app.members.models import Member, MemberIdentifier, MemberProfile, MemberReferral
+from app.members.rules import (
+    AlreadyReferred,
+    Identifier,
+    IdentifierTaken,
+    LastIdentifier,
+    MemberClosed,
+    ReferralTooLate,
+    ReferralToSelf,
+    ReferrerJoinedLater,
+    UnknownMember,
+)
 from app.members.schemas import MemberRef, identifier_in
 from app.programs import Customer, look, timeline
 
@@ -212,12 +222,44 @@ def read(session: Session, program_id: UUID, member_id: UUID) -> Enrolled:
 def customers(session: Session, member_ids: Collection[UUID]) -> dict[UUID, Customer]:
     """What earning rules may ask about these members' profiles, of those who have one."""
     rows = db.found(session, _profiles, ids=sorted(member_ids))
-    return {row.member_id: Customer(False, row.born_on, row.attributes or {}, row.segments or ()) for row in rows}
+    return {row.member_id: _customer(row) for row in rows}
+
+
+def _customer(profile: Any) -> Customer:
+    return Customer(False, profile.born_on, profile.attributes or {}, profile.segments or ())
 
 
 def _profiles(engine: str) -> Select[*tuple[Any, ...]]:
     columns = (MemberProfile.member_id, MemberProfile.born_on, MemberProfile.attributes, MemberProfile.segments)
     return select(*columns).where(db.one_of(engine, MemberProfile.member_id.expression, "ids"))
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What campaigns ask about a member."""
+
+    id: UUID
+    status: str
+    enrolled_at: datetime
+    customer: Customer
+
+
+def persons(session: Session, member_ids: Collection[UUID]) -> list[Person]:
+    """These members, as campaigns see them, by id."""
+    rows = db.found(session, _persons, ids=sorted(member_ids))
+    return [
+        Person(
+            row.id, row.status, row.enrolled_at, Customer(False, row.born_on, row.attributes or {}, row.segments or ())
+        )
+        for row in rows
+    ]
+
+
+def _persons(engine: str) -> Select[*tuple[Any, ...]]:
+    profile = (MemberProfile.born_on, MemberProfile.attributes, MemberProfile.segments)
+    rows = select(Member.id, Member.status, Member.enrolled_at, *profile)
+    rows = rows.outerjoin(MemberProfile, MemberProfile.member_id == Member.id)
+    return rows.where(db.one_of(engine, Member.id.expression, "ids")).order_by(Member.id)
 
 
 def names(session: Session, program_id: UUID, member_ids: Collection[UUID], before: datetime) -> dict[UUID, str | None]:
@@ -231,11 +273,16 @@ def _names(engine: str) -> Select[UUID, str | None]:
     return rows.where(db.one_of(engine, Member.id.expression, "ids")).order_by(Member.id)
 
 
-def joined(session: Session, program_id: UUID, before: datetime, after: UUID | None, limit: int) -> Sequence[UUID]:
-    """The members who joined the programme `before` an instant, by id, from the one after `after`; at most `limit`."""
+def joined(
+    session: Session, program_id: UUID, before: datetime, after: UUID | None, limit: int, since: datetime | None = None
+) -> Sequence[UUID]:
+    """The members who joined the programme `before` an instant (and not before `since`), by id, from the one after
+    `after`; at most `limit`."""
     rows = select(Member.id).where(*_joined())
     if after is not None:
         rows = rows.where(Member.id > after)
+    if since is not None:
+        rows = rows.where(Member.enrolled_at >= since)
     given = {"program_id": program_id, "before": before}
     return session.scalars(rows.order_by(Member.id).limit(limit), given).all()
 
@@ -301,3 +348,63 @@ def remove_identifier(session: Session, program_id: UUID, member_id: UUID, ident
         raise NotFound
     if not closed and session.execute(theirs).scalar_one() == 0:
         raise LastIdentifier
+
+
+# --- who brought whom -----------------------------------------------------------------------------------------------
+
+
+def refer(
+    session: Session, program_id: UUID, member_id: UUID, referrer_id: UUID, now: datetime, *, bought: bool
+) -> MemberReferral:
+    """Notes down that a member was brought by another; the same again changes nothing. The member's account is claimed.
+
+    `bought`: whether the member has made a purchase. NotFound, ReferralToSelf, AlreadyReferred, ReferralTooLate,
+    ReferrerJoinedLater, MemberClosed.
+    """
+    member, referrer = (read(session, program_id, id_).member for id_ in (member_id, referrer_id))
+    known = session.get(MemberReferral, member_id)
+    if known is not None and known.referrer_id == referrer_id:
+        return known
+    if member_id == referrer_id:
+        raise ReferralToSelf
+    if known is not None:
+        raise AlreadyReferred
+    if bought:
+        raise ReferralTooLate
+    if referrer.enrolled_at > member.enrolled_at:
+        raise ReferrerJoinedLater
+    if member.status == "closed":
+        raise MemberClosed
+    return refer_new(session, program_id, member_id, referrer_id, now)
+
+
+def refer_new(session: Session, program_id: UUID, member_id: UUID, referrer_id: UUID, now: datetime) -> MemberReferral:
+    """The same of whoever is becoming a member in this transaction. ReferralToSelf, MemberClosed."""
+    if member_id == referrer_id:
+        raise ReferralToSelf
+    if status_in(session, program_id, referrer_id) == "closed":
+        raise MemberClosed
+    row = {"member_id": member_id, "program_id": program_id, "referrer_id": referrer_id, "recorded_at": now}
+    db.insert_rows(session, MemberReferral, [row])
+    payload = {"referrer_id": str(referrer_id)}
+    outbox.put(session, [outbox.Event(program_id, "member.referred", member_id, payload)], now)
+    return MemberReferral(**row)
+
+
+def referral(session: Session, program_id: UUID, member_id: UUID) -> MemberReferral:
+    """Who brought a member. NotFound if nobody did, or the programme has no such member."""
+    read(session, program_id, member_id)
+    known = session.get(MemberReferral, member_id)
+    if known is None:
+        raise NotFound
+    return known
+
+
+def referrers(session: Session, member_ids: Collection[UUID]) -> dict[UUID, UUID]:
+    """Who brought each of these members, of those whom somebody did."""
+    return dict(db.found(session, _referrers, ids=sorted(member_ids)))
+
+
+def _referrers(engine: str) -> Select[UUID, UUID]:
+    rows = select(MemberReferral.member_id, MemberReferral.referrer_id)
+    return rows.where(db.one_of(engine, MemberReferral.member_id.expression, "ids"))

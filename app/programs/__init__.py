@@ -6,6 +6,7 @@ The rules are pure. Of a basket: `earn` says what it earns and why, `explain` wh
 `tender_of` what it pays with points, `kept` what is
 left of it all after returns. Of the calendar: `available_from` says from when points are good, `expires_at` (or
 `lapses_at`, where inactivity decides) until when, `switched_on` what becomes of those from before there was any expiry.
+A `Gift` is given by `give`, what it puts aside is `provided`.
 `adopt_expiry` and `warn_of_expiry` do that to accounts; `claim` and `look` answer accounts to which it has happened.
 """
 
@@ -27,9 +28,11 @@ from app.programs.calendar import (
     switched_on,
     warnings_before,
 )
+from app.programs.campaigns import Anniversary, Birthday, Campaign, Referral, SignUp, WinBack
 from app.programs.conditions import Customer, Occasion
 from app.programs.days import add_months, date_in, day_begins
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
+from app.programs.gifts import Gift, give, provided
 from app.programs.limits import Key as UseKey
 from app.programs.limits import Uses, keys_of, uses
 from app.programs.models import Program
@@ -72,10 +75,14 @@ from app.programs.tiers import MEASURES, Rolling, SinceLastChange, Sums, Tier, T
 __all__ = [
     "EXAMPLE_TERMS",
     "MEASURES",
+    "Anniversary",
     "Basket",
+    "Birthday",
+    "Campaign",
     "Customer",
     "Earning",
     "Explained",
+    "Gift",
     "InactivityExpiry",
     "Kept",
     "Line",
@@ -85,7 +92,9 @@ __all__ = [
     "PointsTender",
     "Program",
     "Reason",
+    "Referral",
     "Rolling",
+    "SignUp",
     "SinceLastChange",
     "Sums",
     "Tender",
@@ -96,6 +105,7 @@ __all__ = [
     "UseKey",
     "Uses",
     "Version",
+    "WinBack",
     "add_months",
     "adopt_expiry",
     "available_from",
@@ -119,6 +129,7 @@ __all__ = [
     "expires_at",
     "explain",
     "find_program",
+    "give",
     "kept",
     "keys_of",
     "lapses",
@@ -131,6 +142,7 @@ __all__ = [
     "month_begins",
     "net_paid_with_points",
     "points_to_warn_of",
+    "provided",
     "publish_terms",
     "rename_program",
     "stand_alone_prices",

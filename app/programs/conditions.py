@@ -1,4 +1,7 @@
-"""When an earning rule applies: its goods, time and place, for whom, and how much for one member over time. Pure."""
+"""When an earning rule applies: its goods, time and place, for whom, and how much for one member over time. Pure.
+
+For whom a campaign is, too (`Audience`).
+"""
 
 import re
 from calendar import isleap
@@ -166,27 +169,41 @@ class BirthdayWindow(Request):
 
     def contains(self, day: date, born_on: date) -> bool:
         return any(
-            -self.days_before <= (day - _birthday(born_on, year)).days <= self.days_after
+            -self.days_before <= (day - birthday_in(born_on, year)).days <= self.days_after
             for year in (day.year - 1, day.year, day.year + 1)
             if MINYEAR <= year <= MAXYEAR
         )
 
 
-def _birthday(born_on: date, year: int) -> date:
+def birthday_in(born_on: date, year: int) -> date:
+    """The birthday of a year; that of 29 February is the 28th where there is none."""
     leap_day = (born_on.month, born_on.day) == (2, 29) and not isleap(year)
     return date(year, 2, 28) if leap_day else born_on.replace(year=year)
 
 
-class Who(Request):
+class Audience(Request):
+    """What a member's profile must say, in all that is named."""
+
+    attributes: Annotated[dict[Token, Choice], Field(max_length=20)] = {}
+    """One of the values of each."""
+    segments: Tokens = []
+    """In at least one of these."""
+
+    def missed(self, customer: Customer) -> str | None:
+        """The first condition that does not hold."""
+        if any(customer.attributes.get(name) not in values for name, values in self.attributes.items()):
+            return "attributes"
+        if self.segments and not set(self.segments).intersection(customer.segments):
+            return "segments"
+        return None
+
+
+class Who(Audience):
     """What a member must be like, in all that is said. A guest's purchase does not meet it until somebody claims it."""
 
     first_purchase: bool = False
     """Only for the first purchase that is recorded for a member."""
     birthday: BirthdayWindow | None = None
-    attributes: Annotated[dict[Token, Choice], Field(max_length=20)] = {}
-    """One of the values of each."""
-    segments: Tokens = []
-    """In at least one of these."""
     tiers: Tokens = []
     """In one of these, before the purchase."""
 
@@ -201,13 +218,9 @@ class Who(Request):
             return "first_purchase"
         if self.birthday and not (customer.born_on and self.birthday.contains(day, customer.born_on)):
             return "birthday"
-        if any(customer.attributes.get(name) not in values for name, values in self.attributes.items()):
-            return "attributes"
-        if self.segments and not set(self.segments).intersection(customer.segments):
-            return "segments"
-        if self.tiers and occasion.tier not in self.tiers:
-            return "tier"
-        return None
+        if missed := self.missed(customer):
+            return missed
+        return "tier" if self.tiers and occasion.tier not in self.tiers else None
 
 
 # --- what a rule gives one member over time -------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from app.accounting import ROLES, Method, Profile
 from app.money import Rounding, is_currency
+from app.programs.campaigns import Campaign
 from app.programs.conditions import Goods, Tokens
 from app.programs.days import MonthDay
 from app.programs.earning import InForce, Rule, Stacking
@@ -303,6 +304,13 @@ def _codes_differ(rules: list[Rule]) -> list[Rule]:
     return rules
 
 
+def _campaigns_differ(campaigns: list[Campaign]) -> list[Campaign]:
+    codes = [campaign.code for campaign in campaigns]
+    if len(set(codes)) < len(codes):
+        raise PydanticCustomError("campaign_code_twice", "each campaign has a code of its own")
+    return campaigns
+
+
 class Terms(Request):
     """What a programme promises, and how it is accounted for. Money in minor units of `currency`."""
 
@@ -317,6 +325,8 @@ class Terms(Request):
     """Which rules of each group stand when several apply."""
     tiers: Annotated[TierTerms | None, Field(validate_default=True)] = None
     """null: none."""
+    campaigns: Annotated[list[Campaign], Field(max_length=100), AfterValidator(_campaigns_differ)] = []
+    """What members are given without a purchase."""
     point_value: PointValue
     point_cost: PointValue | None = None
     """What used points cost the programme, for points given without a purchase; null: `point_value`."""

@@ -7,6 +7,7 @@ Returns that wait for their purchase are applied with it; `arrived_returns` and 
 crossed with it, `overdue_returns` and `alarm_waiting` tell of those that wait for too long.
 """
 
+from app.transactions.buying import kept_purchases, last_purchases
 from app.transactions.claims import claim
 from app.transactions.concessions import Order, by_ids, by_keys, concede, conceded, find_orders, orders
 from app.transactions.rules import CurrencyMismatch, Purchase, act_of
@@ -33,6 +34,8 @@ __all__ = [
     "concede",
     "conceded",
     "find_orders",
+    "kept_purchases",
+    "last_purchases",
     "orders",
     "overdue_returns",
     "record",

@@ -42,7 +42,7 @@ class Transaction(Base):
         CheckConstraint("member_id IS NOT NULL OR points = 0", name="guest_has_no_points"),
         CheckConstraint("member_id IS NULL OR claimable = 0", name="member_has_nothing_claimable"),
         Index(None, "program_id", "id"),
-        Index(None, "member_id"),
+        Index(None, "member_id", "occurred_at"),
         Index(None, "purchase_id"),
         Index(
             "uq_transaction_voided",

@@ -33,10 +33,22 @@ from app.ledger import (
     expiring_out,
     planned_entries,
 )
-from app.members import IdentifierInvalid, MemberMayNotEarn, MemberMayNotSpend, UnknownMember
+from app.members import (
+    AlreadyReferred,
+    IdentifierInvalid,
+    MemberClosed,
+    MemberMayNotEarn,
+    MemberMayNotSpend,
+    ReferralIn,
+    ReferralOut,
+    ReferralTooLate,
+    ReferralToSelf,
+    ReferrerJoinedLater,
+    UnknownMember,
+)
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms, Version, available_from, explain
-from app.transactions import claims, events, return_rules, rules, service, uploads, waiting
+from app.transactions import buying, claims, events, return_rules, rules, service, uploads, waiting
 from app.transactions.claims import Claimed, Wanted
 from app.transactions.events import Happened, Reported
 from app.transactions.models import TransactionClaim
@@ -78,6 +90,8 @@ from app.transactions.waiting import Waiting
 from app.wire import ExternalId, Source
 
 router = APIRouter(prefix="/v1/transactions", tags=["transactions"], route_class=StrictRoute)
+referrals = APIRouter(prefix="/v1/members", tags=["members"], route_class=StrictRoute)
+"""What depends on whether a member has bought."""
 
 
 _KEYED = (*WRITING, *idempotency.REFUSALS)
@@ -147,6 +161,7 @@ _VOID = {
     "original": {"source": "store-330", "external_id": "31198570099", "type": "return"},
     "store": "330",
 }
+_REFERRAL: dict[str, Any] = {"by card": {"value": {"referrer": {"card": "901"}}}}
 _EXAMPLES: dict[str, Any] = {
     "five dollars of rolls": {"value": _PURCHASE},
     "they come back": {"value": _RETURN},
@@ -584,3 +599,39 @@ def _postings(postings: Sequence[Any]) -> list[PostingOut]:
 def _local(instant: datetime, recorded: Recorded) -> datetime:
     """The instant as the programme's clocks show it."""
     return instant.astimezone(recorded.version.terms.zone)
+
+
+# --- who brought a member -------------------------------------------------------------------------------------------
+
+
+@referrals.put(
+    "/{member_id}/referrer",
+    response_model=ReferralOut,
+    responses=answers(
+        *_KEYED,
+        NotFound,
+        IdentifierInvalid,
+        UnknownMember,
+        ReferralToSelf,
+        AlreadyReferred,
+        ReferralTooLate,
+        ReferrerJoinedLater,
+        MemberClosed,
+    ),
+    summary="Say who brought a member",
+)
+def put_referrer(
+    member_id: UUID,
+    body: Annotated[ReferralIn, Body(openapi_examples=_REFERRAL)],
+    caller: Annotated[Caller, needs("members:write")],
+    attempt: Annotated[Attempt, keyed("members:write")],
+    database: Db,
+    now: Now,
+) -> Response:
+    """Before the member's first purchase, once; the same again changes nothing. Referral campaigns go by it."""
+
+    def act(session: Session) -> Reply:
+        known = buying.refer(session, caller.program, member_id, body.referrer, now)
+        return Reply(200, ReferralOut.model_validate(known).model_dump_json().encode())
+
+    return idempotency.carry_out(database, attempt, now, act)

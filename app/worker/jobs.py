@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from app import accounting, idempotency, ledger, programs, tiers, transactions
+from app import accounting, campaigns, idempotency, ledger, programs, tiers, transactions
 from app.clock import Clock
 from app.db import Database
 from app.idempotency import Kept
@@ -100,6 +100,22 @@ def _something_began(terms: Timeline, since: datetime, as_of: datetime) -> bool:
     return days[0] < days[1] or terms.at(since) != terms.at(as_of)
 
 
+_PURCHASES = campaigns.Purchases(transactions.last_purchases, transactions.kept_purchases)
+
+
+def _give_bonuses(run: Run, program_id: UUID, terms: Timeline) -> None:
+    """gives members what campaigns promise: once an occasion, as of its own instant"""
+    for round_ in campaigns.rounds(terms, run.since, run.as_of):
+
+        def find(session: Session, after: UUID | None, limit: int, round_: campaigns.Round = round_) -> Sequence[UUID]:
+            return campaigns.members_of(session, program_id, round_, after, limit)
+
+        def give(session: Session, found: Sequence[UUID], round_: campaigns.Round = round_) -> int:
+            return campaigns.give(session, program_id, terms, round_, found, _PURCHASES, run.clock())
+
+        run.in_slices(find, give)
+
+
 def _warn_expiry(run: Run, program_id: UUID, terms: Timeline) -> None:
     """sends `points.expiring` ahead of an expiry, on the days that the terms name; once each"""
 
@@ -153,6 +169,7 @@ JOBS: dict[str, Job] = {
     "settle": _each_program(_settle),
     "apply-waiting-returns": _each_program(_apply_waiting_returns),
     "adopt-expiry": _each_program(_adopt_expiry),
+    "give-bonuses": _each_program(_give_bonuses),
     "warn-expiry": _each_program(_warn_expiry),
     "review-tiers": _each_program(_review_tiers),
     "fold-cohorts": _each_program(_fold_cohorts),

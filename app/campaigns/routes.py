@@ -1,0 +1,76 @@
+"""Campaigns over HTTP: what they have given, to a member and in all. What they are is in the terms."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Request, Response
+
+from app.campaigns import queries
+from app.campaigns.queries import Granted, Summary
+from app.campaigns.schemas import BonusOut, BonusPage, CampaignList, CampaignOut
+from app.clients import Caller, needs
+from app.edge import READING, Db, Now, StrictRoute
+from app.errors import CursorInvalid, NotFound, answers
+from app.paging import Cursor, Limit, decode, link_next, page
+
+router = APIRouter(prefix="/v1", tags=["campaigns"], route_class=StrictRoute)
+
+
+@router.get("/campaigns", responses=answers(*READING), summary="List campaigns")
+def list_campaigns(caller: Annotated[Caller, needs("programs:read")], database: Db, now: Now) -> CampaignList:
+    """Of the terms in force and of those before them, by code, with what each has given and what its budget leaves."""
+    found = database.read(lambda session: queries.summaries(session, caller.program, now))
+    return CampaignList(items=[_summary(each) for each in found])
+
+
+@router.get(
+    "/members/{member_id}/bonuses", responses=answers(*READING, NotFound, CursorInvalid), summary="List bonuses"
+)
+def list_bonuses(
+    member_id: UUID,
+    caller: Annotated[Caller, needs("members:read")],
+    database: Db,
+    request: Request,
+    response: Response,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> BonusPage:
+    """What campaigns gave a member, and on which occasions, oldest first."""
+    after = None if cursor is None else decode(cursor, UUID)[0]
+    rows = database.read(lambda session: queries.granted(session, caller.program, member_id, after, limit + 1))
+    found = page(rows, limit, lambda row: [str(row.grant.id)])
+    link_next(request, response, found.next)
+    return BonusPage(items=[_bonus(row) for row in found.rows], next=found.next)
+
+
+def _bonus(granted: Granted) -> BonusOut:
+    grant, campaign = granted.grant, granted.campaign
+    return BonusOut(
+        id=grant.id,
+        campaign=grant.campaign,
+        name=campaign.name,
+        type=campaign.occasion.type,
+        occasion=grant.occasion,
+        day=grant.day,
+        points=grant.points,
+        terms_version=granted.version,
+        occurred_at=grant.occurred_at,
+        recorded_at=grant.recorded_at,
+    )
+
+
+def _summary(summary: Summary) -> CampaignOut:
+    campaign = summary.campaign
+    return CampaignOut(
+        code=campaign.code,
+        name=campaign.name,
+        type=campaign.occasion.type,
+        in_force=summary.in_force,
+        first_day=campaign.first_day,
+        last_day=campaign.last_day,
+        points=campaign.points,
+        budget=campaign.budget,
+        given=summary.points,
+        grants=summary.grants,
+        left=None if campaign.budget is None else max(0, campaign.budget - summary.points),
+    )

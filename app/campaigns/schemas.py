@@ -1,0 +1,55 @@
+"""The wire of campaigns."""
+
+from datetime import date
+from typing import Annotated, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from app.wire import Answer, Stamp
+
+OccasionType = Literal["sign_up", "birthday", "anniversary", "win_back", "referral"]
+
+
+class BonusOut(Answer):
+    """Points that a campaign gave a member, and on which occasion; `id` is the document of the entry and the posting.
+
+    `occasion`: `sign_up`; the year of a birthday or an anniversary; the day of the last purchase of who stayed away;
+    the id of the friend, whom the member brought or is.
+    """
+
+    id: UUID
+    campaign: str
+    name: str
+    type: OccasionType
+    occasion: str
+    day: date
+    points: int
+    terms_version: int
+    occurred_at: Stamp
+    recorded_at: Stamp
+
+
+class BonusPage(Answer):
+    items: list[BonusOut]
+    next: str | None
+
+
+class CampaignOut(Answer):
+    """A campaign as the latest terms have it that know it, and what it has given in all."""
+
+    code: str
+    name: str
+    type: OccasionType
+    in_force: Annotated[bool, Field(description="Whether the terms in force have it; its days may be over")]
+    first_day: date | None
+    last_day: date | None
+    points: int
+    budget: int | None
+    given: Annotated[int, Field(description="Points")]
+    grants: int
+    left: Annotated[int | None, Field(description="Of the budget, points; null: there is none")]
+
+
+class CampaignList(Answer):
+    items: list[CampaignOut]
