@@ -78,22 +78,22 @@ def record_in_parts(database: Database, program_id: UUID, items: Sequence[Item],
     people = database.read(lambda session: service.members_of(session, program_id, items))
     marks = [{*keys_of(item), member} - {None} for item, member in zip(items, people, strict=True)]
     outcomes: dict[int, Outcome] = {}
+    refusals: dict[int, Problem] = {}
     left: Sequence[int] = range(len(items))
     while left:
-        trial = _Trial(database, program_id, items, marks, now, until)
-        outcomes |= trial.of(left)
-        if time.monotonic() >= until:
-            outcomes |= trial.blocked
+        outcomes |= _Trial(database, program_id, items, marks, now, until, refusals).of(left)
         left = [place for place in left if place not in outcomes]
-        if left:
-            time.sleep(_PAUSE_SECONDS)
+        if time.monotonic() >= until:
+            outcomes |= {place: refusals[place] for place in left}
+            break
+        time.sleep(_PAUSE_SECONDS if left else 0)
     return [outcomes[place] for place in range(len(items))]
 
 
 @dataclass(slots=True)
 class _Trial:
-    """One try of what is left of an upload. `marks`: by place, what an item must not overtake another about; `blocked`:
-    by place, the refusals of those that would have to wait."""
+    """One try of what is left of an upload. `marks`: by place, what an item must not overtake another about;
+    `refusals`: by place, what is answered those that have to wait, once there is no time for it any more."""
 
     database: Database
     program_id: UUID
@@ -101,9 +101,9 @@ class _Trial:
     marks: Sequence[Collection[Hashable]]
     now: datetime
     until: float
-    blocked: dict[int, Problem] = field(default_factory=dict)
+    refusals: dict[int, Problem]
     ahead: set[Hashable] = field(default_factory=set)
-    """The marks of those."""
+    """The marks of those that have to wait."""
 
     def of(self, places: Sequence[int]) -> dict[int, Outcome]:
         """The outcomes of what was in nobody's way, by place."""
@@ -112,7 +112,8 @@ class _Trial:
             if isinstance(result, dict):
                 outcomes |= result
             elif met_a_lock(result):
-                self._block(part[0], result)
+                self.ahead.update(self.marks[part[0]])
+                self.refusals[part[0]] = result if isinstance(result, Problem) else Busy()
             else:
                 outcomes |= dict.fromkeys(part, _refusal(result))
         return outcomes
@@ -129,15 +130,13 @@ class _Trial:
         return dict(zip(ready, made, strict=True))
 
     def _waits(self, place: int) -> bool:
-        """Whether an item is behind one that is blocked, or there is no time for it any more."""
-        waits = not self.ahead.isdisjoint(self.marks[place]) or time.monotonic() >= self.until
+        """Whether an item is behind one that is blocked, or there is no time any more to look for who else is."""
+        late = bool(self.refusals) and time.monotonic() >= self.until
+        waits = late or not self.ahead.isdisjoint(self.marks[place])
         if waits:
-            self._block(place, Busy())
+            self.ahead.update(self.marks[place])
+            self.refusals.setdefault(place, Busy())
         return waits
-
-    def _block(self, place: int, refusal: Exception) -> None:
-        self.ahead.update(self.marks[place])
-        self.blocked.setdefault(place, refusal if isinstance(refusal, Problem) else Busy())
 
 
 def _refusal(error: Exception) -> Problem:
