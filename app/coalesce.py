@@ -273,8 +273,7 @@ class Gatherer:
                     self._lanes[lane] = stay
                 else:
                     del self._lanes[lane]
-        if late:
-            _refuse(late)
+        _refuse(late)
 
     def _tried(self, asked: _Asked, outcome: Any) -> None:
         """Hands it the outcome unless it goes on waiting for a lock, and lets go on who can.

@@ -80,14 +80,13 @@ def record_in_parts(database: Database, program_id: UUID, items: Sequence[Item],
     outcomes: dict[int, Outcome] = {}
     refusals: dict[int, Problem] = {}
     left: Sequence[int] = range(len(items))
-    while left:
+    while True:
         outcomes |= _Trial(database, program_id, items, marks, now, until, refusals).of(left)
         left = [place for place in left if place not in outcomes]
-        if time.monotonic() >= until:
-            outcomes |= {place: refusals[place] for place in left}
-            break
-        time.sleep(_PAUSE_SECONDS if left else 0)
-    return [outcomes[place] for place in range(len(items))]
+        if not left or time.monotonic() >= until:
+            told = refusals | outcomes
+            return [told[place] for place in range(len(items))]
+        time.sleep(_PAUSE_SECONDS)
 
 
 @dataclass(slots=True)
