@@ -229,7 +229,8 @@ class Who(Audience):
 Period = Literal["day", "week", "month", "year", "lifetime"]
 """Of the calendar of the programme's zone; weeks begin on Monday."""
 
-LIFETIME = ""
+LIFETIME, BUDGET = "", "budget"
+"""The periods of all of a member's life, and of what a budget counts: since the rule has had one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,3 +281,14 @@ class Limit(Request):
         if self.times is not None and used.times >= self.times:
             return 0
         return None if self.points is None else max(0, self.points - used.points)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What purchases may be given by a rule at the most, of its `budget` for all members together, points."""
+
+    points: int
+    budget: int
+
+    def plus(self, other: "Need") -> "Need":
+        return Need(self.points + other.points, min(self.budget, other.budget))

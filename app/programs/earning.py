@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from app.money import Rounding, round_to_int, rounded
 from app.programs.basket import Basket, Sale
-from app.programs.conditions import LIFETIME, Customer, Goods, Limit, Occasion, Used, When, Who
+from app.programs.conditions import BUDGET, LIFETIME, Customer, Goods, Limit, Occasion, Used, When, Who
 from app.wire import Request, Text, Token, chosen_by
 
 Points = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -123,6 +123,8 @@ class Rule(Request):
     """Points of one purchase, at most; null: no limit."""
     limits: Annotated[list[Limit], Field(max_length=10)] = []
     """For one member over time."""
+    budget: Annotated[int | None, Field(ge=1, le=10**15)] = None
+    """Points for all members together, at most; null: no limit."""
     cooldown_hours: Annotated[int | None, Field(ge=1, le=87_600)] = None
     """How long it gives the same member nothing more, after it did."""
     group: Token | None = None
@@ -163,11 +165,14 @@ class Rule(Request):
     @property
     def personal(self) -> bool:
         """Whether what it gives depends on the member."""
-        return bool(self.limits) or self.cooldown_hours is not None or not self.who.everybody
+        limited = bool(self.limits) or self.cooldown_hours is not None or self.budget is not None
+        return limited or not self.who.everybody
 
     def periods(self, day: date) -> set[str]:
         """The periods in which what it gives on a day is counted."""
-        return {limit.period(day) for limit in self.limits} | ({LIFETIME} if self.cooldown_hours else set())
+        periods = {limit.period(day) for limit in self.limits}
+        periods |= {LIFETIME} if self.cooldown_hours else set()
+        return periods | ({BUDGET} if self.budget is not None else set())
 
     def room(self, at: datetime, used: Mapping[str, Used]) -> int | str | None:
         """How many points its limits leave, None: as many as there are; or why it gives nothing. `used`: by period."""
@@ -231,20 +236,29 @@ def known(
     customer: Customer,
     used: Mapping[tuple[str, str], Used],
     recalled: Mapping[str, str | None] = MappingProxyType({}),
+    left: Mapping[str, int] = MappingProxyType({}),
 ) -> Occasion:
     """The occasion with what is known of the member: what they are like, and what rules have given them (`used`, by
-    rule and period). `recalled`: by rule, what was found before of what they are like; that is not asked again."""
+    rule and period). `recalled`: by rule, what was found before of what they are like; that is not asked again. `left`:
+    points by rule, where a budget leaves less than the rule could give."""
     unmet: dict[str, str] = {}
     allowed: dict[str, int] = {}
     for rule in rules:
         theirs = {period: each for (code, period), each in used.items() if code == rule.code}
         asked = recalled[rule.code] if rule.code in recalled else rule.who.unmet(customer, occasion)
-        found = asked or rule.room(occasion.at, theirs)
+        found = asked or _within(rule.room(occasion.at, theirs), left.get(rule.code))
         if isinstance(found, str):
             unmet[rule.code] = found
         elif found is not None:
             allowed[rule.code] = found
     return replace(occasion, known=True, unmet=unmet, allowed=allowed)
+
+
+def _within(room: int | str | None, left: int | None) -> int | str | None:
+    """What limits leave of a budget, if that has an end in sight."""
+    if left is None or isinstance(room, str):
+        return room
+    return min(left, left if room is None else room) or "budget"
 
 
 def stacked(considered: Sequence[Considered], stacking: Mapping[str, Stacking]) -> list[Considered]:

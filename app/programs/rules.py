@@ -12,7 +12,7 @@ from math import ceil, gcd
 from app.errors import Finding, finding
 from app.money import Rounding, round_to_int, rounded, spread
 from app.programs.basket import Basket, Line, Sale
-from app.programs.conditions import Occasion
+from app.programs.conditions import Need, Occasion
 from app.programs.earning import Considered, paid_by, stacked
 from app.programs.schemas import BASE, PointValue, Terms
 
@@ -177,6 +177,19 @@ def explain(basket: Basket, terms: Terms, occasion: Occasion) -> list[Explained]
         base = Explained(BASE, None, reason.base, reason.points, rule.rounding, why)
         given = stacked([each.consider(sale, occasion) for each in terms.rules], terms.stacking)
     return [base, *_tier_explained(base.base, terms, occasion), *map(_explained, given)]
+
+
+def most(basket: Basket, terms: Terms, occasion: Occasion) -> dict[str, Need]:
+    """What rules with a budget could give for a basket, whoever buys it and whatever other rules do."""
+    if not terms.budgeted:
+        return {}
+    sale, found = _sale(basket, terms), {}
+    for rule in terms.in_force(occasion.at.date()).about(sale):
+        if rule.budget is not None and rule.when.unmet(occasion) is None:
+            given = rule.apply(sale, rule.when.minimum_spend, rule.when.minimum_quantity)
+            if given.points:
+                found[rule.code] = Need(given.points, rule.budget)
+    return found
 
 
 TIER = "tier:"

@@ -56,11 +56,11 @@ class Qualification(Request):
         return {name: least for name, least in named.items() if least is not None}
 
     def met(self, sums: Sums) -> bool:
-        enough = self.need == "any"  # one of them is, or one that is short is too many
+        decides = self.need == "any"  # one that is reached, or one that is short
         for name, least in self._asked.items():
-            if (getattr(sums, name) >= least) is enough:
-                return enough
-        return not enough
+            if bool(getattr(sums, name) >= least) is decides:
+                return decides
+        return not decides
 
     def missing(self, sums: Sums) -> dict[str, int]:
         """How much of each measure is missing: one of them is enough, or all are needed. Nothing if it is met."""

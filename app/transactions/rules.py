@@ -1,8 +1,8 @@
 """What is accepted, and what a purchase comes to. Pure: a purchase and its terms in, a refusal or a decision out."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -15,6 +15,7 @@ from app.members import MemberRef
 from app.programs import (
     Basket,
     Earning,
+    Need,
     NoTerms,
     Occasion,
     PointsTender,
@@ -33,6 +34,7 @@ from app.programs import (
     lapses,
     lapses_after,
     local_month,
+    most,
     net_paid_with_points,
     stand_alone_prices,
     tax_of,
@@ -132,11 +134,15 @@ class Purchase:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """An acceptable purchase: the version of terms it falls under, when and where it was, and what it comes to."""
+    """An acceptable purchase: the version of terms it falls under, when and where it was, and what it comes to.
+
+    `most`: what rules with a budget could give for it, by their codes.
+    """
 
     version: Version
     occasion: Occasion
     priced: "Priced"
+    most: Mapping[str, Need] = field(default_factory=dict)
 
 
 def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) -> Judged:
@@ -170,7 +176,8 @@ def priced_at(
     priced = price(program_id, basket, occasion, version, granted=granted)
     if priced.earning.points > MOST_GRANTED:
         raise TooManyPoints
-    return Judged(version, occasion, with_end(priced, terms, occasion.at, now))
+    could = most(basket, version.terms, occasion) if granted else {}
+    return Judged(version, occasion, with_end(priced, terms, occasion.at, now), could)
 
 
 def facts_of(occasion: Occasion) -> dict[str, Any] | None:
