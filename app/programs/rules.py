@@ -13,7 +13,7 @@ from app.errors import Finding, finding
 from app.money import Rounding, round_to_int, rounded, spread
 from app.programs.basket import Basket, Line, Sale
 from app.programs.conditions import Need, Occasion
-from app.programs.earning import Considered, paid_by, stacked
+from app.programs.earning import Considered, paid_by, stacked, standing
 from app.programs.schemas import BASE, PointValue, Terms
 
 
@@ -159,8 +159,7 @@ def earn(basket: Basket, terms: Terms, occasion: Occasion) -> Earning:
     if not terms.rules or not earning.reasons:
         return earning
     considered = [each.consider(sale, occasion) for each in terms.in_force(occasion.at.date()).about(sale)]
-    given = stacked([each for each in considered if each.points], terms.stacking)
-    return _with(earning, [_reason(each) for each in given if each.points])
+    return _with(earning, [_reason(each) for each in standing(considered, terms.stacking)])
 
 
 def explain(basket: Basket, terms: Terms, occasion: Occasion) -> list[Explained]:
