@@ -152,14 +152,26 @@ def earn(basket: Basket, terms: Terms, occasion: Occasion) -> Earning:
     more on it (`programs.earning`), and so does the member's tier; where there is no base, there are no points.
     """
     sale = _sale(basket, terms)
-    earning = _base(sale, terms, terms.earning.minimum_spend)
-    if earning.reasons and terms.favours(occasion.tier):
-        reason = _of_tier(earning.reasons[0].base, terms, occasion.tier)
-        earning = _with(earning, [reason] if reason.points else [])
+    earning = favoured(_base(sale, terms, terms.earning.minimum_spend), terms, occasion.tier)
     if not terms.rules or not earning.reasons:
         return earning
     considered = [each.consider(sale, occasion) for each in terms.in_force(occasion.at.date()).about(sale)]
     return _with(earning, [_reason(each) for each in standing(considered, terms.stacking)])
+
+
+def earn_at_least(basket: Basket, terms: Terms) -> Earning:
+    """What a basket earns whoever buys it, by no rule."""
+    return _base(_sale(basket, terms), terms, terms.earning.minimum_spend)
+
+
+def favoured(earning: Earning, terms: Terms, tier: str | None) -> Earning:
+    """What nobody's tier has added to yet, with what a member's does."""
+    if not earning.reasons or not terms.favours(tier):
+        return earning
+    base, *others = earning.reasons
+    more = _of_tier(base.base, terms, tier)
+    reasons = (base, more, *others) if more.points else earning.reasons
+    return replace(earning, points=earning.points + more.points, reasons=reasons)
 
 
 def explain(basket: Basket, terms: Terms, occasion: Occasion) -> list[Explained]:

@@ -522,15 +522,20 @@ def _purchase(
 
 def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID, now: datetime) -> Judged:
     """What a purchase comes to when it is known who makes it, their tier, and what rules have given them."""
-    version = verdict.version
+    version, earning = verdict.version, None
     tier = loaded.standings.tier_at(member, purchase.occurred_at)
     occasion = verdict.occasion if tier is None else replace(verdict.occasion, tier=tier)
-    if not version.terms.personal and not version.terms.favours(tier):
+    if version.terms.personal:
+        customer = loaded.customers.get(member, Customer(False))
+        left = loaded.uses.left(verdict.most)
+        occasion = loaded.uses.known(member, version.terms, occasion, customer, left=left)
+    elif version.terms.favours(tier):
+        earning = programs.favoured(verdict.priced.earning, version.terms, tier)
+    else:
         return replace(verdict, occasion=occasion)
-    customer = loaded.customers.get(member, Customer(False))
-    left = loaded.uses.left(verdict.most)
-    occasion = loaded.uses.known(member, version.terms, occasion, customer, left=left)
-    return rules.priced_at(loaded.program_id, purchase.basket, occasion, version, loaded.terms, now, granted=True)
+    return rules.priced_at(
+        loaded.program_id, purchase.basket, occasion, version, loaded.terms, now, granted=True, earning=earning
+    )
 
 
 def _earn(
