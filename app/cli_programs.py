@@ -13,7 +13,7 @@ from app import blueprints, insight, programs
 from app.blueprints import Blueprint, NotABlueprint, Plan
 from app.config import Settings
 from app.db import Database
-from app.insight import Figures, Given, Period, Totals
+from app.insight import Figures, Given, Moves, Period, Totals
 from app.money import show
 from app.programs import Terms
 
@@ -141,6 +141,13 @@ def _report(totals: Totals, currency: str) -> None:
             _compare(f"points, {title} {name or 'unknown'}", each.published, each.draft, "points")
     for name, rule in totals.rules.items():
         _compare(f"points, rule {name}", rule.published, rule.draft, "points")
+    tiers = [
+        ("", totals.tiers),
+        *((f", segment {name}", each) for name, each in sorted(totals.tiers_by_segment.items())),
+    ]
+    for group, moved in tiers if totals.tiers.published.members else ():
+        _compare(f"members who rose{group}", moved.published, moved.draft, "rose")
+        _compare(f"members who fell{group}", moved.published, moved.draft, "fell")
     for code, count in sorted(totals.refused.items()):
         print(f"{count:,} purchases would have been refused: {code}")
     if totals.assumed:
@@ -148,7 +155,11 @@ def _report(totals: Totals, currency: str) -> None:
 
 
 def _compare(
-    label: str, published: Figures | Given, draft: Figures | Given, name: str, currency: str | None = None
+    label: str,
+    published: Figures | Given | Moves,
+    draft: Figures | Given | Moves,
+    name: str,
+    currency: str | None = None,
 ) -> None:
     before, after = getattr(published, name), getattr(draft, name)
     figures = [f"{each:,}" if currency is None else show(each, currency) for each in (before, after, after - before)]

@@ -20,6 +20,7 @@ from tests.conftest import Engines, settings_for
 from tests.gathered import locked
 from tests.points import balance, earn, entries, events, ladder, publish
 from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned, voided
+from tests.test_tokens import token_of
 
 WELCOME: dict[str, Any] = {"code": "welcome", "name": "Welcome", "occasion": {"type": "sign_up"}, "points": 100}
 BIRTHDAY: dict[str, Any] = {"code": "birthday", "name": "Birthday", "occasion": {"type": "birthday"}, "points": 50}
@@ -419,6 +420,10 @@ def test_a_member_s_bonuses_say_what_for(database_url: str, clock: TestClock) ->
         entry = entries(shop, member, "bonus")[-1]
         assert (entry.document_id, entry.points) == (grant, 30)
         assert joined < entry.occurred_at
+        ada = shop.client(token_of(shop))
+        own = ada.get("/v1/me/bonuses", params={"limit": 2})
+        assert own.json() == first.json()
+        assert ada.get(own.links["next"]["url"]).json() == rest
 
 
 def test_a_campaign_s_budget_can_be_watched(database_url: str, clock: TestClock) -> None:

@@ -138,7 +138,7 @@ def test_good_terms_are_drafted_as_they_were_sent(shop: Shop) -> None:
                 "name": "A gift",
                 "occasion": {"type": "win_back", "after_days": 30, "again_after_days": 60},
                 "points": 5,
-                "who": {"attributes": {"occupation": ["student"]}, "segments": ["north"]},
+                "who": {"attributes": {"occupation": ["student"]}, "segments": ["north"], "tiers": []},
                 "first_day": "2026-12-01",
                 "last_day": "2026-12-31",
                 "budget": 5,

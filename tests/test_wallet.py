@@ -9,8 +9,10 @@ from fastapi.testclient import TestClient
 
 from app.clients import takes_token
 from app.edge import has_tag, weak_tag
+from tests.points import publish
 from tests.shop import Shop, purchase
 from tests.test_access import CALLS, ROUTES, Made, check_problem, made
+from tests.test_campaigns import WELCOME, with_, work
 from tests.test_tokens import change, token_of
 
 __all__ = ["made"]  # a fixture
@@ -205,12 +207,14 @@ def ids_of(shop: Shop, member: str) -> set[str]:
 def test_each_member_sees_their_own_only(shop: Shop, route: str) -> None:
     """Two members of one programme: nothing of the other's is in an answer, whoever the request names."""
     people = {}
+    publish(shop, with_(WELCOME))
     for card, purchases in (("900", 3), ("901", 2)):
         for number in range(purchases):
             bought = shop.post(purchase(f"{card}-{number}", member={"card": card})).json()
             people[card] = bought["member"]["id"]
     mug = {"code": "mug", "name": "Mug", "points": 1000, "supplier": {"type": "own"}, "currency": "USD"}
     assert shop.http.post("/v1/rewards", json=mug).status_code == 201  # of which each is told what is missing
+    assert work(shop).rows == 2
     ada, ben, path = phone(shop, "900"), phone(shop, "901"), path_of(route)
     hers, his = read(ada, path), read(ben, path)
     assert hers != his

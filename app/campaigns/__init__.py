@@ -2,10 +2,24 @@
 
 Owns what was given, to whom and on which occasion, and how much of each campaign's budget that has used up. What a
 campaign is, the terms say (`programs.Campaign`). `rounds` says whose turn it is by a run's instant, `members_of`
-answers them a slice at a time, and `give` gives them what is due: each occasion once, whoever runs how often.
+answers them a slice at a time, and `give` gives them what is due: each occasion once, whoever runs how often. `granted`
+answers what a member was given.
 """
 
+from app.campaigns.queries import granted
 from app.campaigns.rules import Bought, Round, rounds
+from app.campaigns.schemas import BonusPage, bonus_cursor, bonus_page
 from app.campaigns.service import Purchases, give, members_of
 
-__all__ = ["Bought", "Purchases", "Round", "give", "members_of", "rounds"]
+__all__ = [
+    "BonusPage",
+    "Bought",
+    "Purchases",
+    "Round",
+    "bonus_cursor",
+    "bonus_page",
+    "give",
+    "granted",
+    "members_of",
+    "rounds",
+]

@@ -6,12 +6,12 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 
 from app.campaigns import queries
-from app.campaigns.queries import Granted, Summary
-from app.campaigns.schemas import BonusOut, BonusPage, CampaignList, CampaignOut
+from app.campaigns.queries import Summary
+from app.campaigns.schemas import BonusPage, CampaignList, CampaignOut, bonus_cursor, bonus_page
 from app.clients import Caller, needs
 from app.edge import READING, Db, Now, StrictRoute
 from app.errors import CursorInvalid, NotFound, answers
-from app.paging import Cursor, Limit, decode, link_next, page
+from app.paging import Cursor, Limit, link_next
 
 router = APIRouter(prefix="/v1", tags=["campaigns"], route_class=StrictRoute)
 
@@ -36,27 +36,11 @@ def list_bonuses(
     cursor: Cursor = None,
 ) -> BonusPage:
     """What campaigns gave a member, and on which occasions, oldest first."""
-    after = None if cursor is None else decode(cursor, UUID)[0]
+    after = bonus_cursor(cursor)
     rows = database.read(lambda session: queries.granted(session, caller.program, member_id, after, limit + 1))
-    found = page(rows, limit, lambda row: [str(row.grant.id)])
-    link_next(request, response, found.next)
-    return BonusPage(items=[_bonus(row) for row in found.rows], next=found.next)
-
-
-def _bonus(granted: Granted) -> BonusOut:
-    grant, campaign = granted.grant, granted.campaign
-    return BonusOut(
-        id=grant.id,
-        campaign=grant.campaign,
-        name=campaign.name,
-        type=campaign.occasion.type,
-        occasion=grant.occasion,
-        day=grant.day,
-        points=grant.points,
-        terms_version=granted.version,
-        occurred_at=grant.occurred_at,
-        recorded_at=grant.recorded_at,
-    )
+    answer = bonus_page(rows, limit)
+    link_next(request, response, answer.next)
+    return answer
 
 
 def _summary(summary: Summary) -> CampaignOut:

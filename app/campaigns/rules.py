@@ -5,7 +5,7 @@ in time would have given. Nothing is given for occasions of before a campaign wa
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import NamedTuple
@@ -172,13 +172,18 @@ class Due:
         return self.window.day(self.at)
 
     @property
+    def tiers(self) -> Collection[str]:
+        """One of which the member has to have been in; none: it does not matter."""
+        return self.window.campaign.who.tiers
+
+    @property
     def concerns(self) -> set[UUID]:
         """The members who may be given something."""
         return {self.member_id} if self.friend is None else {self.member_id, self.friend.referrer_id}
 
 
 def due(known: Known, round_: Round) -> list[Due]:
-    """What falls for a member in a round, given before or not: of each campaign for whose audience they are."""
+    """What falls for a member in a round, given before or not: of each campaign whose audience has such a profile."""
     if not GATES[known.person.status].earn:
         return []
     return [

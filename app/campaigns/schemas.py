@@ -1,11 +1,14 @@
 """The wire of campaigns."""
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
 
+from app.campaigns.queries import Granted
+from app.paging import decode, page
 from app.wire import Answer, Stamp
 
 OccasionType = Literal["sign_up", "birthday", "anniversary", "win_back", "referral"]
@@ -53,3 +56,30 @@ class CampaignOut(Answer):
 
 class CampaignList(Answer):
     items: list[CampaignOut]
+
+
+def bonus_page(rows: Sequence[Granted], limit: int) -> BonusPage:
+    """A page of `rows`, which were asked for with `limit + 1`."""
+    found = page(rows, limit, lambda row: [str(row.grant.id)])
+    return BonusPage(items=[_bonus(row) for row in found.rows], next=found.next)
+
+
+def bonus_cursor(cursor: str | None) -> UUID | None:
+    """The id of the bonus a page begins after. CursorInvalid if it is not one of ours."""
+    return None if cursor is None else decode(cursor, UUID)[0]
+
+
+def _bonus(granted: Granted) -> BonusOut:
+    grant, campaign = granted.grant, granted.campaign
+    return BonusOut(
+        id=grant.id,
+        campaign=grant.campaign,
+        name=campaign.name,
+        type=campaign.occasion.type,
+        occasion=grant.occasion,
+        day=grant.day,
+        points=grant.points,
+        terms_version=granted.version,
+        occurred_at=grant.occurred_at,
+        recorded_at=grant.recorded_at,
+    )

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from app import accounting, db, ledger, members, outbox, programs
+from app import accounting, db, ledger, members, outbox, programs, tiers
 from app.accounting import Chart, Posting
 from app.campaigns import rules
 from app.campaigns.models import CampaignBudget, CampaignGrant
@@ -57,12 +57,12 @@ def give(
     First it looks who has anything to get, so that nobody else waits. What is given rests on what is read once their
     accounts are claimed.
     """
-    found = _due(session, round_, member_ids, purchases)
+    found = _due(session, terms, round_, member_ids, purchases, now)
     if not found:
         return 0
     waiting = {each.member_id for each in found}
     accounts = programs.claim(session, program_id, {id_ for each in found for id_ in each.concerns}, now)
-    dues = _due(session, round_, sorted(waiting), purchases)
+    dues = _due(session, terms, round_, sorted(waiting), purchases, now)
     codes = sorted({each.window.campaign.code for each in dues})
     spent = _claim_budgets(session, program_id, codes)
     points = {code: row.points for code, row in spent.items()}
@@ -75,14 +75,36 @@ def give(
 # --- load -----------------------------------------------------------------------------------------------------------
 
 
-def _due(session: Session, round_: Round, member_ids: Sequence[UUID], purchases: Purchases) -> list[Due]:
+def _due(
+    session: Session,
+    terms: Timeline,
+    round_: Round,
+    member_ids: Sequence[UUID],
+    purchases: Purchases,
+    now: datetime,
+) -> list[Due]:
     """What is due to some members and was not given."""
     bought = purchases.last(session, member_ids) if round_.has(WinBack) else {}
     friends = _friends(session, round_, member_ids, purchases) if round_.has(Referral) else {}
     people = members.persons(session, member_ids)
     known = [Known(person, bought.get(person.id), friends.get(person.id)) for person in people]
     dues = [due for each in known for due in rules.due(each, round_)]
-    return rules.not_given(dues, _before(session, {due.member_id for due in dues})) if dues else []
+    open_ = rules.not_given(dues, _before(session, {due.member_id for due in dues})) if dues else []
+    return _of_tiers(session, terms, open_, now)
+
+
+def _of_tiers(session: Session, terms: Timeline, dues: list[Due], now: datetime) -> list[Due]:
+    """What of it is for the tier that the member was in on the occasion, as known now; who is asked for none is not
+    looked for."""
+    asked = {due.member_id for due in dues if due.tiers}
+    if not asked:
+        return dues
+    records = tiers.records(session, sorted(asked))
+    return [
+        due
+        for due in dues
+        if not due.tiers or tiers.standing(records[due.member_id], terms, due.at, now).tier in due.tiers
+    ]
 
 
 def _friends(session: Session, round_: Round, member_ids: Sequence[UUID], purchases: Purchases) -> dict[UUID, Friend]:

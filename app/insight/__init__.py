@@ -1,9 +1,10 @@
 """Insight: reads everything, writes nothing.
 
 The proof recomputes every sum the service keeps from the rows it was made of, and answers what differs. A replay says
-what other terms would have given for the purchases of the past.
+what other terms would have given for the purchases of the past, and how members' tiers would have moved.
 """
 
+from app.insight.moves import Moves
 from app.insight.queries import CHECKS
 from app.insight.replaying import Period, PeriodInvalid, count_members, period, replay
 from app.insight.rules import Compared, Figures, Given, Totals
@@ -16,6 +17,7 @@ __all__ = [
     "Difference",
     "Figures",
     "Given",
+    "Moves",
     "Period",
     "PeriodInvalid",
     "Proof",

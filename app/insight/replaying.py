@@ -4,7 +4,7 @@ It walks through the members, and through each one's purchases in the order in w
 keys, each in a snapshot of its own: memory does not grow with the history, and nothing is held up by a long one.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -17,10 +17,11 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Row, Select, case, func, null, select
 from sqlalchemy.orm import Session
 
-from app import db, ledger, members, programs
+from app import db, ledger, members, programs, tiers
 from app.db import Database
 from app.errors import Problem, finding
 from app.ids import new_id
+from app.insight.moves import Counting, Course
 from app.insight.rules import Bought, Life, Totals, at_once, in_order
 from app.ledger.models import PointEntry
 from app.members.models import Member
@@ -63,12 +64,15 @@ def replay(database: Database, program_id: UUID, draft: Terms, within: Period, n
     """The totals of `within` after each page of members, and in the end: always the same object.
 
     The draft is tried as if it had been in force in the period and nowhere else. Purchases that arrived earlier, or
-    happened outside, count for its limits with what they really gave. What is recorded after `now` is left out.
+    happened outside, count for its limits and towards tiers with what they really gave. What is recorded after `now` is
+    left out.
     """
     version, totals = Version(new_id(), 0, within.since, draft), Totals()
     timeline = database.read(lambda session: programs.timeline(session, program_id))
     reading = _Reading(database, {each.id: each.terms for each in timeline.versions}, within, now, draft.personal)
+    course = Course.of(timeline, version, within.until, now)
     for member_ids in _members(database, program_id):
+        known = database.read(partial(_standing, member_ids)) if course.has_tiers else {}
         for member_id, theirs in groupby(reading.purchases(member_ids), attrgetter("member_id")):
             life = Life(member_id)
             for row in theirs:
@@ -76,9 +80,21 @@ def replay(database: Database, program_id: UUID, draft: Terms, within: Period, n
                     life.skip(row)
                 else:
                     totals.add(row, life.replay(row, version, program_id))
+            if member_id in known:
+                record, segments = known.pop(member_id)
+                course.add(record, life.counting, totals.moves(segments))
+        for record, segments in known.values():  # who bought nothing then may have fallen all the same
+            course.add(record, Counting(), totals.moves(segments))
         totals.members += len(member_ids)
         yield totals
     yield totals
+
+
+def _standing(member_ids: Sequence[UUID], session: Session) -> dict[UUID, tuple[tiers.Record, Collection[str]]]:
+    """What is on record of members for tiers, and their segments."""
+    profiles = members.customers(session, member_ids)
+    records = tiers.records(session, member_ids)
+    return {id_: (record, profiles.get(id_, Customer(False)).segments) for id_, record in records.items()}
 
 
 def count_members(session: Session, program_id: UUID) -> int:
@@ -111,7 +127,13 @@ class _Kind:
 
 
 _POSITION = ("member_id", "recorded_at", "document_id")
-_ABOUT = (Transaction.id.label("purchase_id"), Transaction.terms_id, Transaction.store, Transaction.occurred_at)
+_ABOUT = (
+    Transaction.id.label("purchase_id"),
+    Transaction.recorded_at.label("purchase_recorded_at"),
+    Transaction.terms_id,
+    Transaction.store,
+    Transaction.occurred_at,
+)
 
 
 def _kind(
@@ -207,6 +229,11 @@ class _Reading:
             recorded_at=row.recorded_at,
             occurred_at=row.occurred_at,
             number=numbers.get(row.document_id),
+            purchase={
+                "id": row.purchase_id,
+                "occurred_at": row.occurred_at,
+                "recorded_at": row.purchase_recorded_at,
+            },
             terms=self.terms[row.terms_id],
             reasons=[Reason(**each) for each in row.reasons],
             facts=row.facts,
@@ -229,9 +256,12 @@ def _numbers(session: Session, document_ids: Sequence[UUID]) -> dict[UUID, int]:
     return {row[0]: row[1] for row in session.execute(rows)}
 
 
+_PAST = ("id", "type", "purchase_id", "original_id", "member_id", "occurred_at", "recorded_at", "outcome")
+
+
 def _past(session: Session, purchase_ids: Sequence[UUID]) -> dict[UUID, list[Any]]:
     """What came back of some purchases, in the order in which it did."""
-    columns = (getattr(Transaction, name) for name in ("id", "type", "purchase_id", "original_id", "outcome"))
+    columns = (getattr(Transaction, name) for name in _PAST)
     theirs = db.any_of(session, Transaction.purchase_id.expression, purchase_ids)
     found: dict[UUID, list[Any]] = {}
     for row in session.execute(select(*columns).where(theirs).order_by(Transaction.id)).mappings():

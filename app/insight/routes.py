@@ -1,5 +1,6 @@
 """The proof, and what a draft would have given, over HTTP."""
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated
@@ -13,6 +14,7 @@ from app.clients import Caller, needs
 from app.db import Database
 from app.edge import READING, Db, Now
 from app.errors import NotFound, answers
+from app.insight.moves import Moves, MovesCompared
 from app.insight.replaying import Period, PeriodInvalid, count_members, period, replay
 from app.insight.rules import Compared, Totals
 from app.insight.service import prove
@@ -112,8 +114,52 @@ class RefusedOut(Answer):
     purchases: int
 
 
+class MoveOut(Answer):
+    """Members in one tier before the period and in another at its end; null: in none."""
+
+    from_tier: str | None
+    to_tier: str | None
+    members: int
+
+
+class InTierOut(Answer):
+    """Members in a tier at the end of the period."""
+
+    tier: str
+    members: int
+
+
+class MovesOut(Answer):
+    """How many members `rose` and `fell`, from which tier to which, and how many were in each at the end."""
+
+    rose: int
+    fell: int
+    moves: list[MoveOut]
+    at_end: list[InTierOut]
+
+
+class MovesComparedOut(Answer):
+    """The same members under the terms that were in force, and under the draft."""
+
+    published: MovesOut
+    draft: MovesOut
+
+
+class SegmentMovesOut(MovesComparedOut):
+    """Of members who are in a segment today."""
+
+    segment: str
+
+
+class TiersOut(MovesComparedOut):
+    """Of all members, and by segment."""
+
+    segments: list[SegmentMovesOut]
+
+
 class ReplayOut(Answer):
-    """Both sides of a replay. `assumed`: purchases for which the draft asked what is known of members today only."""
+    """Both sides of a replay. `assumed`: purchases for which the draft asked what is known of members today only.
+    `tiers` is null where there are none on either side."""
 
     currency: str
     purchases: int
@@ -123,6 +169,7 @@ class ReplayOut(Answer):
     segments: list[SegmentOut]
     rules: list[RuleOut]
     refused: list[RefusedOut]
+    tiers: TiersOut | None
 
 
 class ReplayLine(Answer):
@@ -189,6 +236,32 @@ def replay_out(totals: Totals, currency: str) -> ReplayOut:
         segments=[SegmentOut(segment=name, **_sides(each)) for name, each in sorted(totals.segments.items())],
         rules=[RuleOut(rule=name, **dict(BothOut.model_validate(each))) for name, each in totals.rules.items()],
         refused=[RefusedOut(code=code, purchases=count) for code, count in sorted(totals.refused.items())],
+        tiers=_tiers(totals) if totals.tiers.published.members else None,
+    )
+
+
+def _tiers(totals: Totals) -> TiersOut:
+    segments = [SegmentMovesOut(segment=name, **_moved(each)) for name, each in sorted(totals.tiers_by_segment.items())]
+    return TiersOut(segments=segments, **_moved(totals.tiers))
+
+
+def _moved(compared: MovesCompared) -> dict[str, MovesOut]:
+    return {"published": _moves(compared.published), "draft": _moves(compared.draft)}
+
+
+def _moves(moves: Moves) -> MovesOut:
+    pairs = sorted(moves.members.items(), key=lambda item: tuple(tier or "" for tier in item[0]))
+    at_end: Counter[str] = Counter()
+    for (_, last), count in pairs:
+        if last is not None:
+            at_end[last] += count
+    return MovesOut(
+        rose=moves.rose,
+        fell=moves.fell,
+        moves=[
+            MoveOut(from_tier=first, to_tier=last, members=count) for (first, last), count in pairs if first != last
+        ],
+        at_end=[InTierOut(tier=tier, members=count) for tier, count in sorted(at_end.items())],
     )
 
 

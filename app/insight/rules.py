@@ -14,9 +14,9 @@ from uuid import UUID
 
 from app.accounting import returned_part
 from app.errors import Problem
+from app.insight.moves import Counting, MovesCompared, credits_of, given_back
 from app.ledger import MOST_GRANTED
 from app.programs import Basket, Customer, Occasion, Reason, Terms, Uses, Version
-from app.transactions.return_rules import before, left
 from app.transactions.rules import check_amounts, check_currency, occasion_of, price
 
 AT_ONCE = timedelta(minutes=1)
@@ -37,6 +37,8 @@ class Bought:
     recorded_at: datetime
     occurred_at: datetime
     number: int | None
+    purchase: Mapping[str, Any]
+    """When what was bought happened and was recorded, as a row."""
     terms: Terms
     """Those it was decided under."""
     reasons: Sequence[Reason]
@@ -141,6 +143,8 @@ class Totals:
     """Purchases that the draft would not take, by the code of the refusal: they earn nothing under it."""
     assumed: int = 0
     """Purchases for which the draft asked what is known of a member today only."""
+    tiers: MovesCompared = field(default_factory=MovesCompared)
+    tiers_by_segment: dict[str, MovesCompared] = field(default_factory=dict)
 
     def add(self, row: Bought, replayed: "Replayed") -> None:
         self.purchases += 1
@@ -156,6 +160,11 @@ class Totals:
             self.rules.setdefault(reason.rule, ByRule()).published.add(reason.points)
         for reason in replayed.reasons:
             self.rules.setdefault(reason.rule, ByRule()).draft.add(reason.points)
+
+    def moves(self, segments: Iterable[str]) -> list[MovesCompared]:
+        """The figures that a member of some segments counts in."""
+        theirs = [self.tiers_by_segment.setdefault(segment, MovesCompared()) for segment in sorted(set(segments))]
+        return [self.tiers, *theirs]
 
 
 # --- replay ---------------------------------------------------------------------------------------------------------
@@ -175,10 +184,12 @@ class Replayed:
 
 
 class Life:
-    """One member's purchases, in the order of arrival: what rules have given for them so far."""
+    """One member's purchases, in the order of arrival: what rules have given for them so far, and what has counted
+    towards tiers."""
 
     def __init__(self, member_id: UUID) -> None:
         self.member_id = member_id
+        self.counting = Counting()
         self._uses = Uses({})
         self._bought = False
 
@@ -199,17 +210,21 @@ class Life:
         short = budgets_short(terms, row, occasion)
         occasion = self._uses.known(self.member_id, terms, occasion, customer, recorded, short)
         self._bought = True
+        self.counting.documents |= {row.document_id, *(each["id"] for each in row.past)}
         try:
             check_currency(row.terms.currency, terms.currency)
             check_amounts(row.basket, terms)
         except Problem as problem:
             return Replayed(refusal=problem.code)
         priced = price(program_id, row.basket, occasion, draft, granted=True)
-        points, reasons = priced.earning.points, priced.earning.reasons
+        earning = priced.earning
+        points, reasons = earning.points, earning.reasons
         if points > MOST_GRANTED:
             return Replayed(refusal="too_many_points")
         self._uses.count(self.member_id, terms, occasion.at, reasons)
-        taken_back = points - left(row.basket, terms, before(row.past), reasons).earning.points if row.past else 0
+        back = given_back(row.basket, terms, earning, row.past)
+        taken_back = sum(sums.points for sums in back)
+        self.counting.credits += credits_of(row.document_id, row.purchase, row.recorded_at, earning, row.past, back)
         deferred = priced.allocation.points
         return Replayed(
             reasons=reasons,

@@ -181,15 +181,17 @@ def birthday_in(born_on: date, year: int) -> date:
 
 
 class Audience(Request):
-    """What a member's profile must say, in all that is named."""
+    """What a member must be like, in all that is named."""
 
     attributes: Annotated[dict[Token, Choice], Field(max_length=20)] = {}
     """One of the values of each."""
     segments: Tokens = []
     """In at least one of these."""
+    tiers: Tokens = []
+    """In one of these: of an earning rule before the purchase, of a campaign when the occasion falls."""
 
     def missed(self, customer: Customer) -> str | None:
-        """The first condition that does not hold."""
+        """The first condition on the profile that does not hold."""
         if any(customer.attributes.get(name) not in values for name, values in self.attributes.items()):
             return "attributes"
         if self.segments and not set(self.segments).intersection(customer.segments):
@@ -198,13 +200,11 @@ class Audience(Request):
 
 
 class Who(Audience):
-    """What a member must be like, in all that is said. A guest's purchase does not meet it until somebody claims it."""
+    """The same for an earning rule. A guest's purchase does not meet it until somebody claims it."""
 
     first_purchase: bool = False
     """Only for the first purchase that is recorded for a member."""
     birthday: BirthdayWindow | None = None
-    tiers: Tokens = []
-    """In one of these, before the purchase."""
 
     @cached_property
     def everybody(self) -> bool:

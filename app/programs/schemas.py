@@ -1,6 +1,7 @@
 """Terms as they are written, checked, stored and read: the same value everywhere. And the wire of programmes."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from datetime import date, timedelta
 from fractions import Fraction
 from functools import cache, cached_property
@@ -311,6 +312,12 @@ def _campaigns_differ(campaigns: list[Campaign]) -> list[Campaign]:
     return campaigns
 
 
+def _check_tiers(kind: str, offers: Sequence[Rule | Campaign], tiers: TierTerms | None) -> None:
+    named = {code for offer in offers for code in offer.who.tiers}
+    if unknown := sorted(named - set(tiers.codes if tiers else ())):
+        raise PydanticCustomError("unknown_tier", f"a {kind} is for the tier {unknown[0]}, which there is not")
+
+
 class Terms(Request):
     """What a programme promises, and how it is accounted for. Money in minor units of `currency`."""
 
@@ -380,10 +387,15 @@ class Terms(Request):
     @field_validator("tiers")
     @classmethod
     def _that_rules_name(cls, tiers: TierTerms | None, info: ValidationInfo) -> TierTerms | None:
-        named = {code for rule in info.data.get("rules", []) for code in rule.who.tiers}
-        if unknown := sorted(named - set(tiers.codes if tiers else ())):
-            raise PydanticCustomError("unknown_tier", f"a rule is for the tier {unknown[0]}, which there is not")
+        _check_tiers("rule", info.data.get("rules", []), tiers)
         return tiers
+
+    @field_validator("campaigns")
+    @classmethod
+    def _for_tiers_there_are(cls, campaigns: list[Campaign], info: ValidationInfo) -> list[Campaign]:
+        if "tiers" in info.data:
+            _check_tiers("campaign", campaigns, info.data["tiers"])
+        return campaigns
 
     def rules_on(self, day: date) -> tuple[Rule, ...]:
         """The rules in force on a day of the programme's zone, in the order of the terms."""

@@ -10,7 +10,7 @@ from app.tiers.kept import Coming
 from app.tiers.queries import DueReview, due_reviews
 from app.tiers.record import Credit, Decision, Record
 from app.tiers.schemas import StandingOut
-from app.tiers.service import Effect, Standings, counts, load, outdated, past, review, standings
+from app.tiers.service import Effect, Standings, counts, load, outdated, past, records, review, standings
 from app.tiers.standing import Standing, standing
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "load",
     "outdated",
     "past",
+    "records",
     "review",
     "standing",
     "standings",

@@ -257,14 +257,19 @@ def _standing(
     return found_again(record, terms, now, None if since == BEGINNING else member.kept)
 
 
+def records(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, Record]:
+    """All that is known of members. Three statements, however many these are."""
+    found = queries.members(session, member_ids)
+    reads = queries.records(session, dict.fromkeys(found, BEGINNING))
+    return {id_: Record(each.joined_at, reads[id_].credits, reads[id_].decisions) for id_, each in found.items()}
+
+
 def past(program_id: UUID, member_id: UUID, asked: Past, session: Session) -> StandingOut:
     """Where a member stood. NotFound."""
     terms = timeline(session, program_id)
     member = queries.members(session, [member_id]).get(member_id)
     if member is None or member.program_id != program_id:
         raise NotFound
-    read = queries.records(session, {member_id: BEGINNING})[member_id]
-    record = Record(member.joined_at, read.credits, read.decisions)
     version = terms.at(asked.as_of)
-    stands = standing(record, terms, asked.as_of, asked.known_at)
+    stands = standing(records(session, [member_id])[member_id], terms, asked.as_of, asked.known_at)
     return standing_out(member_id, stands, None if version is None else version.terms.tiers, asked.as_of)

@@ -17,7 +17,7 @@ from app import accounting, db, ledger, members, outbox, programs, tiers
 from app.errors import Problem, or_problem
 from app.ids import new_id
 from app.members import GATES, Identifier, MemberMayNotEarn, MemberRef, UnknownMember
-from app.programs import Basket, Customer, Earning, Sums, Timeline, Version
+from app.programs import Basket, Customer, Timeline, Version
 from app.transactions import return_rules, rules
 from app.transactions.customers import customers
 from app.transactions.models import Transaction, TransactionClaim
@@ -245,19 +245,14 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
         "recorded_at": now,
     }
     loaded.uses.count(member_id, version.terms, verdict.occasion.at, reasons)
-    loaded.standings.count(member_id, _credit(claim_id, row, left.earning, now), "earned")
+    credit = rules.credit_of_claim(claim_id, rules.counted(left.earning), row, now)
+    loaded.standings.count(member_id, credit, "earned")
     if member_id in loaded.customers:
         loaded.customers[member_id] = replace(loaded.customers[member_id], bought=True)
     loaded.claims[row["id"]], loaded.postings[claim_id], loaded.accounts[member_id] = new, posted, account
     enrolled = member_id in loaded.newcomers
     loaded.newcomers.discard(member_id)
     return Claimed(new, row, posted, version, False, enrolled, account, taken_back)
-
-
-def _credit(claim_id: UUID, row: Fields, left: Earning, now: datetime) -> tiers.Credit:
-    """What a claimed purchase counts towards a tier: when it happened, and what is left of it."""
-    counted_at = min(row["occurred_at"], row["recorded_at"])
-    return tiers.Credit(claim_id, counted_at, now, now, Sums(left.points, sum(left.line_bases), 1))
 
 
 def _known(loaded: _Loaded, meant: _Meant, member_id: UUID, before: Fields | None) -> Judged:

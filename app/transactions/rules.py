@@ -373,19 +373,33 @@ def counting(judged: Judged, occurred_at: datetime, now: datetime) -> Coming:
     return Coming(min(occurred_at, now), sum(earning.line_bases), earning.points if sure else None)
 
 
-def credit_of(judged: Judged, document_id: UUID, occurred_at: datetime, now: datetime) -> Credit:
-    """What a purchase counts towards its member's tier."""
-    earning, at = judged.priced.earning, min(occurred_at, now)
-    return Credit(document_id, at, at, now, Sums(earning.points, sum(earning.line_bases), 1))
+def counted(earning: Earning) -> Sums:
+    """What a purchase that earned so much counts towards its member's tier."""
+    return Sums(earning.points, sum(earning.line_bases), 1)
 
 
-def credit_back(row: Any, purchase: Any | None, now: datetime) -> Credit:
-    """What a return or a void takes from that again, or the void of a return gives back: in the window of the purchase;
-    without one, in its own."""
-    outcome, at = row["outcome"], min(row["occurred_at"], now)
-    counted_at = at if purchase is None else min(purchase["occurred_at"], purchase["recorded_at"])
+def counted_back(row: Any) -> Sums:
+    """What a return or a void takes from that again, or the void of a return gives back."""
+    outcome = row["outcome"]
     figures = outcome["figures"]
-    sums = Sums(row["points"] + outcome["conceded"], -figures["base"], -figures["visits"])
+    return Sums(row["points"] + outcome["conceded"], -figures["base"], -figures["visits"])
+
+
+def credit_of(document_id: UUID, sums: Sums, occurred_at: datetime, now: datetime) -> Credit:
+    """A purchase counts in the window in which it happened."""
+    at = min(occurred_at, now)
+    return Credit(document_id, at, at, now, sums)
+
+
+def credit_of_claim(claim_id: UUID, sums: Sums, purchase: Any, now: datetime) -> Credit:
+    """So does a claimed one, from the claim on."""
+    return Credit(claim_id, min(purchase["occurred_at"], purchase["recorded_at"]), now, now, sums)
+
+
+def credit_back(row: Any, sums: Sums, purchase: Any | None, now: datetime) -> Credit:
+    """What came back counts in the window of the purchase, without one in its own."""
+    at = min(row["occurred_at"], now)
+    counted_at = at if purchase is None else min(purchase["occurred_at"], purchase["recorded_at"])
     return Credit(row["id"], counted_at, max(at, counted_at), now, sums)
 
 

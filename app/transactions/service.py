@@ -479,9 +479,10 @@ def _purchase(
     if member is not None:
         verdict = _known(loaded, purchase, verdict, member, now)
         loaded.accounts[member] = _earn(loaded, verdict, member, id_, purchase.occurred_at, now)
-        effect = loaded.standings.count(member, rules.credit_of(verdict, id_, purchase.occurred_at, now), "earned")
-        reasons = verdict.priced.earning.reasons
-        loaded.uses.count(member, verdict.version.terms, verdict.occasion.at, reasons)
+        earning = verdict.priced.earning
+        credit = rules.credit_of(id_, rules.counted(earning), purchase.occurred_at, now)
+        effect = loaded.standings.count(member, credit, "earned")
+        loaded.uses.count(member, verdict.version.terms, verdict.occasion.at, earning.reasons)
         if member in loaded.customers:
             loaded.customers[member] = replace(loaded.customers[member], bought=True)
     priced, version = verdict.priced, verdict.version
@@ -601,7 +602,7 @@ def _counted_back(loaded: _Loaded, row: Fields, known: Returnable | None, now: d
     """What a return or a void does to its member's tier."""
     if row["member_id"] is None:
         return None
-    credit = rules.credit_back(row, None if known is None else known.purchase, now)
+    credit = rules.credit_back(row, rules.counted_back(row), None if known is None else known.purchase, now)
     return loaded.standings.count(row["member_id"], credit, "returned", None if known is None else known.document_id)
 
 

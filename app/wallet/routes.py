@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app import ledger, members, redemptions, tiers
+from app import campaigns, ledger, members, redemptions, tiers
 from app.clients import TOKEN_LIFE, Caller, MemberCaller, member_token, needs, public, sign_token, signing_key
 from app.coalesce import Read
 from app.db import Database
@@ -221,6 +221,25 @@ def list_my_rewards(
         return redemptions.choice_page(judged, limit)
 
     answer = database.read(read)
+    link_next(request, response, answer.next)
+    return answer
+
+
+@router.get("/bonuses", responses=answers(*_REFUSALS, CursorInvalid), summary="List your bonuses")
+def list_my_bonuses(
+    member: Annotated[MemberCaller, me()],
+    database: Db,
+    request: Request,
+    response: Response,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> campaigns.BonusPage:
+    """Points you were given without a purchase, and on which occasions, oldest first."""
+    after = campaigns.bonus_cursor(cursor)
+    rows = database.read(
+        lambda session: campaigns.granted(session, member.program_id, member.member_id, after, limit + 1)
+    )
+    answer = campaigns.bonus_page(rows, limit)
     link_next(request, response, answer.next)
     return answer
 
