@@ -63,6 +63,13 @@ class Call:
 
 
 _KEY = {"Idempotency-Key": "k"}
+_EVENT = {
+    "source": "app",
+    "external_id": "review-1",
+    "event": "review_written",
+    "member": {"card": "900"},
+    "occurred_at": "2026-11-22T12:00:00Z",
+}
 _TERMS = "/v1/programs/{program}/terms"
 _LOT = "/v1/members/{other}/lots/{lot}"
 _LATER: dict[str, Any] = {"expires_at": "2029-01-01T00:00:00Z", "reason": "illness"}
@@ -72,7 +79,9 @@ _MUG: dict[str, Any] = {"name": "Enamel mug", "points": 100, "currency": "USD"}
 _VOUCHER = _MUG | {"code": "five-off", "item": {"kind": "voucher", "value": 500, "valid_days": 90}}
 _RECEIPT = {"source": "store-1", "external_id": "r77"}
 
+_REVIEWS = {"type": "event", "event": "review_written"}
 GENEROUS = TERMS | {
+    "campaigns": [{"code": "reviews", "name": "Reviews", "occasion": _REVIEWS, "points": 5}],
     "transfers": {},
     "pools": {},
     "tiers": {"levels": [{"code": "gold", "name": "Gold", "qualification": {"spend": 1_000_000}}]},
@@ -167,6 +176,7 @@ CALLS: dict[str, Call] = {
     "GET /v1/holds/{hold_id}": Call("GET", "/v1/holds/{hold}"),
     "POST /v1/holds/{hold_id}/capture": Call("POST", "/v1/holds/{hold}/capture", {}, _KEY),
     "POST /v1/holds/{hold_id}/release": Call("POST", "/v1/holds/{unused}/release", None, _KEY),
+    "POST /v1/events": Call("POST", "/v1/events", _EVENT, _KEY, elsewhere=422),
     "POST /v1/transfers": Call(
         "POST", "/v1/transfers", {"from": {"card": "900"}, "to": {"card": "903"}, "points": 5}, _KEY, elsewhere=422
     ),

@@ -27,6 +27,9 @@ ALL: dict[str, Any] = TERMS | {
     "uploads": {"latest_days": None},
     "points_tender": {"value": {"amount": 1, "points": 1}},
     "transfers": {},
+    "campaigns": [
+        {"code": "review", "name": "Review", "occasion": {"type": "event", "event": "review_written"}, "points": 30}
+    ],
     "pools": {"most_members": 4},
     "adjustments": {"limit": 1000},
     "holds": {"longest_minutes": 50_000},
@@ -162,6 +165,11 @@ def hold(body: dict[str, Any] | None) -> Callable[[Shop], Asked]:
 def gift(shop: Shop) -> Asked:
     earn(shop, 100)
     return Asked({"from": {"card": "900"}, "to": {"card": "901"}, "points": 60})
+
+
+def reported(shop: Shop) -> Asked:
+    event = {"source": "app", "external_id": "review", "event": "review_written", "member": {"card": "900"}}
+    return Asked(event | {"occurred_at": shop.clock().isoformat()})
 
 
 def gift_to_debtor(shop: Shop) -> Asked:
@@ -301,6 +309,7 @@ CASES = [
     Case("a part of a hold", CAPTURE, ["capture", "release"], hold({"points": 20})),
     Case("nothing of a hold", RELEASE, ["release"], hold(None)),
     Case("a gift", "/v1/transfers", ["transfer_out", "transfer_in"], gift),
+    Case("a review", "/v1/events", ["bonus"], reported),
     Case("a gift to a debtor", "/v1/transfers", ["transfer_out", "transfer_in", "debt_payment"], gift_to_debtor),
     Case(
         "a draw",

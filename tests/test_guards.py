@@ -326,6 +326,7 @@ APPEND_ONLY = {
     "tier_change": 1,
     "campaign_grant": 2,
     "member_referral": 1,
+    "member_event": 2,
 }
 """Tables whose rows never change, and how many unique keys a REPLACE could hit an old row by."""
 

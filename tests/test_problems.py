@@ -42,7 +42,7 @@ CONTRACT = {
     404: "not_found",
     405: "method_not_allowed",
     408: "body_timeout",
-    409: "adjustment_ended already_in_pool already_referred already_voided decision_ended hold_ended"
+    409: "adjustment_ended already_in_pool already_referred already_voided decision_ended event_conflict hold_ended"
     " idempotency_in_progress identifier_taken last_identifier member_closed points_activated points_cancelled"
     " pool_full program_exists purchase_unclaimed"
     " redemption_cancelled redemption_fulfilled referral_too_late return_not_waiting reward_exists reward_retired"
@@ -52,7 +52,8 @@ CONTRACT = {
     412: "precondition_failed",
     413: "body_too_large",
     415: "unsupported_media_type",
-    422: "capture_above_hold consent_missing currency_mismatch effective_from_invalid event_unknown expiry_not_later"
+    422: "capture_above_hold consent_missing currency_mismatch effective_from_invalid event_not_awaited event_unknown"
+    " expiry_not_later"
     " hold_too_long idempotency_key_reused identifier_invalid insufficient_points invalid_request member_may_not_earn"
     " member_may_not_spend negative_line no_terms not_in_pool nothing_to_concede nothing_to_extend"
     " nothing_to_reinstate nothing_to_return nothing_to_write_off occurred_in_future occurred_too_long_ago"
@@ -267,6 +268,14 @@ class Scene:
         self.terms(pending={"mode": "event", "event": "shipped", "cancel_after_days": 30})
         body = purchase("pending", occurred_at=self.shop.clock().isoformat(), **changes)
         return f"/v1/transactions/{self.shop.post(body).json()['id']}/events"
+
+    def report(self, event: str) -> Any:
+        """An event of card 900, where terms have a campaign for reviews."""
+        self.shop.post(purchase("r1"))
+        reviews = {"code": "reviews", "name": "Reviews", "occasion": {"type": "event", "event": "review"}, "points": 5}
+        self.terms(campaigns=[reviews])
+        body = {"source": "app", "external_id": "1", "event": event, "member": {"card": "900"}}
+        return self.act("/v1/events", body | {"occurred_at": self.shop.clock().isoformat()})
 
     def give(self, points: int = 5, to: str = "901") -> Any:
         """A gift from card 900 to another."""
@@ -682,6 +691,18 @@ def unknown_original(scene: Scene) -> Any:
 @provokes
 def event_unknown(scene: Scene) -> Any:
     return scene.act(scene.pending(), {"event": "delivered"})
+
+
+@provokes
+def event_not_awaited(scene: Scene) -> Any:
+    return scene.report("applause")
+
+
+@provokes
+def event_conflict(scene: Scene) -> Any:
+    assert scene.report("review").status_code == 201
+    scene.shop.clock.forward(seconds=1)
+    return scene.report("review")
 
 
 @provokes

@@ -28,7 +28,8 @@ class CampaignGrant(Base):
     campaign: Mapped[str]
     """Its code."""
     occasion: Mapped[str]
-    """`sign_up`; the year of a birthday or an anniversary; the day of the last purchase; the friend's id."""
+    """`sign_up`; the year of a birthday or an anniversary; the day of the last purchase; the friend's id; source and
+    number of an event."""
     day: Mapped[date]
     """The day of the occasion, in the programme's zone."""
     points: Mapped[int]
@@ -54,3 +55,20 @@ class CampaignBudget(Base):
     """How many grants that were."""
     budget: Mapped[int | None]
     """That of the terms by which it gave last; null: none."""
+
+
+class MemberEvent(Base):
+    """Something that happened to a member and that campaigns are for. Append-only, by trigger."""
+
+    __tablename__ = "member_event"
+    __table_args__ = (UniqueConstraint("program_id", "source", "external_id"), Index(None, "member_id"), NO_ROWID)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    program_id: Mapped[UUID] = mapped_column(ForeignKey("program.id"))
+    source: Mapped[str]
+    external_id: Mapped[str]
+    """Its number there."""
+    event: Mapped[str]
+    member_id: Mapped[UUID] = mapped_column(ForeignKey("member.id"))
+    occurred_at: Mapped[datetime]
+    recorded_at: Mapped[datetime]

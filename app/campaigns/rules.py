@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import NamedTuple
+from types import UnionType
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from app.members import GATES, Person
@@ -16,6 +17,7 @@ from app.programs import (
     Anniversary,
     Birthday,
     Campaign,
+    CustomEvent,
     Referral,
     SignUp,
     Timeline,
@@ -96,22 +98,24 @@ def rounds(terms: Timeline, since: datetime | None, as_of: datetime) -> list[Rou
     """
     found = []
     recent = None if since is None else since - COMMITTED_LATER
-    if on_joining := _windows(terms, recent, as_of, on_joining=True):
+    if on_joining := _windows(terms, recent, as_of, SignUp):
         found.append(Round(on_joining, recent, as_of, newcomers=True))
-    on_days = _windows(terms, since, as_of, on_joining=False)
+    on_days = _windows(terms, since, as_of, Birthday | Anniversary | WinBack | Referral)
     if on_days and (since is None or any(each.day(since) < each.day(as_of) for each in on_days)):
         found.append(Round(on_days, since, as_of, newcomers=False))
     return found
 
 
-def _windows(terms: Timeline, since: datetime | None, as_of: datetime, *, on_joining: bool) -> tuple[Window, ...]:
+def _windows(
+    terms: Timeline, since: datetime | None, as_of: datetime, kinds: type[Any] | UnionType
+) -> tuple[Window, ...]:
     ends = [*(version.effective_from for version in terms.versions[1:]), None]
     known = [
         Window(version, campaign, place, until)
         for version, until in zip(terms.versions, ends, strict=bool(terms.versions))
         if version.effective_from <= as_of
         for place, campaign in enumerate(version.terms.campaigns)
-        if isinstance(campaign.occasion, SignUp) == on_joining
+        if isinstance(campaign.occasion, kinds)
     ]
     return tuple(window for window in known if since is None or not window.over(since))
 
@@ -192,6 +196,30 @@ def due(known: Known, round_: Round) -> list[Due]:
         if window.campaign.who.missed(known.person.customer) is None
         for falling in _falling(known, window, round_)
         if window.contains(falling.judged_at)
+    ]
+
+
+def awaited(version: Version, event: str) -> bool:
+    """Whether any campaign of a version is for an event."""
+    occasions = (campaign.occasion for campaign in version.terms.campaigns)
+    return any(isinstance(each, CustomEvent) and each.event == event for each in occasions)
+
+
+def due_for(person: Person, terms: Timeline, event: str, key: str, at: datetime) -> list[Due]:
+    """What an event that happened `at` an instant is worth to a member, given before or not. `key`: which one it is.
+
+    The clock of who reports it may be behind, so one of the day of joining counts as a member's.
+    """
+    if not GATES[person.status].earn:
+        return []
+    return [
+        Due(window, person.id, key, at)
+        for window in _windows(terms, None, at, CustomEvent)
+        if isinstance(window.campaign.occasion, CustomEvent)
+        and window.campaign.occasion.event == event
+        and window.contains(at)
+        and window.day(at) >= window.day(person.enrolled_at)
+        and window.campaign.who.missed(person.customer) is None
     ]
 
 

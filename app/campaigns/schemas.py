@@ -8,17 +8,19 @@ from uuid import UUID
 from pydantic import Field
 
 from app.campaigns.queries import Granted
+from app.ledger import BalanceOut, PlannedEntries
+from app.members import MemberRef
 from app.paging import decode, page
-from app.wire import Answer, Stamp
+from app.wire import Answer, ExternalId, Request, Source, Stamp, Token, WireInstant
 
-OccasionType = Literal["sign_up", "birthday", "anniversary", "win_back", "referral"]
+OccasionType = Literal["sign_up", "birthday", "anniversary", "win_back", "referral", "event"]
 
 
 class BonusOut(Answer):
     """Points that a campaign gave a member, and on which occasion; `id` is the document of the entry and the posting.
 
     `occasion`: `sign_up`; the year of a birthday or an anniversary; the day of the last purchase of who stayed away;
-    the id of the friend, whom the member brought or is.
+    the id of the friend, whom the member brought or is; the source and number of an event.
     """
 
     id: UUID
@@ -36,6 +38,41 @@ class BonusOut(Answer):
 class BonusPage(Answer):
     items: list[BonusOut]
     next: str | None
+
+
+class MemberEventIn(Request):
+    """Something that happened to a member, by the number that its source gave it."""
+
+    source: Source
+    external_id: ExternalId
+    event: Annotated[Token, Field(description="As campaigns of the terms name it", examples=["review_written"])]
+    member: MemberRef
+    occurred_at: WireInstant
+
+
+class GivenOut(Answer):
+    """Points that a campaign gave for an event."""
+
+    campaign: str
+    points: int
+
+
+class MemberEventOut(Answer):
+    """An event as it was recorded, and what campaigns gave the member for it."""
+
+    id: Annotated[UUID | None, Field(description="null: a dry run")]
+    source: str
+    external_id: str
+    event: str
+    member_id: UUID
+    occurred_at: Stamp
+    recorded_at: Stamp
+    duplicate: Annotated[bool, Field(description="Whether it had been recorded before")]
+    dry_run: bool
+    bonuses: list[GivenOut]
+    balance: BalanceOut
+    balance_at: Stamp
+    entries: PlannedEntries
 
 
 class CampaignOut(Answer):

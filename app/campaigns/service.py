@@ -64,11 +64,12 @@ def give(
     accounts = programs.claim(session, program_id, {id_ for each in found for id_ in each.concerns}, now)
     dues = _due(session, terms, round_, sorted(waiting), purchases, now)
     codes = sorted({each.window.campaign.code for each in dues})
-    spent = _claim_budgets(session, program_id, codes)
+    spent = claim_budgets(session, program_id, codes)
     points = {code: row.points for code, row in spent.items()}
-    bonuses = rules.decide(dues, _before(session, accounts), points)
+    bonuses = rules.decide(dues, before(session, accounts), points)
     if bonuses:
-        _write(session, program_id, terms, accounts, bonuses, spent, now)
+        chart = accounting.chart(session, program_id)
+        write(session, accounts, grant(program_id, terms, accounts, bonuses, spent, chart, now), now)
     return len(bonuses)
 
 
@@ -89,11 +90,11 @@ def _due(
     people = members.persons(session, member_ids)
     known = [Known(person, bought.get(person.id), friends.get(person.id)) for person in people]
     dues = [due for each in known for due in rules.due(each, round_)]
-    open_ = rules.not_given(dues, _before(session, {due.member_id for due in dues})) if dues else []
-    return _of_tiers(session, terms, open_, now)
+    open_ = rules.not_given(dues, before(session, {due.member_id for due in dues})) if dues else []
+    return of_tiers(session, terms, open_, now)
 
 
-def _of_tiers(session: Session, terms: Timeline, dues: list[Due], now: datetime) -> list[Due]:
+def of_tiers(session: Session, terms: Timeline, dues: list[Due], now: datetime) -> list[Due]:
     """What of it is for the tier that the member was in on the occasion, as known now; who is asked for none is not
     looked for."""
     asked = {due.member_id for due in dues if due.tiers}
@@ -111,7 +112,7 @@ def _friends(session: Session, round_: Round, member_ids: Sequence[UUID], purcha
     """Those of some members whom others brought and who were not given everything for it."""
     brought = members.referrers(session, member_ids)
     codes = {each.campaign.code for each in round_.windows if isinstance(each.campaign.occasion, Referral)}
-    own = [each for each in _before(session, brought) if each.occasion == str(each.member_id)]
+    own = [each for each in before(session, brought) if each.occasion == str(each.member_id)]
     given = {(each.member_id, each.campaign) for each in own}
     brought = {id_: by for id_, by in brought.items() if any((id_, code) not in given for code in codes)}
     if not brought:
@@ -121,7 +122,7 @@ def _friends(session: Session, round_: Round, member_ids: Sequence[UUID], purcha
     return {friend: Friend(by, by in earning, kept.get(friend, ())) for friend, by in brought.items()}
 
 
-def _before(session: Session, member_ids: Collection[UUID]) -> list[Given]:
+def before(session: Session, member_ids: Collection[UUID]) -> list[Given]:
     """All that some members were given."""
     return [Given(*row) for row in db.found(session, _grants, ids=sorted(member_ids))]
 
@@ -131,43 +132,64 @@ def _grants(engine: str) -> Select[*tuple[Any, ...]]:
     return select(*columns).where(db.one_of(engine, CampaignGrant.member_id.expression, "ids"))
 
 
-def _claim_budgets(session: Session, program_id: UUID, codes: Collection[str]) -> dict[str, Any]:
+def claim_budgets(session: Session, program_id: UUID, codes: Collection[str]) -> dict[str, Any]:
     """What campaigns have given so far; nobody else adds to it until the transaction ends."""
     empty = {"program_id": program_id, "points": 0, "grants": 0, "budget": None}
-    db.claim_rows(session, CampaignBudget, [empty | {"campaign": code} for code in codes], ["campaign"])
-    mine = select(*CampaignBudget.__table__.c).where(
-        CampaignBudget.program_id == program_id, db.any_of(session, CampaignBudget.campaign.expression, list(codes))
+    db.claim_rows(session, CampaignBudget, [empty | {"campaign": code} for code in sorted(codes)], ["campaign"])
+    return _budgets(session, program_id, codes)
+
+
+def look_at_budgets(session: Session, program_id: UUID, codes: Collection[str]) -> dict[str, Any]:
+    """The same of those that have given anything, with nothing locked."""
+    return _budgets(session, program_id, codes, lock=False)
+
+
+def _budgets(session: Session, program_id: UUID, codes: Collection[str], *, lock: bool = True) -> dict[str, Any]:
+    rows = select(*CampaignBudget.__table__.c).where(
+        CampaignBudget.program_id == program_id, db.any_of(session, CampaignBudget.campaign.expression, sorted(codes))
     )
-    rows = session.execute(mine.order_by(CampaignBudget.campaign).with_for_update(key_share=True))
-    return {row.campaign: row for row in rows}
+    rows = rows.order_by(CampaignBudget.campaign)
+    return {row.campaign: row for row in session.execute(rows.with_for_update(key_share=True) if lock else rows)}
 
 
 # --- write ----------------------------------------------------------------------------------------------------------
 
 
-def _write(
-    session: Session,
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """Bonuses as rows of grants, what they post, and what their campaigns have given with them."""
+
+    rows: list[dict[str, Any]]
+    postings: list[Posting]
+    counted: list[db.Row]
+
+
+def grant(
     program_id: UUID,
     terms: Timeline,
     accounts: dict[UUID, Account],
     bonuses: Sequence[Bonus],
     spent: Mapping[str, Any],
+    chart: Chart,
     now: datetime,
-) -> None:
-    chart = accounting.chart(session, program_id)
-    postings: list[Posting] = []
-    rows = []
+) -> Grants:
+    """Gives bonuses to `accounts`, which follow."""
+    made = Grants([], [], _counted(program_id, bonuses, spent))
     for bonus in bonuses:
         row = _row(program_id, bonus, now)
         accounts[bonus.member_id], posted = _gift(accounts[bonus.member_id], bonus, row, terms, chart)
-        postings += posted
-        rows.append(row)
+        made.postings.extend(posted)
+        made.rows.append(row)
+    return made
+
+
+def write(session: Session, accounts: Mapping[UUID, Account], made: Grants, now: datetime) -> None:
     with db.together(session):
         ledger.write(session, accounts.values(), now)
-        accounting.post(session, postings, now)
-        db.insert_rows(session, CampaignGrant, rows)
-        db.update_rows(session, CampaignBudget, ["program_id", "campaign"], _counted(program_id, bonuses, spent))
-        outbox.put(session, [_event(row) for row in rows], now)
+        accounting.post(session, made.postings, now)
+        db.insert_rows(session, CampaignGrant, made.rows)
+        db.update_rows(session, CampaignBudget, ["program_id", "campaign"], made.counted)
+        outbox.put(session, [_event(row) for row in made.rows], now)
 
 
 def _row(program_id: UUID, bonus: Bonus, now: datetime) -> dict[str, Any]:
@@ -207,8 +229,8 @@ def _counted(program_id: UUID, bonuses: Sequence[Bonus], spent: Mapping[str, Any
         {
             "program_id": program_id,
             "campaign": code,
-            "points": spent[code].points + points[code],
-            "grants": spent[code].grants + grants[code],
+            "points": (spent[code].points if code in spent else 0) + points[code],
+            "grants": (spent[code].grants if code in spent else 0) + grants[code],
             "budget": budget,
         }
         for code, budget in sorted(rules.budgets(bonuses).items())

@@ -29,7 +29,7 @@ from app.programs.calendar import (
     switched_on,
     warnings_before,
 )
-from app.programs.campaigns import Anniversary, Birthday, Campaign, Referral, SignUp, WinBack
+from app.programs.campaigns import Anniversary, Birthday, Campaign, CustomEvent, Referral, SignUp, WinBack
 from app.programs.conditions import Customer, Need, Occasion
 from app.programs.days import add_months, date_in, day_begins
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
@@ -61,6 +61,9 @@ from app.programs.rules import (
 from app.programs.schemas import EXAMPLE_TERMS, InactivityExpiry, PendingEvent, Terms
 from app.programs.service import (
     NoTerms,
+    OccurredInFuture,
+    OccurredTooLongAgo,
+    check_time,
     create_program,
     draft_terms,
     drafts,
@@ -83,6 +86,7 @@ __all__ = [
     "Basket",
     "Birthday",
     "Campaign",
+    "CustomEvent",
     "Customer",
     "Earning",
     "Explained",
@@ -93,6 +97,8 @@ __all__ = [
     "Need",
     "NoTerms",
     "Occasion",
+    "OccurredInFuture",
+    "OccurredTooLongAgo",
     "PendingEvent",
     "PointsTender",
     "Program",
@@ -119,6 +125,7 @@ __all__ = [
     "cash_part",
     "check_basket",
     "check_points_tender",
+    "check_time",
     "claim",
     "consideration",
     "create_program",

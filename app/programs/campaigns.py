@@ -83,11 +83,18 @@ class Referral(Request):
     """For how many friends one member is given points; null: any number."""
 
 
-Occasion = SignUp | Birthday | Anniversary | WinBack | Referral
+class CustomEvent(Request):
+    """Whatever a partner or an app reports of a member, each time."""
+
+    type: Literal["event"]
+    event: Annotated[Token, Field(examples=["review_written"])]
+
+
+Occasion = SignUp | Birthday | Anniversary | WinBack | Referral | CustomEvent
 
 
 def _occasion(value: Any) -> Any:
-    return chosen_by("type", value, SignUp, Birthday, Anniversary, WinBack, Referral)
+    return chosen_by("type", value, SignUp, Birthday, Anniversary, WinBack, Referral, CustomEvent)
 
 
 class Campaign(Request):

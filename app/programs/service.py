@@ -1,7 +1,7 @@
 """Create programmes; draft, change, publish and retire their terms."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 from uuid import UUID
 
@@ -9,7 +9,7 @@ from sqlalchemy import Select, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from app import accounting, db, outbox
-from app.errors import NotFound, PreconditionFailed, Problem
+from app.errors import NotFound, PreconditionFailed, Problem, finding
 from app.ids import new_id
 from app.programs.budgets import given
 from app.programs.calendar import Timeline, Version
@@ -40,6 +40,18 @@ class EffectiveFromInvalid(Problem):
     """New terms take effect from now on and after the version before; only a programme's first may start earlier."""
 
     status, code, title, final = 422, "effective_from_invalid", "Terms cannot take effect then", True
+
+
+class OccurredInFuture(Problem):
+    """`occurred_at` lies further ahead than the terms allow. Set the till's clock."""
+
+    status, code, title, final = 422, "occurred_in_future", "That lies in the future", True
+
+
+class OccurredTooLongAgo(Problem):
+    """`occurred_at` lies further back than the terms accept late uploads."""
+
+    status, code, title, final = 422, "occurred_too_long_ago", "That is too old", True
 
 
 class NoTerms(Problem):
@@ -112,6 +124,16 @@ def terms_at(session: Session, program_id: UUID, instant: datetime) -> Terms:
 def zone_at(session: Session, program_id: UUID, instant: datetime) -> tzinfo:
     """The programme's time zone at `instant`."""
     return timeline(session, program_id).zone_at(instant)
+
+
+def check_time(occurred_at: datetime, version: Version, now: datetime) -> None:
+    """Raises OccurredInFuture or OccurredTooLongAgo."""
+    uploads = version.terms.uploads
+    if occurred_at > now + timedelta(minutes=uploads.future_minutes):
+        raise OccurredInFuture(findings=[finding(("occurred_at",), "in_future", "later than the service's clock")])
+    if uploads.latest_days is not None and occurred_at < now - timedelta(days=uploads.latest_days):
+        detail = f"more than {uploads.latest_days} days ago"
+        raise OccurredTooLongAgo(findings=[finding(("occurred_at",), "too_old", detail)])
 
 
 def terms_of(session: Session, program_id: UUID, version: int) -> Terms:

@@ -47,7 +47,7 @@ from app.members import (
     UnknownMember,
 )
 from app.paging import Cursor, Limit, decode, link_next, page
-from app.programs import NoTerms, Version, available_from, explain
+from app.programs import NoTerms, OccurredInFuture, OccurredTooLongAgo, Version, available_from, explain
 from app.transactions import buying, claims, events, return_rules, rules, service, uploads, waiting
 from app.transactions.claims import Claimed, Wanted
 from app.transactions.events import Happened, Reported
@@ -106,8 +106,8 @@ _REFUSALS = (
     rules.CurrencyMismatch,
     rules.NegativeLine,
     rules.SumsDoNotMatch,
-    rules.OccurredInFuture,
-    rules.OccurredTooLongAgo,
+    OccurredInFuture,
+    OccurredTooLongAgo,
     rules.PurchaseTooLarge,
     rules.PointsTenderRefused,
     InsufficientPoints,

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from fractions import Fraction
 from typing import Any
 from uuid import UUID
@@ -27,6 +27,7 @@ from app.programs import (
     cancels_at,
     check_basket,
     check_points_tender,
+    check_time,
     consideration,
     earn,
     earn_at_least,
@@ -42,7 +43,6 @@ from app.programs import (
     tender_of,
 )
 from app.tiers import Coming, Credit
-from app.transactions.return_rules import Return
 from app.wire import JsonText
 
 
@@ -68,18 +68,6 @@ class SumsDoNotMatch(Problem):
     """Lines, tenders and total do not add up; `errors` says where."""
 
     status, code, title, final = 422, "sums_do_not_match", "The sums do not match", True
-
-
-class OccurredInFuture(Problem):
-    """`occurred_at` lies further ahead than the terms allow. Set the till's clock."""
-
-    status, code, title, final = 422, "occurred_in_future", "The purchase lies in the future", True
-
-
-class OccurredTooLongAgo(Problem):
-    """`occurred_at` lies further back than the terms accept late uploads."""
-
-    status, code, title, final = 422, "occurred_too_long_ago", "The purchase is too old", True
 
 
 class PurchaseTooLarge(Problem):
@@ -151,7 +139,7 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     version = terms.at(purchase.occurred_at)
     if version is None:
         raise NoTerms
-    check_time(purchase, version, now)
+    check_time(purchase.occurred_at, version, now)
     check_currency(purchase.currency, version.terms.currency)
     check_amounts(purchase.basket, version.terms)
     occasion = occasion_of(purchase.occurred_at, purchase.store, purchase.channel, version.terms)
@@ -205,16 +193,6 @@ def check_currency(stated: str | None, currency: str) -> None:
     """Raises CurrencyMismatch. Nothing stated is right."""
     if stated not in (None, currency):
         raise CurrencyMismatch(findings=[finding(("currency",), "currency_mismatch", f"the terms are in {currency}")])
-
-
-def check_time(purchase: Purchase | Return, version: Version, now: datetime) -> None:
-    """Raises OccurredInFuture or OccurredTooLongAgo."""
-    uploads = version.terms.uploads
-    if purchase.occurred_at > now + timedelta(minutes=uploads.future_minutes):
-        raise OccurredInFuture(findings=[finding(("occurred_at",), "in_future", "later than the service's clock")])
-    if uploads.latest_days is not None and purchase.occurred_at < now - timedelta(days=uploads.latest_days):
-        detail = f"more than {uploads.latest_days} days ago"
-        raise OccurredTooLongAgo(findings=[finding(("occurred_at",), "too_old", detail)])
 
 
 def check_amounts(basket: Basket, terms: Terms) -> None:

@@ -563,7 +563,7 @@ def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writin
     version = loaded.terms.at(item.occurred_at)
     if version is None:
         raise programs.NoTerms
-    rules.check_time(item, version, now)
+    programs.check_time(item.occurred_at, version, now)
     known = None if item.original is None else loaded.returnable.get(item.original)
     rules.check_currency(item.currency, version.terms.currency if known is None else known.purchase["currency"])
     id_ = loaded.taken.get(item.key) or new_id()
