@@ -135,9 +135,9 @@ def shop(database_url: str, clock: TestClock) -> Iterator[Shop]:
 
 @pytest.fixture(params=[1, 0], ids=["gathered", "each alone"])
 def crowded(request: pytest.FixtureRequest) -> dict[str, int]:
-    """Settings for races: requests commit together, or each alone, so that they meet in the database; and wait for each
-    other for as long as a slow machine takes."""
-    return {"writers": request.param, "lock_timeout_ms": 30_000}
+    """Settings for races: requests commit together, or each alone, so that they meet in the database; and wait for
+    locks and connections for as long as a slow machine takes."""
+    return {"writers": request.param, "lock_timeout_ms": 30_000, "pool_wait_seconds": 30, "gathered_seconds": 30}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

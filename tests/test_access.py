@@ -183,6 +183,7 @@ CALLS: dict[str, Call] = {
     "POST /v1/programs": Call("POST", "/v1/programs", {"code": "third", "name": "Third"}, elsewhere=403),
     "GET /v1/programs": Call("GET", "/v1/programs", elsewhere=200),
     "GET /v1/programs/{program_id}": Call("GET", "/v1/programs/{program}"),
+    "GET /v1/programs/{program_id}/budgets": Call("GET", "/v1/programs/{program}/budgets"),
     "POST /v1/programs/{program_id}/terms": Call("POST", _TERMS, TERMS),
     "GET /v1/programs/{program_id}/terms": Call("GET", _TERMS),
     "GET /v1/programs/{program_id}/terms/{version}": Call("GET", f"{_TERMS}/1"),

@@ -26,6 +26,8 @@ TAMPERING = {
     "bonuses_are_in_their_lots": "UPDATE point_entry SET kind = 'bonus' WHERE kind = 'accrual'",
     "budgets_are_sums_of_grants": "INSERT INTO campaign_budget (program_id, campaign, points, grants) "
     "SELECT id, 'birthday', 1, 1 FROM program",
+    "rule_budgets_are_what_members_were_given": "INSERT INTO rule_budget (program_id, rule, reserved, budget) "
+    "SELECT id, 'welcome', 1, 1 FROM program",
     "deferrals_are_posted": "UPDATE journal_posting SET amount = amount + 1",
     "cohorts_are_sums_of_lots": "UPDATE cohort SET residue = residue + 1",
     "liability_is_sum_of_cohorts": "DELETE FROM journal_posting",

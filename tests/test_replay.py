@@ -50,6 +50,8 @@ RULES: dict[str, dict[str, Any]] = {
     "daily": rule("daily", DOUBLE, limits=[{"per": "day", "points": 15}, {"per": "lifetime", "times": 5}]),
     "weekly": rule("weekly", FIXED, limits=[{"per": "week", "times": 1}], when={"minimum_spend": 700}),
     "rested": rule("rested", {"type": "per_item", "points": 3}, cooldown_hours=30, on={"products": ["p1"]}),
+    "shared": rule("shared", {"type": "per_amount", "points": 1, "per": 50}, budget=130),
+    "scarce": rule("scarce", FIXED, budget=40, limits=[{"per": "week", "times": 2}], on={"products": ["p2"]}),
     "mondays": rule("mondays", {"type": "per_amount", "points": 1, "per": 250}, when={"weekdays": ["mon"]}, most=9),
 }
 FIGURES = ("granted", "taken_back", "deferred", "given_back")

@@ -1,6 +1,7 @@
 """Tiers by the rules alone, without a database: who stands where, on which day, and what is missing."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -332,7 +333,7 @@ def test_a_tier_is_taken_out_and_made_harder() -> None:
 # --- properties -----------------------------------------------------------------------------------------------------
 
 AMOUNTS = st.integers(0, 120).map(lambda n: n * 1000)
-DAYS = st.integers(0, 900)
+DAYS = st.integers(0, 900) | st.sampled_from([10, 11, 240, 241])  # some days have several, at one instant
 MOVING: list[dict[str, Any]] = [{"type": "rolling", "months": 3}, {"type": "rolling", "days": 45}]
 WINDOWS: list[dict[str, Any]] = [
     {"type": "calendar_year"},
@@ -421,7 +422,8 @@ def test_the_order_in_which_things_become_known_does_not_matter(
 
 
 def recorded(credits_: Sequence[Credit], terms: Timeline, until: datetime) -> tuple[Kept | None, list[Moved], set[str]]:
-    """What is stored when purchases and returns are recorded one after the other, and what of them was read for it."""
+    """What is stored when purchases and returns are recorded one after the other, and what of them was read for it.
+    Each time the sums that it goes on from are those of the whole record."""
     stored: Kept | None = None
     moved: list[Moved] = []
     known: list[Credit] = []
@@ -440,6 +442,9 @@ def recorded(credits_: Sequence[Credit], terms: Timeline, until: datetime) -> tu
             known.append(each)
         stored = followed.kept
         moved += followed.moved
+        if stored is not None and stored.sums_until is not None:
+            whole = standing(Record(JOINED, known), terms, now, now)
+            assert (stored.tier, stored.counted) == (whole.tier, whole.counted)
     return stored, moved, ways
 
 
@@ -456,6 +461,24 @@ def test_what_is_stored_is_what_the_record_comes_to(credits_: list[Credit], tier
         at = JOINED + timedelta(days=number, hours=5)
         told = [one.after for one in moved if one.at <= at]
         assert (told[-1] if told else None) == standing(record, terms, at, at).tier
+
+
+def test_uploads_from_the_old_year_count_in_it_though_the_new_one_has_begun() -> None:
+    """The first leaves the member in the new year with nothing; the second came before that, not after the first."""
+    late = [bought("2025-12-30", 100, known="2026-01-02"), bought("2025-12-31", 49_000, known="2026-01-03")]
+    stored, _, ways = recorded([*late, bought("2026-01-10", 1_000)], always(), day("2026-02-01"))
+    assert stored is not None
+    assert (stored.tier, stored.counted.spend) == (None, 1_000)
+    assert "all" in ways
+
+
+def test_two_receipts_of_one_instant_need_no_other_one() -> None:
+    pairs = [bought(f"2026-{month:02}-08 12", 100) for month in range(1, 13) for _ in range(2)]
+    later = [replace(each, recorded_at=each.recorded_at + timedelta(seconds=n)) for n, each in enumerate(pairs)]
+    stored, _, ways = recorded(later, always(), day("2026-12-30"))
+    assert stored is not None
+    assert (stored.counted, ways) == (Sums(0, 2_400, 24), {"sums", "all"})
+    assert recorded(later, always([SILVER | {"qualification": {"spend": 200}}]), day("2026-12-30"))[0] is not None
 
 
 def test_most_purchases_need_no_other_one() -> None:

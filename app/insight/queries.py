@@ -34,7 +34,8 @@ from app.campaigns.models import CampaignBudget, CampaignGrant
 from app.ledger.models import CoverRow, Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
 from app.ledger.rules import BALANCES
 from app.members.models import Member, MemberIdentifier, MemberReferral
-from app.programs.models import Program, ProgramTerms
+from app.programs.conditions import BUDGET
+from app.programs.models import Program, ProgramTerms, RuleBudget, RuleBudgetSlice, RuleUse
 from app.redemptions.models import Redemption, RewardRow, VoucherRow
 from app.tiers.models import MemberTier, QualifyingEntry, TierChange
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
@@ -373,6 +374,28 @@ def budgets_are_sums_of_grants(program_id: UUID | None) -> Select[*tuple[Any, ..
     program = func.coalesce(sums.c.program_id, kept.program_id)
     subject = func.coalesce(sums.c.campaign, kept.campaign)
     return _off(subject, wrong).select_from(both).where(_within(program, program_id))
+
+
+def rule_budgets_are_what_members_were_given(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What is reserved of a rule's budget, less the room of its slices, is what members were given of it."""
+    mine = (RuleBudgetSlice.program_id == RuleBudget.program_id) & (RuleBudgetSlice.rule == RuleBudget.rule)
+    room = select(func.sum(RuleBudgetSlice.room)).where(mine).correlate(RuleBudget).scalar_subquery()
+    taken = select(
+        RuleBudget.program_id, RuleBudget.rule, (RuleBudget.reserved - _zero(room)).label("points")
+    ).subquery()
+    given = (
+        select(Member.program_id, RuleUse.rule, _total(RuleUse.points.expression).label("points"))
+        .join(Member, Member.id == RuleUse.member_id)
+        .where(RuleUse.period == BUDGET)
+        .group_by(Member.program_id, RuleUse.rule)
+        .subquery()
+    )
+    same = and_(taken.c.program_id == given.c.program_id, taken.c.rule == given.c.rule)
+    both = taken.join(given, same, full=True)
+    program = func.coalesce(taken.c.program_id, given.c.program_id)
+    subject = func.coalesce(taken.c.rule, given.c.rule)
+    rows = _differing(subject, _zero(given.c.points), _zero(taken.c.points)).select_from(both)
+    return rows.where(_within(program, program_id))
 
 
 def deferrals_are_posted(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
@@ -774,6 +797,7 @@ CHECKS: tuple[Check, ...] = (
     documents_granted_their_points,
     bonuses_are_in_their_lots,
     budgets_are_sums_of_grants,
+    rule_budgets_are_what_members_were_given,
     deferrals_are_posted,
     cohorts_are_sums_of_lots,
     liability_is_sum_of_cohorts,

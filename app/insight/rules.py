@@ -207,7 +207,8 @@ class Life:
         occasion = replace(occasion_of(row.occurred_at, row.store, row.channel, terms), tier=tier)
         recorded = recalled(terms, row, occasion)
         customer = replace(row.profile, bought=self._bought)
-        occasion = self._uses.known(self.member_id, terms, occasion, customer, recorded)
+        short = budgets_short(terms, row, occasion)
+        occasion = self._uses.known(self.member_id, terms, occasion, customer, recorded, short)
         self._bought = True
         self.counting.documents |= {row.document_id, *(each["id"] for each in row.past)}
         try:
@@ -246,7 +247,20 @@ def recalled(draft: Terms, row: Bought, occasion: Occasion) -> dict[str, str | N
     return {code: None if unmet.get(code) in _NOT_OF_WHO else unmet[code] for code in same}
 
 
-_NOT_OF_WHO = (None, "limit", "cooldown")
+def budgets_short(draft: Terms, row: Bought, occasion: Occasion) -> dict[str, int]:
+    """By rule of the draft that is the same as one of the purchase's terms: what its budget left then, if too little.
+
+    A budget of the draft's own is not followed: members are walked through one after the other, not in the order in
+    which they would use it up.
+    """
+    facts, day = row.facts or {}, occasion.at.date()
+    unmet, allowed = facts.get("unmet", {}), facts.get("allowed", {})
+    same = {rule.code for rule in draft.rules_on(day) if rule.budget is not None and rule in row.terms.rules_on(day)}
+    none = {code: 0 for code in same if unmet.get(code) == "budget"}
+    return none | {code: allowed[code] for code in same if code in allowed}
+
+
+_NOT_OF_WHO = (None, "limit", "cooldown", "budget")
 """Why a rule gave nothing to a member who was as it asks."""
 
 

@@ -11,6 +11,7 @@ A `Gift` is given by `give`, what it puts aside is `provided`.
 """
 
 from app.programs.basket import Basket, Line, Tender
+from app.programs.budgets import budgets
 from app.programs.calendar import (
     Timeline,
     Version,
@@ -29,7 +30,7 @@ from app.programs.calendar import (
     warnings_before,
 )
 from app.programs.campaigns import Anniversary, Birthday, Campaign, Referral, SignUp, WinBack
-from app.programs.conditions import Customer, Occasion
+from app.programs.conditions import Customer, Need, Occasion
 from app.programs.days import add_months, date_in, day_begins
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
 from app.programs.gifts import Gift, give, provided
@@ -47,8 +48,11 @@ from app.programs.rules import (
     check_points_tender,
     consideration,
     earn,
+    earn_at_least,
     explain,
+    favoured,
     kept,
+    most,
     net_paid_with_points,
     stand_alone_prices,
     tax_of,
@@ -86,6 +90,7 @@ __all__ = [
     "InactivityExpiry",
     "Kept",
     "Line",
+    "Need",
     "NoTerms",
     "Occasion",
     "PendingEvent",
@@ -109,6 +114,7 @@ __all__ = [
     "add_months",
     "adopt_expiry",
     "available_from",
+    "budgets",
     "cancels_at",
     "cash_part",
     "check_basket",
@@ -123,11 +129,13 @@ __all__ = [
     "draft_terms",
     "drafts",
     "earn",
+    "earn_at_least",
     "end_adopted",
     "ended",
     "every_program",
     "expires_at",
     "explain",
+    "favoured",
     "find_program",
     "give",
     "kept",
@@ -140,6 +148,7 @@ __all__ = [
     "look",
     "members_to_adopt",
     "month_begins",
+    "most",
     "net_paid_with_points",
     "points_to_warn_of",
     "provided",

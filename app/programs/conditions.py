@@ -54,23 +54,22 @@ class Goods(Request):
     products: Names = []
 
     @cached_property
-    def _sets(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-        return frozenset(self.departments), frozenset(self.categories), frozenset(self.products)
+    def _named(self) -> list[tuple[str, frozenset[str]]]:
+        """Of the kinds of name that it has: where a sale has them, and which."""
+        kinds = (("by_department", self.departments), ("by_category", self.categories), ("by_product", self.products))
+        return [(there, frozenset(names)) for there, names in kinds if names]
 
     @cached_property
     def empty(self) -> bool:
-        return not (self.departments or self.categories or self.products)
+        return not self._named
 
     def places(self, sale: Sale) -> set[int]:
         """The positions of those lines of a sale that earn."""
-        departments, categories, products = self._sets
         found: set[int] = set()
-        for names, places in (
-            (departments, sale.by_department if departments else {}),
-            (categories, sale.by_category if categories else {}),
-            (products, sale.by_product if products else {}),
-        ):
-            found.update(*(places[name] for name in names & places.keys()))
+        for there, names in self._named:
+            lines = getattr(sale, there)
+            for name in names if len(names) < len(lines) else names & lines.keys():
+                found.update(lines.get(name, ()))
         return found
 
 
@@ -229,7 +228,8 @@ class Who(Audience):
 Period = Literal["day", "week", "month", "year", "lifetime"]
 """Of the calendar of the programme's zone; weeks begin on Monday."""
 
-LIFETIME = ""
+LIFETIME, BUDGET = "", "budget"
+"""The periods of all of a member's life, and of what a budget counts: since the rule has had one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,3 +280,14 @@ class Limit(Request):
         if self.times is not None and used.times >= self.times:
             return 0
         return None if self.points is None else max(0, self.points - used.points)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What purchases may be given by a rule at the most, of its `budget` for all members together, points."""
+
+    points: int
+    budget: int
+
+    def plus(self, other: "Need") -> "Need":
+        return Need(self.points + other.points, min(self.budget, other.budget))

@@ -13,7 +13,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import db
-from app.programs.conditions import Customer, Occasion, Used
+from app.programs.budgets import Budgets
+from app.programs.conditions import BUDGET, Customer, Need, Occasion, Used
 from app.programs.earning import known
 from app.programs.models import RuleUse
 from app.programs.rules import Reason
@@ -36,9 +37,15 @@ def keys_of(member_id: UUID, terms: Terms, at: datetime) -> set[Key]:
 class Uses:
     """What rules have given some members, as it was read and as it will be when what was decided since is written."""
 
-    def __init__(self, stored: dict[Key, Used]) -> None:
+    def __init__(self, stored: dict[Key, Used], budgets: Budgets | None = None) -> None:
         self._stored = stored
         self._used = dict(stored)
+        self._budgets = budgets
+
+    def left(self, most: Mapping[str, Need]) -> dict[str, int]:
+        """By rule, the points that budgets leave, where that is less than a purchase could get."""
+        rooms = {rule: 0 if self._budgets is None else self._budgets.room(rule) for rule in most}
+        return {rule: room for rule, room in rooms.items() if room < most[rule].points}
 
     def known(
         self,
@@ -47,11 +54,12 @@ class Uses:
         occasion: Occasion,
         customer: Customer,
         recalled: Mapping[str, str | None] = MappingProxyType({}),
+        left: Mapping[str, int] = MappingProxyType({}),
     ) -> Occasion:
-        """The occasion with what is known of the member; `recalled` as of `earning.known`."""
+        """The occasion with what is known of the member; `recalled` and `left` as of `earning.known`."""
         keys = keys_of(member_id, terms, occasion.at)
         used = {key[1:]: self._used[key] for key in keys if key in self._used}
-        return known(terms.rules_on(occasion.at.date()), occasion, customer, used, recalled)
+        return known(terms.rules_on(occasion.at.date()), occasion, customer, used, recalled, left)
 
     def count(self, member_id: UUID, terms: Terms, at: datetime, reasons: Iterable[Reason]) -> None:
         """Counts what rules gave for a purchase."""
@@ -59,6 +67,8 @@ class Uses:
         for key in keys_of(member_id, terms, at):
             if key[1] in given:
                 self._used[key] = self._used.get(key, Used()).plus(given[key[1]], at)
+                if key[2] == BUDGET and self._budgets is not None:
+                    self._budgets.give(key[1], given[key[1]])
 
     def write(self, session: Session) -> None:
         """Writes what was counted."""
@@ -67,16 +77,19 @@ class Uses:
         db.update_rows(
             session, RuleUse, _KEY, [_row(key, used) for key, used in changed.items() if key in self._stored]
         )
+        if self._budgets is not None:
+            self._budgets.write(session)
 
 
 def _row(key: Key, used: Used) -> db.Row:
     return dict(zip(_KEY, key, strict=True)) | {"points": used.points, "times": used.times, "last_at": used.last_at}
 
 
-def uses(session: Session, keys: Collection[Key]) -> Uses:
-    """What is stored under these keys."""
+def uses(session: Session, keys: Collection[Key], budgets: Budgets | None = None) -> Uses:
+    """What is stored under these keys. `budgets`: what rules may still give."""
     if not keys:
-        return Uses({})
+        return Uses({}, budgets)
     columns = [getattr(RuleUse, name).expression for name in _KEY]
     rows = session.execute(select(*RuleUse.__table__.c).where(db.any_row_of(session, columns, sorted(keys))))
-    return Uses({(row.member_id, row.rule, row.period): Used(row.points, row.times, row.last_at) for row in rows})
+    stored = {(row.member_id, row.rule, row.period): Used(row.points, row.times, row.last_at) for row in rows}
+    return Uses(stored, budgets)

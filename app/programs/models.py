@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.db import NO_ROWID, Base
@@ -60,8 +60,44 @@ class RuleUse(Base):
     rule: Mapped[str] = mapped_column(primary_key=True)
     """Its code, by which it is counted from version to version of the terms."""
     period: Mapped[str] = mapped_column(primary_key=True)
-    """`2026-11-22`, `2026-W47`, `2026-11`, `2026`; empty for all of a member's life."""
+    """`2026-11-22`, `2026-W47`, `2026-11`, `2026`; empty for all of a member's life; `budget`: since it has one."""
     points: Mapped[int]
     times: Mapped[int]
     last_at: Mapped[datetime]
     """`occurred_at` of the latest purchase for which it gave points."""
+
+
+class RuleBudget(Base):
+    """What is reserved of an earning rule's budget, for its slices. Changed only by whoever has locked the row."""
+
+    __tablename__ = "rule_budget"
+    __table_args__ = (
+        CheckConstraint("reserved BETWEEN 0 AND budget", name="reserved_within_budget"),
+        CheckConstraint("rule <> ''", name="rule_named"),
+    )
+
+    program_id: Mapped[UUID] = mapped_column(ForeignKey("program.id"), primary_key=True)
+    rule: Mapped[str] = mapped_column(primary_key=True)
+    """Its code, by which it is counted from version to version of the terms."""
+    reserved: Mapped[int]
+    """Points: what was given, and the room of the slices."""
+    budget: Mapped[int]
+    """That of the terms by which it was reserved last, points."""
+
+
+class RuleBudgetSlice(Base):
+    """Points that were reserved and not given yet. Changed only by whoever has locked the row; so purchases of several
+    writers at once each have one of their own."""
+
+    __tablename__ = "rule_budget_slice"
+    __table_args__ = (
+        ForeignKeyConstraint(["program_id", "rule"], ["rule_budget.program_id", "rule_budget.rule"]),
+        CheckConstraint("room >= 0", name="room_not_negative"),
+        CheckConstraint("number > 0", name="number_positive"),
+    )
+
+    program_id: Mapped[UUID] = mapped_column(primary_key=True)
+    rule: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    room: Mapped[int]
+    """Points."""

@@ -16,6 +16,7 @@ from app.programs import service
 from app.programs.models import Program, ProgramTerms
 from app.programs.schemas import (
     EXAMPLE_TERMS,
+    BudgetList,
     ChangeList,
     ChangeOut,
     ProgramIn,
@@ -66,6 +67,15 @@ def list_programs(caller: Annotated[Caller, needs("programs:read")], database: D
         rows = rows.where(Program.id == caller.program_id)
     found = database.read(lambda session: session.scalars(rows).all())
     return ProgramList(items=[ProgramOut.model_validate(row) for row in found])
+
+
+@router.get("/{program_id}/budgets", responses=answers(*READING, NotFound), summary="List budgets of earning rules")
+def list_budgets(
+    program_id: UUID, caller: Annotated[Caller, needs("programs:read")], database: Db, now: Now
+) -> BudgetList:
+    """What rules with a budget have given all members together, and what is left; by code."""
+    caller.must_see_program(program_id)
+    return BudgetList(items=database.read(lambda session: service.budgets(session, program_id, now)))
 
 
 @router.get("/{program_id}", responses=answers(*READING, NotFound), summary="Read a programme")

@@ -12,8 +12,8 @@ from math import ceil, gcd
 from app.errors import Finding, finding
 from app.money import Rounding, round_to_int, rounded, spread
 from app.programs.basket import Basket, Line, Sale
-from app.programs.conditions import Occasion
-from app.programs.earning import Considered, paid_by, stacked
+from app.programs.conditions import Need, Occasion
+from app.programs.earning import Considered, paid_by, stacked, standing
 from app.programs.schemas import BASE, PointValue, Terms
 
 
@@ -152,15 +152,26 @@ def earn(basket: Basket, terms: Terms, occasion: Occasion) -> Earning:
     more on it (`programs.earning`), and so does the member's tier; where there is no base, there are no points.
     """
     sale = _sale(basket, terms)
-    earning = _base(sale, terms, terms.earning.minimum_spend)
-    if earning.reasons and terms.favours(occasion.tier):
-        reason = _of_tier(earning.reasons[0].base, terms, occasion.tier)
-        earning = _with(earning, [reason] if reason.points else [])
+    earning = favoured(_base(sale, terms, terms.earning.minimum_spend), terms, occasion.tier)
     if not terms.rules or not earning.reasons:
         return earning
     considered = [each.consider(sale, occasion) for each in terms.in_force(occasion.at.date()).about(sale)]
-    given = stacked([each for each in considered if each.points], terms.stacking)
-    return _with(earning, [_reason(each) for each in given if each.points])
+    return _with(earning, [_reason(each) for each in standing(considered, terms.stacking)])
+
+
+def earn_at_least(basket: Basket, terms: Terms) -> Earning:
+    """What a basket earns whoever buys it, by no rule."""
+    return _base(_sale(basket, terms), terms, terms.earning.minimum_spend)
+
+
+def favoured(earning: Earning, terms: Terms, tier: str | None) -> Earning:
+    """What nobody's tier has added to yet, with what a member's does."""
+    if not earning.reasons or not terms.favours(tier):
+        return earning
+    base, *others = earning.reasons
+    more = _of_tier(base.base, terms, tier)
+    reasons = (base, more, *others) if more.points else earning.reasons
+    return replace(earning, points=earning.points + more.points, reasons=reasons)
 
 
 def explain(basket: Basket, terms: Terms, occasion: Occasion) -> list[Explained]:
@@ -177,6 +188,19 @@ def explain(basket: Basket, terms: Terms, occasion: Occasion) -> list[Explained]
         base = Explained(BASE, None, reason.base, reason.points, rule.rounding, why)
         given = stacked([each.consider(sale, occasion) for each in terms.rules], terms.stacking)
     return [base, *_tier_explained(base.base, terms, occasion), *map(_explained, given)]
+
+
+def most(basket: Basket, terms: Terms, occasion: Occasion) -> dict[str, Need]:
+    """What rules with a budget could give for a basket, whoever buys it and whatever other rules do."""
+    if not terms.budgeted:
+        return {}
+    sale, found = _sale(basket, terms), {}
+    for rule in terms.in_force(occasion.at.date()).about(sale):
+        if rule.budget is not None and rule.when.unmet(occasion) is None:
+            given = rule.apply(sale, rule.when.minimum_spend, rule.when.minimum_quantity)
+            if given.points:
+                found[rule.code] = Need(given.points, rule.budget)
+    return found
 
 
 TIER = "tier:"

@@ -411,6 +411,11 @@ class Terms(Request):
         """Whether what any rule gives depends on the member."""
         return any(rule.personal for rule in self.rules)
 
+    @cached_property
+    def budgeted(self) -> bool:
+        """Whether any rule has a budget for all members together."""
+        return any(rule.budget is not None for rule in self.rules)
+
     def favours(self, tier: str | None) -> bool:
         """Whether members of a tier earn more on the base than others."""
         found = None if self.tiers is None else self.tiers.tier(tier)
@@ -465,6 +470,27 @@ class ProgramOut(Answer):
 
 class ProgramList(Answer):
     items: list[ProgramOut]
+
+
+class BudgetOut(Answer):
+    """An earning rule that has a budget, as the latest terms have it that know it; points."""
+
+    rule: str
+    name: str
+    in_force: Annotated[bool, Field(description="Whether the terms in force have it; its days may be over")]
+    budget: int
+    given: Annotated[int, Field(description="Since the rule has had a budget; what came back is not taken off")]
+    left: int
+
+
+def budget_out(rule: Rule, given: int, in_force: bool) -> BudgetOut:
+    budget = rule.budget or 0
+    left = max(0, budget - given)
+    return BudgetOut(rule=rule.code, name=rule.name, in_force=in_force, budget=budget, given=given, left=left)
+
+
+class BudgetList(Answer):
+    items: list[BudgetOut]
 
 
 class PublishIn(Request):

@@ -11,10 +11,11 @@ from sqlalchemy.orm import Session
 from app import accounting, db, outbox
 from app.errors import NotFound, PreconditionFailed, Problem
 from app.ids import new_id
+from app.programs.budgets import given
 from app.programs.calendar import Timeline, Version
 from app.programs.changes import Change, changes
 from app.programs.models import Program, ProgramTerms
-from app.programs.schemas import Terms
+from app.programs.schemas import BudgetOut, Terms, budget_out
 
 
 class ProgramExists(Problem):
@@ -197,6 +198,21 @@ def differences(session: Session, program_id: UUID, version: int, other: int) ->
     # through the model: stored terms of before say nothing of what they did not know
     old, new = (Terms.model_validate(row.terms).model_dump(mode="json") for row in rows)
     return changes(old, new)
+
+
+def budgets(session: Session, program_id: UUID, now: datetime) -> list[BudgetOut]:
+    """Rules with a budget, of all terms that have taken effect, by code. NotFound if there is no such programme."""
+    if session.get(Program, program_id) is None:
+        raise NotFound
+    terms, points = timeline(session, program_id), given(session, program_id)
+    known = {
+        rule.code: (rule, version is terms.at(now))
+        for version in terms.versions
+        if version.effective_from <= now
+        for rule in version.terms.rules
+        if rule.budget is not None
+    }
+    return [budget_out(rule, points.get(code, 0), in_force) for code, (rule, in_force) in sorted(known.items())]
 
 
 def versions(session: Session, program_id: UUID) -> Sequence[ProgramTerms]:

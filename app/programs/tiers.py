@@ -56,8 +56,11 @@ class Qualification(Request):
         return {name: least for name, least in named.items() if least is not None}
 
     def met(self, sums: Sums) -> bool:
-        reached = (getattr(sums, name) >= least for name, least in self._asked.items())
-        return any(reached) if self.need == "any" else all(reached)
+        decides = self.need == "any"  # one that is reached, or one that is short
+        for name, least in self._asked.items():
+            if bool(getattr(sums, name) >= least) is decides:
+                return decides
+        return not decides
 
     def missing(self, sums: Sums) -> dict[str, int]:
         """How much of each measure is missing: one of them is enough, or all are needed. Nothing if it is met."""
@@ -197,6 +200,16 @@ class TierTerms(Request):
         return tuple(tier.code for tier in self.levels)
 
     @cached_property
+    def _ranks(self) -> dict[str | None, int]:
+        return {code: rank for rank, code in enumerate(self.codes)}
+
+    @cached_property
+    def _ladder(self) -> list[tuple[int, Qualification]]:
+        """The tiers that can be reached, the highest first."""
+        earned = [(rank, tier.qualification) for rank, tier in enumerate(self.levels) if tier.qualification is not None]
+        return earned[::-1]
+
+    @cached_property
     def multiplies(self) -> bool:
         """Whether any tier earns more than others."""
         return any(tier.multiplier > 1 for tier in self.levels)
@@ -207,7 +220,7 @@ class TierTerms(Request):
 
     def rank(self, code: str | None) -> int:
         """The place of a tier, from 0 up; -1 for none of these."""
-        return self.codes.index(code) if code in self.codes else -1
+        return self._ranks.get(code, -1)
 
     def tier(self, code: str | None) -> Tier | None:
         rank = self.rank(code)
@@ -215,11 +228,7 @@ class TierTerms(Request):
 
     def reached(self, sums: Sums) -> int:
         """The place of the highest tier that so much is enough for; -1: of none."""
-        for rank in range(len(self.levels) - 1, -1, -1):
-            asked = self.levels[rank].qualification
-            if asked is not None and asked.met(sums):
-                return rank
-        return -1
+        return next((rank for rank, asked in self._ladder if asked.met(sums)), -1)
 
     def below(self, rank: int) -> int:
         """The place of the next lower tier that can be reached."""

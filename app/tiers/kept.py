@@ -89,13 +89,17 @@ def needed_from(stored: Kept, terms: Timeline, coming: Sequence[Coming], now: da
     same = same_tiers(terms, now)
     if version is None or stored.terms_id not in same or stored.decided:
         return BEGINNING
-    reached_at = stored.reached_at
+    reached_at, tied = stored.reached_at, False
     for each in coming:
         there = terms.at(each.counted_at)
-        if each.counted_at <= reached_at or there is None or there.id not in same:
+        if each.counted_at < max(reached_at, stored.counted_from) or there is None or there.id not in same:
             return BEGINNING
+        tied = tied or each.counted_at == reached_at
         reached_at = each.counted_at
-    return None if _sums_suffice(stored, version, coming, now) else stored.counted_from
+    suffice = _sums_suffice(stored, version, coming, now)
+    if tied and (not suffice or _due(stored, now) or _may_rise(version.terms.tiers, stored, coming)):
+        return BEGINNING  # who goes on from an instant has left it behind
+    return None if suffice else stored.counted_from
 
 
 def same_tiers(terms: Timeline, now: datetime) -> list[UUID]:
@@ -124,8 +128,13 @@ def _sums_suffice(stored: Kept, version: Version, coming: Sequence[Coming], now:
     return (stored.state.tier is None or falls_at_once) and not _may_rise(tiers, stored, coming)
 
 
-def _may_rise(tiers: TierTerms, stored: Kept, coming: Sequence[Coming]) -> bool:
-    if tiers.above(tiers.rank(stored.state.tier)) is None:
+def _due(stored: Kept, now: datetime) -> bool:
+    """Whether time alone may have changed anything since."""
+    return any(at is not None and at <= now for at in (stored.review_at, stored.sums_until))
+
+
+def _may_rise(tiers: TierTerms | None, stored: Kept, coming: Sequence[Coming]) -> bool:
+    if tiers is None or tiers.above(tiers.rank(stored.state.tier)) is None:
         return False
     if any(each.points is None for each in coming) and tiers.asks_for("points"):
         return True
@@ -181,12 +190,8 @@ class Followed:
         self.kept = self.stored
         if self.stored is None:
             self.credits = []
-        if self.stored is not None and (self.credits is not None or self._due(self.stored)):
+        if self.stored is not None and (self.credits is not None or _due(self.stored, self.now)):
             self._settle()
-
-    def _due(self, stored: Kept) -> bool:
-        """Whether time alone may have changed anything since."""
-        return any(at is not None and at <= self.now for at in (stored.review_at, stored.sums_until))
 
     @property
     def tier(self) -> str | None:
@@ -235,7 +240,7 @@ class Followed:
         before, version = self.kept, self._version
         if before is None or version is None or version.terms.tiers is None:
             return False
-        if self.stands is not None or credit.counted_at <= before.reached_at:
+        if self.stands is not None or credit.counted_at < max(before.reached_at, before.counted_from):
             return False  # time has just moved the member, and this may have come before that
         tiers, sums = version.terms.tiers, before.counted.plus(credit.sums)
         if tiers.reached(sums) > tiers.rank(before.state.tier):

@@ -232,9 +232,17 @@ class Course:
 
     def ahead(self) -> Change | None:
         """The next change if nothing more is bought. The course has gone there afterwards."""
+        if self.state.tier is None and self._rises_by_purchases_only:
+            return None
         starts = [(self.at, self.scheme), *((part.begins, part.scheme) for part in self._parts[self._place + 1 :])]
         ends = [scheme.horizon(begins, self.state) for begins, scheme in starts if scheme is not None]
         return next(self.to(max([*ends, *(begins for begins, _ in starts)])), None)
+
+    @property
+    def _rises_by_purchases_only(self) -> bool:
+        """Whether time, and other terms to come, raise nobody."""
+        scheme, last = self.scheme, self._place + 1 == len(self._parts)
+        return last and (scheme is None or scheme.terms.upgrade == "at_once")
 
     def _next(self) -> datetime | None:
         turn = self._parts[self._place + 1].begins if self._place + 1 < len(self._parts) else None

@@ -180,6 +180,8 @@ def _load(
     for posting in accounting.postings_of(session, list(claimed)) if claimed else ():
         if posting.cohort_id is not None:  # what came back from a guest was not about points
             postings[claimed[posting.document_id]].append(posting)
+    most = [each.verdict.most for each in meant if each.identifier in found and each.verdict.most]
+    budgets = programs.budgets(session, program_id, most, lock=not dry_run) if most else None
     terms = programs.timeline(session, program_id)
     return _Loaded(
         program_id=program_id,
@@ -189,7 +191,7 @@ def _load(
         members=found,
         newcomers=newcomers,
         accounts=accounts | imagined,
-        uses=programs.uses(session, limited),
+        uses=programs.uses(session, limited, budgets),
         customers=customers(session, selected),
         standings=tiers.load(session, program_id, terms, {}, member_ids, now, newcomers),
         statuses=members.statuses(session, member_ids),
@@ -261,7 +263,8 @@ def _known(loaded: _Loaded, meant: _Meant, member_id: UUID, before: Fields | Non
         occasion = replace(verdict.occasion, tier=loaded.standings.tier_at(member_id, meant.row["occurred_at"]))
         if version.terms.personal:
             customer = loaded.customers.get(member_id, Customer(False))
-            occasion = loaded.uses.known(member_id, version.terms, occasion, customer)
+            left = loaded.uses.left(verdict.most)
+            occasion = loaded.uses.known(member_id, version.terms, occasion, customer, left=left)
     else:
         occasion = rules.remembered(verdict.occasion, before["facts"])
     return rules.priced_at(loaded.program_id, meant.basket, occasion, version, loaded.terms, loaded.now, granted=True)

@@ -1,8 +1,8 @@
 """What is accepted, and what a purchase comes to. Pure: a purchase and its terms in, a refusal or a decision out."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -15,6 +15,7 @@ from app.members import MemberRef
 from app.programs import (
     Basket,
     Earning,
+    Need,
     NoTerms,
     Occasion,
     PointsTender,
@@ -28,11 +29,13 @@ from app.programs import (
     check_points_tender,
     consideration,
     earn,
+    earn_at_least,
     end_adopted,
     expires_at,
     lapses,
     lapses_after,
     local_month,
+    most,
     net_paid_with_points,
     stand_alone_prices,
     tax_of,
@@ -132,11 +135,15 @@ class Purchase:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """An acceptable purchase: the version of terms it falls under, when and where it was, and what it comes to."""
+    """An acceptable purchase: the version of terms it falls under, when and where it was, and what it comes to.
+
+    `most`: what rules with a budget could give for it, by their codes.
+    """
 
     version: Version
     occasion: Occasion
     priced: "Priced"
+    most: Mapping[str, Need] = field(default_factory=dict)
 
 
 def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) -> Judged:
@@ -148,7 +155,10 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     check_currency(purchase.currency, version.terms.currency)
     check_amounts(purchase.basket, version.terms)
     occasion = occasion_of(purchase.occurred_at, purchase.store, purchase.channel, version.terms)
-    judged = priced_at(program_id, purchase.basket, occasion, version, terms, now, granted=purchase.member is not None)
+    granted = purchase.member is not None
+    # what rules give a member is found out once, when it is known who that is
+    least = earn_at_least(purchase.basket, version.terms) if granted and version.terms.personal else None
+    judged = priced_at(program_id, purchase.basket, occasion, version, terms, now, granted=granted, earning=least)
     priced = judged.priced
     if priced.tender is not None and purchase.member is None:
         raise PointsTenderRefused("a guest has no points to pay with")
@@ -164,13 +174,15 @@ def priced_at(
     now: datetime,
     *,
     granted: bool,
+    earning: Earning | None = None,
 ) -> Judged:
     """What an acceptable basket comes to on an `occasion`, its points with the end that `terms` give them by now.
-    TooManyPoints."""
-    priced = price(program_id, basket, occasion, version, granted=granted)
+    `earning`: if it is known what it earns. TooManyPoints."""
+    priced = price(program_id, basket, occasion, version, granted=granted, earning=earning)
     if priced.earning.points > MOST_GRANTED:
         raise TooManyPoints
-    return Judged(version, occasion, with_end(priced, terms, occasion.at, now))
+    could = most(basket, version.terms, occasion) if granted else {}
+    return Judged(version, occasion, with_end(priced, terms, occasion.at, now), could)
 
 
 def facts_of(occasion: Occasion) -> dict[str, Any] | None:
@@ -286,13 +298,21 @@ def occasion_of(occurred_at: datetime, store: str | None, channel: str | None, t
     return Occasion(occurred_at.astimezone(terms.zone), store, channel)
 
 
-def price(program_id: UUID, basket: Basket, occasion: Occasion, version: Version, *, granted: bool) -> Priced:
+def price(
+    program_id: UUID,
+    basket: Basket,
+    occasion: Occasion,
+    version: Version,
+    *,
+    granted: bool,
+    earning: Earning | None = None,
+) -> Priced:
     """Applies `version` to a basket whose sums match. IFRS 15.74: by stand-alone prices, at the time of the sale.
 
     Where nobody is `granted` the points (a guest), they are counted but get no part of the price.
     """
     terms, occurred_at = version.terms, occasion.at
-    earning = earn(basket, terms, occasion)
+    earning = earning or earn(basket, terms, occasion)
     rate = terms.redemption_rate.fraction
     paid = consideration(basket, terms)
     allocation = allocate(

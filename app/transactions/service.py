@@ -196,6 +196,8 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
         owning = {id_: account for id_, account in accounts.items() if id_ in owners}
         versions = [verdict.version for _, verdict in coming]
         accounts |= returns.with_what_returns_need(session, returnable.values(), owning, chart, versions)
+    most = [verdict.most for verdict in judged if isinstance(verdict, Judged) and verdict.most]
+    budgets = programs.budgets(session, program_id, most, lock=not dry_run) if most else None
     return _Loaded(
         program_id=program_id,
         chart=chart,
@@ -208,7 +210,7 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
         newcomers=newcomers,
         statuses=members.statuses(session, to_claim) if to_claim else {},
         accounts=accounts,
-        uses=programs.uses(session, _limited(people, judged)),
+        uses=programs.uses(session, _limited(people, judged), budgets),
         customers=customers(session, _selected(people, judged)),
         standings=tiers.load(
             session, program_id, terms, _coming(items, people, judged, now), owners | whole, now, newcomers
@@ -521,14 +523,20 @@ def _purchase(
 
 def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID, now: datetime) -> Judged:
     """What a purchase comes to when it is known who makes it, their tier, and what rules have given them."""
-    version = verdict.version
+    version, earning = verdict.version, None
     tier = loaded.standings.tier_at(member, purchase.occurred_at)
     occasion = verdict.occasion if tier is None else replace(verdict.occasion, tier=tier)
-    if not version.terms.personal and not version.terms.favours(tier):
+    if version.terms.personal:
+        customer = loaded.customers.get(member, Customer(False))
+        left = loaded.uses.left(verdict.most)
+        occasion = loaded.uses.known(member, version.terms, occasion, customer, left=left)
+    elif version.terms.favours(tier):
+        earning = programs.favoured(verdict.priced.earning, version.terms, tier)
+    else:
         return replace(verdict, occasion=occasion)
-    customer = loaded.customers.get(member, Customer(False))
-    occasion = loaded.uses.known(member, version.terms, occasion, customer)
-    return rules.priced_at(loaded.program_id, purchase.basket, occasion, version, loaded.terms, now, granted=True)
+    return rules.priced_at(
+        loaded.program_id, purchase.basket, occasion, version, loaded.terms, now, granted=True, earning=earning
+    )
 
 
 def _earn(
