@@ -146,8 +146,8 @@ def _return_some(http: httpx.Client, tally: Tally) -> None:
 
 
 def _redeem(http: httpx.Client, tally: Tally) -> None:
-    """Everybody tries for the cheapest reward; many have too few points left."""
-    rewards = http.get("/v1/rewards").raise_for_status().json()["items"]
+    """Everybody tries for the cheapest reward that is for all; many have too few points left."""
+    rewards = [each for each in http.get("/v1/rewards").raise_for_status().json()["items"] if not each["tiers"]]
     tally.reward = min(rewards, key=lambda reward: int(reward["points"]))["code"]
     for member in sorted(tally.members):
         order = {"member": {"id": member}, "reward": {"code": tally.reward}, "immediate": True}

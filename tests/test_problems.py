@@ -60,7 +60,8 @@ CONTRACT = {
     " period_invalid points_tender_refused pool_not_offered purchase_too_large receipt_needed referral_to_self"
     " referrer_joined_later refund_differs"
     " return_too_large"
-    " reward_blacked_out reward_limit_reached reward_out_of_stock reward_unavailable sums_do_not_match tier_unknown"
+    " reward_blacked_out reward_limit_reached reward_not_for_tier reward_out_of_stock reward_unavailable"
+    " sums_do_not_match tier_unknown"
     " too_many_points transfer_above_limit transfer_below_minimum transfer_not_offered transfer_to_self unknown_member"
     " unknown_order"
     " unknown_original unknown_reward until_not_later voucher_expired",
@@ -794,6 +795,13 @@ def reward_blacked_out(scene: Scene) -> Any:
 def reward_limit_reached(scene: Scene) -> Any:
     scene.reward(limits={"in_all": 1})
     return scene.order(quantity=2)
+
+
+@provokes
+def reward_not_for_tier(scene: Scene) -> Any:
+    scene.terms(tiers={"levels": [{"code": "black", "name": "By invitation"}]})
+    scene.reward(tiers=["black"])
+    return scene.order()
 
 
 @provokes

@@ -1,5 +1,6 @@
 """Who can have which reward, for how many points, and every reason why not. No database."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -186,13 +187,14 @@ def test_granted(case: str) -> None:
 
 def test_every_reason_is_given_and_the_weightiest_first() -> None:
     """Whoever asks learns everything at once; the answer's own code is what no points could cure."""
-    wanted = reward(0, retired=True, active=False, blackout_dates=["11-22"], limits={"in_all": 1})
+    wanted = reward(0, retired=True, active=False, blackout_dates=["11-22"], limits={"in_all": 1}, tiers=["gold"])
     judgement = judge(wanted, facts(0, in_all=1, may_spend=False), 1, NOW, NEW_YORK)
     codes = [
         "reward_retired",
         "reward_unavailable",
         "reward_blacked_out",
         "member_may_not_spend",
+        "reward_not_for_tier",
         "reward_limit_reached",
         "reward_out_of_stock",
         "insufficient_points",
@@ -206,10 +208,28 @@ def test_every_reason_is_given_and_the_weightiest_first() -> None:
         ("#/reward", "reward_unavailable"),
         ("#/reward", "reward_blacked_out"),
         ("#/member", "member_may_not_spend"),
+        ("#/member", "reward_not_for_tier"),
         ("#/quantity", "reward_limit_reached"),
         ("#/quantity", "reward_out_of_stock"),
         ("#/quantity", "insufficient_points"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("tiers", "tier", "possible"),
+    [
+        ([], None, True),
+        ([], "gold", True),
+        (["gold"], "gold", True),
+        (["silver", "gold"], "silver", True),
+        (["gold"], "silver", False),
+        (["gold"], None, False),
+    ],
+)
+def test_some_rewards_are_for_some_tiers(tiers: list[str], tier: str | None, possible: bool) -> None:
+    refusals = judge(reward(tiers=tiers), replace(facts(), tier=tier), 1, NOW, NEW_YORK).refusals
+    told = [(refusal.code, refusal.extra) for refusal in refusals]
+    assert told == ([] if possible else [("reward_not_for_tier", {"tiers": tiers})])
 
 
 def test_which_can_i_get_and_why_not_the_others() -> None:
@@ -271,6 +291,7 @@ def test_an_offer_survives_storing() -> None:
             "available_from": "2026-11-01T00:00:00.5-04:00",
             "blackout_dates": ["02-29", "2026-12-24"],
             "limits": {"in_all": 3, "per_month": 1},
+            "tiers": ["gold"],
         }
     )
     stored = written.model_dump(mode="json", include=set(Offer.model_fields))

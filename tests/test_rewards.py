@@ -84,6 +84,7 @@ def test_a_reward_is_added_read_and_listed(shop: Shop) -> None:
         "available_until": None,
         "blackout_dates": ["12-24"],
         "limits": {"in_all": None, "per_month": 2},
+        "tiers": [],
         "created_at": "2026-11-22T12:00:00+00:00",
         "retired_at": None,
     }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.ids import new_id
-from app.programs import Sums, Terms, Timeline, Version
+from app.programs import Sums, Terms, Tier, Timeline, Version
 from app.tiers import Credit, Decision, Record, Standing, standing
 from app.tiers.kept import BEGINNING, Coming, Followed, Kept, Moved, needed_from
 from tests.shop import TERMS
@@ -490,6 +490,19 @@ def test_most_purchases_need_no_other_one() -> None:
 # --- terms that make no sense ---------------------------------------------------------------------------------------
 
 
+OFF: dict[str, str | None] = {"code": "off", "name": "Five percent off", "kind": "hard", "discount": "5"}
+
+
+@pytest.mark.parametrize(
+    ("discounts", "best"),
+    [([], None), (["5"], 0), (["5", "7.5", "7.25"], 1), (["5", "5.0"], 0), ([None, "9", "10"], 2)],
+)
+def test_of_discounts_the_highest_holds(discounts: list[str | None], best: int | None) -> None:
+    benefits = [OFF | {"code": f"off{place}", "discount": discount} for place, discount in enumerate(discounts)]
+    tier = Tier.model_validate(GOLD | {"benefits": benefits})
+    assert tier.discount is (None if best is None else tier.benefits[best])
+
+
 @pytest.mark.parametrize(
     ("tiers", "places"),
     [
@@ -504,6 +517,10 @@ def test_most_purchases_need_no_other_one() -> None:
             {"levels.0.qualification", "levels.1.earning_multiplier"},
         ),
         (scheme([GOLD | {"earning_multiplier": 1.5}]), {"levels.0.earning_multiplier"}),
+        (scheme([GOLD | {"benefits": [OFF | {"kind": "soft"}]}]), {"levels.0.benefits.0"}),
+        (scheme([GOLD | {"benefits": [OFF | {"discount": "0"}]}]), {"levels.0.benefits.0.discount"}),
+        (scheme([GOLD | {"benefits": [OFF | {"discount": "100.5"}]}]), {"levels.0.benefits.0.discount"}),
+        (scheme([GOLD | {"benefits": [OFF | {"discount": 5}]}]), {"levels.0.benefits.0.discount"}),
         (scheme([GOLD | {"qualification": {"spend": 0}}]), {"levels.0.qualification.spend"}),
         (
             scheme([GOLD | {"benefits": [{"code": "Lounge", "name": "Lounge", "kind": "firm"}]}]),

@@ -61,7 +61,7 @@ def buy(shop: Shop, external_id: str, total: int, at: str | None = None, card: s
 
 
 def effect(before: str | None, after: str | None) -> dict[str, Any]:
-    return {"before": before, "after": after, "earning_multiplier": "1"}
+    return {"before": before, "after": after, "earning_multiplier": "1", "discounts": []}
 
 
 def member_of(shop: Shop, card: str = "900") -> str:
@@ -191,7 +191,8 @@ def test_a_year_later(yearly: Shop) -> None:
         "silver",
     )
     assert stands["keep"] == {"need": "any", "points": None, "spend": 40_000, "visits": None}
-    assert stands["tier"]["benefits"] == [{"code": "parking", "name": "A place to park", "kind": "hard"}]
+    parking = {"code": "parking", "name": "A place to park", "kind": "hard"}
+    assert stands["tier"]["benefits"] == [parking | {"discount": None, "adds_nothing": False}]
     until(yearly, "2028-01-01")
     assert code(yearly) == "silver"
     until(yearly, "2029-03-01")

@@ -25,6 +25,9 @@ class Blueprint(Request):
             raise PydanticCustomError("reward_code_twice", "two rewards have the same code")
         if foreign := [reward.code for reward in self.rewards if reward.currency != self.terms.currency]:
             raise PydanticCustomError("not_the_programmes", f"reward {foreign[0]} is not in the currency of the terms")
+        known = self.terms.tiers.codes if self.terms.tiers is not None else ()
+        if unknown := [code for reward in self.rewards for code in reward.tiers if code not in known]:
+            raise PydanticCustomError("unknown_tier", f"a reward is for the tier {unknown[0]}, which there is not")
         return self
 
     def document(self) -> dict[str, Any]:

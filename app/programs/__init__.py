@@ -77,13 +77,14 @@ from app.programs.service import (
     timeline,
     zone_at,
 )
-from app.programs.tiers import MEASURES, Rolling, SinceLastChange, Sums, Tier, TierTerms
+from app.programs.tiers import MEASURES, Benefit, Rolling, SinceLastChange, Sums, Tier, TierTerms
 
 __all__ = [
     "EXAMPLE_TERMS",
     "MEASURES",
     "Anniversary",
     "Basket",
+    "Benefit",
     "Birthday",
     "Campaign",
     "CustomEvent",

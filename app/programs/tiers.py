@@ -75,6 +75,16 @@ class Qualification(Request):
         return any(least < other._asked[name] for name, least in self._asked.items())
 
 
+def _a_part(text: str) -> str:
+    if not 0 < Fraction(text) <= 100:
+        raise PydanticCustomError("no_percentage", "more than nothing and no more than all")
+    return text
+
+
+Percent = Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,4})?$", examples=["5", "7.5"]), AfterValidator(_a_part)]
+"""A decimal in a string: `5` is a twentieth."""
+
+
 class Benefit(Request):
     """What members of a tier get beside points: `hard` ones cost the programme something each time, `soft` ones are
     attention. The service tells of them; whoever serves the member keeps them."""
@@ -82,6 +92,14 @@ class Benefit(Request):
     code: Annotated[Token, Field(examples=["free_delivery"])]
     name: Text
     kind: Literal["soft", "hard"] = "soft"
+    discount: Percent | None = None
+    """Off the price, if that is what it is; of several the highest holds."""
+
+    @model_validator(mode="after")
+    def _discounts_cost(self) -> Self:
+        if self.discount is not None and self.kind == "soft":
+            raise PydanticCustomError("soft_discount", "a discount costs something each time: it is hard")
+        return self
 
 
 def _at_least_once(text: str) -> str:
@@ -109,6 +127,12 @@ class Tier(Request):
     @cached_property
     def multiplier(self) -> Fraction:
         return Fraction(self.earning_multiplier)
+
+    @cached_property
+    def discount(self) -> Benefit | None:
+        """The benefit with the highest discount, of equals the first; the others add nothing to it."""
+        off = [benefit for benefit in self.benefits if benefit.discount is not None]
+        return max(off, key=lambda benefit: Fraction(benefit.discount or 0), default=None)
 
 
 class CalendarYear(Request):

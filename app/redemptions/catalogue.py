@@ -8,11 +8,11 @@ from uuid import UUID
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
-from app import db, members, programs
+from app import db, members, programs, tiers
 from app.errors import InvalidRequest, NotFound, PreconditionFailed, Problem, finding
 from app.ids import new_id
 from app.members import GATES
-from app.programs import Terms
+from app.programs import NoTerms, Timeline
 from app.redemptions.models import Redemption, RewardRow
 from app.redemptions.rules import Facts, Had, Judgement, Reward, RewardRetired, eligible, months_of
 from app.redemptions.schemas import Offer, RewardChange, RewardIn, RewardRef
@@ -37,8 +37,8 @@ class UnknownReward(Problem):
 
 
 def add(session: Session, program_id: UUID, body: RewardIn, now: datetime) -> RewardRow:
-    """A new reward. RewardExists if its code is taken; InvalidRequest for another currency than the terms'."""
-    _check_currency(body, programs.terms_at(session, program_id, now))
+    """A new reward. RewardExists if its code is taken; InvalidRequest for a currency or tiers the terms do not have."""
+    _check(body, programs.timeline(session, program_id), now)
     row = {
         "id": new_id(),
         "program_id": program_id,
@@ -61,14 +61,14 @@ def change(
 ) -> RewardRow:
     """Replaces a reward that is still at `revision`, else PreconditionFailed. Orders keep what they were promised.
 
-    RewardRetired; SupplyTooSmall below what was ordered; InvalidRequest for another currency than the terms'.
+    RewardRetired; SupplyTooSmall below what was ordered; InvalidRequest as for a new one.
     """
     row = _lock(session, program_id, reward_id)
     if row.revision != revision:
         raise PreconditionFailed
     if row.retired_at is not None:
         raise RewardRetired
-    _check_currency(body, programs.terms_at(session, program_id, now))
+    _check(body, programs.timeline(session, program_id), now)
     if body.supply is not None and body.supply < row.taken:
         raise SupplyTooSmall(extra={"taken": row.taken})
     row.offer, row.currency, row.supply = _offer_in(body), body.currency, body.supply
@@ -143,10 +143,19 @@ def _offer_in(body: RewardChange) -> dict[str, object]:
     return body.model_dump(mode="json", include=set(Offer.model_fields))
 
 
-def _check_currency(body: RewardChange, terms: Terms) -> None:
-    if body.currency != terms.currency:
-        detail = f"the programme's terms are in {terms.currency}"
+def _check(body: RewardChange, terms: Timeline, now: datetime) -> None:
+    """NoTerms; InvalidRequest. A reward may be for tiers of terms that are published and not in force yet."""
+    version = terms.at(now)
+    if version is None:
+        raise NoTerms
+    if body.currency != version.terms.currency:
+        detail = f"the programme's terms are in {version.terms.currency}"
         raise InvalidRequest(findings=[finding(("currency",), "not_the_programmes", detail)])
+    schemes = (each.terms.tiers for each in (version, *terms.after(now)))
+    known = {code for scheme in schemes if scheme is not None for code in scheme.codes}
+    if unknown := [place for place, code in enumerate(body.tiers) if code not in known]:
+        detail = "the programme's terms have no such tier"
+        raise InvalidRequest(findings=[finding(("tiers", place), "unknown_tier", detail) for place in unknown])
 
 
 def _lock(session: Session, program_id: UUID, reward_id: UUID) -> RewardRow:
@@ -236,4 +245,18 @@ def options(
     available = programs.look(session, program_id, [member_id], now)[member_id].available
     may_spend = GATES[members.statuses(session, [member_id])[member_id]].spend
     pieces = had(session, [member_id], [reward.id for reward in found], months_of(now, zone)[0])
-    return eligible(found, Facts(may_spend, available, pieces[member_id]), now, zone)
+    tier = tiers_of(session, program_id, [member_id], found, now).get(member_id)
+    return eligible(found, Facts(may_spend, available, pieces[member_id], tier), now, zone)
+
+
+def tiers_of(
+    session: Session, program_id: UUID, member_ids: Collection[UUID], wanted: Iterable[Reward], now: datetime
+) -> dict[UUID, str | None]:
+    """The tiers of members; nothing is read if none of the rewards asks for any."""
+    if not any(reward.offer.tiers for reward in wanted):
+        return {}
+    ids = sorted(member_ids)
+    standings = zip(ids, tiers.standings(session, program_id, ids, now), strict=True)
+    return {
+        id_: None if each.tier is None else each.tier.code for id_, each in standings if not isinstance(each, Problem)
+    }

@@ -58,6 +58,7 @@ _REDEEMING = (
     rules.RewardUnavailable,
     rules.RewardBlackedOut,
     MemberMayNotSpend,
+    rules.RewardNotForTier,
     rules.RewardLimitReached,
     rules.RewardOutOfStock,
     InsufficientPoints,

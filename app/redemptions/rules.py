@@ -33,6 +33,12 @@ class RewardBlackedOut(Problem):
     status, code, title, final = 422, "reward_blacked_out", "The reward is not given out today", True
 
 
+class RewardNotForTier(Problem):
+    """The reward is for members in certain `tiers`, and this one is in none of them now."""
+
+    status, code, title, final = 422, "reward_not_for_tier", "The reward is for other tiers", True
+
+
 class RewardOutOfStock(Problem):
     """Fewer pieces are left than asked for; `left` says how many."""
 
@@ -112,11 +118,13 @@ class Had:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What decides about a member: whether they may spend, points available, pieces had of each reward."""
+    """What decides about a member: whether they may spend, points available, pieces had of each reward, and their tier
+    where a reward asks for it."""
 
     may_spend: bool
     available: int
     had: Mapping[UUID, Had] = field(default_factory=dict)
+    tier: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +155,7 @@ def judge(reward: Reward, facts: Facts, quantity: int, now: datetime, zone: tzin
         _unavailable(reward.offer, now),
         _blacked_out(reward.offer, now.astimezone(zone).date()),
         _may_not_spend(facts),
+        _not_for_tier(reward.offer, facts),
         _limited(reward.offer, facts.had.get(reward.id, Had()), quantity, now, zone),
         _out_of_stock(reward, quantity),
         _too_few_points(points, facts),
@@ -197,6 +206,12 @@ def _is_blackout(offer: Offer, day: date) -> bool:
 
 def _may_not_spend(facts: Facts) -> Problem | None:
     return None if facts.may_spend else _refusal(MemberMayNotSpend, "member", "the member's status forbids it")
+
+
+def _not_for_tier(offer: Offer, facts: Facts) -> Problem | None:
+    if not offer.tiers or facts.tier in offer.tiers:
+        return None
+    return _refusal(RewardNotForTier, "member", "the member is in no such tier", tiers=offer.tiers)
 
 
 def _limited(offer: Offer, had: Had, quantity: int, now: datetime, zone: tzinfo) -> Problem | None:

@@ -11,7 +11,20 @@ from app.accounting import PostingOut
 from app.errors import ProblemBody
 from app.ledger import BalanceOut, PlannedEntries
 from app.members import MemberRef
-from app.wire import Answer, CurrencyCode, ExternalId, Minor, Money, Request, Source, Stamp, Text, WireId, WireInstant
+from app.wire import (
+    Answer,
+    CurrencyCode,
+    ExternalId,
+    Minor,
+    Money,
+    Request,
+    Source,
+    Stamp,
+    Text,
+    Token,
+    WireId,
+    WireInstant,
+)
 
 RewardCode = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", examples=["mug"])]
 Pieces = Annotated[int, Field(ge=1, le=1_000_000_000)]
@@ -92,6 +105,8 @@ class Offer(Request):
     """The first instant at which it is not offered any more."""
     blackout_dates: Annotated[list[BlackoutDate], Field(max_length=400)] = []
     limits: Limits = Limits()
+    tiers: Annotated[list[Token], Field(max_length=50)] = []
+    """Only for members who are in one of these when they order it; for all if none is named."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -166,6 +181,7 @@ class RewardOut(Answer):
     available_until: Stamp | None
     blackout_dates: list[str]
     limits: Limits
+    tiers: list[str]
     created_at: Stamp
     retired_at: Stamp | None
 

@@ -68,6 +68,7 @@ class _Loaded:
     accounts: dict[UUID, Account]
     rewards: dict[UUID, Reward]
     pieces: dict[UUID, dict[UUID, Had]]
+    tiers: Mapping[UUID, str | None]
 
 
 def redeem(
@@ -101,7 +102,8 @@ def redeem(
     pieces = catalogue.had(session, member_ids, by_id, months_of(now, terms.zone)[0])
     statuses = members.statuses(session, member_ids)
     chart = accounting.chart(session, program_id)
-    loaded = _Loaded(now, terms, pepper, chart, statuses, accounts, by_id, pieces)
+    tiers = catalogue.tiers_of(session, program_id, member_ids, by_id.values(), now)
+    loaded = _Loaded(now, terms, pepper, chart, statuses, accounts, by_id, pieces, tiers)
     outcomes = [or_problem(_redeem, loaded, *each) for each in zip(wanted, people, rewards, strict=True)]
     if not dry_run:
         _write_new(session, [done for done in outcomes if isinstance(done, Redeemed)], accounts, now)
@@ -118,7 +120,8 @@ def _redeem(
     now, terms, (member_id,) = loaded.now, loaded.terms, found
     account, reward = loaded.accounts[member_id], loaded.rewards[row.id]
     had = loaded.pieces.setdefault(member_id, {})
-    facts = Facts(GATES[loaded.statuses[member_id]].spend, account.available, had)
+    may_spend = GATES[loaded.statuses[member_id]].spend
+    facts = Facts(may_spend, account.available, had, loaded.tiers.get(member_id))
     judgement = judge(reward, facts, wanted.quantity, now, terms.zone)
     judgement.check()
     redemption = _redemption(account, judgement, now, immediate=wanted.immediate)

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import RowMapping
 
 from app.paging import page
-from app.programs import Sums, TierTerms
+from app.programs import Benefit, Sums, Tier, TierTerms
 from app.tiers.kept import Why
 from app.tiers.record import DecisionKind
 from app.tiers.standing import Standing
@@ -43,11 +43,14 @@ class EndingIn(Request):
 
 
 class BenefitOut(Answer):
-    """Something a tier is good for, beside points."""
+    """Something a tier is good for, beside points. `discount`: percent, a decimal; `adds_nothing`: another's is as high
+    or higher, and one holds."""
 
     code: str
     name: str
     kind: Literal["soft", "hard"]
+    discount: str | None
+    adds_nothing: bool
 
 
 class TierOut(Answer):
@@ -185,7 +188,25 @@ def sums_out(sums: Sums) -> SumsOut:
 
 def _tier(tiers: TierTerms | None, code: str | None) -> TierOut | None:
     tier = None if tiers is None else tiers.tier(code)
-    return None if tier is None else TierOut.model_validate(tier)
+    if tier is None:
+        return None
+    benefits = [_benefit(tier, benefit) for benefit in tier.benefits]
+    return TierOut(code=tier.code, name=tier.name, earning_multiplier=tier.earning_multiplier, benefits=benefits)
+
+
+def _benefit(tier: Tier, benefit: Benefit) -> BenefitOut:
+    return BenefitOut(
+        code=benefit.code,
+        name=benefit.name,
+        kind=benefit.kind,
+        discount=benefit.discount,
+        adds_nothing=benefit.discount is not None and benefit is not tier.discount,
+    )
+
+
+def discounts_out(tier: Tier) -> list[BenefitOut]:
+    """The benefits of a tier that are discounts, the one that holds and the others."""
+    return [_benefit(tier, benefit) for benefit in tier.benefits if benefit.discount is not None]
 
 
 def _next(tiers: TierTerms | None, stands: Standing) -> NextTierOut | None:

@@ -48,6 +48,7 @@ from app.members import (
 )
 from app.paging import Cursor, Limit, decode, link_next, page
 from app.programs import NoTerms, OccurredInFuture, OccurredTooLongAgo, Version, available_from, explain
+from app.tiers import discounts_out
 from app.transactions import buying, claims, events, return_rules, rules, service, uploads, waiting
 from app.transactions.claims import Claimed, Wanted
 from app.transactions.events import Happened, Reported
@@ -523,9 +524,13 @@ def _tier(recorded: Recorded) -> TierEffectOut | None:
     effect, tiers = recorded.tier, recorded.version.terms.tiers
     if effect is None:
         return None
-    after = None if tiers is None else tiers.tier(effect.after)
-    multiplier = "1" if after is None else after.earning_multiplier
-    return TierEffectOut(before=effect.before, after=effect.after, earning_multiplier=multiplier)
+    before, after = (None if tiers is None else tiers.tier(code) for code in (effect.before, effect.after))
+    return TierEffectOut(
+        before=effect.before,
+        after=effect.after,
+        earning_multiplier="1" if after is None else after.earning_multiplier,
+        discounts=[] if before is None else discounts_out(before),
+    )
 
 
 def _waits(outcome: Waiting, now: datetime, dry_run: bool, entries: PlannedEntries) -> TransactionOut:

@@ -13,6 +13,7 @@ from app.ledger import BalanceOut, ExpiringOut, PlannedEntries
 from app.members import MemberRef
 from app.money import Rounding
 from app.programs import Basket, Line, Tender
+from app.tiers import BenefitOut
 from app.transactions.return_rules import Return
 from app.transactions.rules import Purchase
 from app.wire import (
@@ -309,11 +310,12 @@ class ReturnOut(Answer):
 
 class TierEffectOut(Answer):
     """The member's tier before and after; null: none. `earning_multiplier`: of the tier after, which the next purchase
-    earns by."""
+    earns by. `discounts`: of the tier before, so for this purchase; one of them holds."""
 
     before: str | None
     after: str | None
     earning_multiplier: str
+    discounts: list[BenefitOut]
 
 
 class TransactionOut(Answer):
