@@ -29,6 +29,7 @@ from app.programs.calendar import (
     warnings_before,
 )
 from app.programs.campaigns import Anniversary, Birthday, Campaign, Referral, SignUp, WinBack
+from app.programs.clubs import Club, JoinedByFee, JoinedByPromise, JoinedByPurchase
 from app.programs.conditions import Customer, Occasion
 from app.programs.days import add_months, date_in, day_begins
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
@@ -70,20 +71,25 @@ from app.programs.service import (
     timeline,
     zone_at,
 )
-from app.programs.tiers import MEASURES, Rolling, SinceLastChange, Sums, Tier, TierTerms
+from app.programs.tiers import MEASURES, Benefit, Rolling, SinceLastChange, Sums, Tier, TierTerms
 
 __all__ = [
     "EXAMPLE_TERMS",
     "MEASURES",
     "Anniversary",
     "Basket",
+    "Benefit",
     "Birthday",
     "Campaign",
+    "Club",
     "Customer",
     "Earning",
     "Explained",
     "Gift",
     "InactivityExpiry",
+    "JoinedByFee",
+    "JoinedByPromise",
+    "JoinedByPurchase",
     "Kept",
     "Line",
     "NoTerms",

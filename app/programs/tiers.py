@@ -73,8 +73,8 @@ class Qualification(Request):
 
 
 class Benefit(Request):
-    """What members of a tier get beside points: `hard` ones cost the programme something each time, `soft` ones are
-    attention. The service tells of them; whoever serves the member keeps them."""
+    """What members of a tier or a club get beside points: `hard` ones cost the programme something each time, `soft`
+    ones are attention. The service tells of them; whoever serves the member keeps them."""
 
     code: Annotated[Token, Field(examples=["free_delivery"])]
     name: Text

@@ -9,11 +9,12 @@ the standings of a batch's members; they follow what is decided (`count`) and ar
 from app.tiers.kept import Coming
 from app.tiers.queries import DueReview, due_reviews
 from app.tiers.record import Credit, Decision, Record
-from app.tiers.schemas import StandingOut
+from app.tiers.schemas import BenefitOut, StandingOut
 from app.tiers.service import Effect, Standings, counts, load, outdated, past, review, standings
 from app.tiers.standing import Standing, standing
 
 __all__ = [
+    "BenefitOut",
     "Coming",
     "Credit",
     "Decision",

@@ -43,7 +43,7 @@ class EndingIn(Request):
 
 
 class BenefitOut(Answer):
-    """Something a tier is good for, beside points."""
+    """Something a tier or a club is good for, beside points."""
 
     code: str
     name: str
