@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.exc import DatabaseError
 
 from app import programs
 from app.accounting import JournalPosting
+from app.clubs import queries
 from app.clubs.models import ClubMembership
 from app.ids import new_id
 from app.insight import Period, replay
@@ -260,6 +262,19 @@ def test_two_at_once_are_one(clubs: Shop) -> None:
     assert [each["club"] for each in history(clubs)] == ["friends", "regulars"]
 
 
+def test_one_receipt_in_two_processes_pays_once(clubs: Shop, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither sees what the other has not committed; then the database says who was second."""
+    if engine == "sqlite":
+        pytest.skip("one writer: nobody is at it at the same time")
+    pay(clubs, "f1")
+    monkeypatch.setattr(queries, "by_receipts", lambda *_: {})
+    other = clubs.post(purchase("r1", member={"card": "901"})).json()["member"]["id"]
+    receipt = {"receipt": {"source": "store-1", "external_id": "f1"}}
+    answer = clubs.http.post(f"/v1/members/{other}/clubs/friends", json=receipt, headers={"Idempotency-Key": "other"})
+    assert (answer.status_code, answer.json()["code"]) == (409, "membership_conflict")
+    assert clubs.get(f"/v1/members/{other}/clubs/memberships")["items"] == []
+
+
 def test_a_renewal_follows(clubs: Shop) -> None:
     first = pay(clubs, "f1").json()
     forward_to(clubs, "2027-11-01T12:00:00+00:00")
@@ -313,6 +328,18 @@ def test_spent_welcome_points_become_debt_or_stay(clubs: Shop) -> None:
     assert (kept["refund"]["amount"], kept["balance"]["available"], kept["taken_back"]) == (926, 40, 0)
     left = ask(clubs, "friends/leaving", leaving).json()
     assert (left["refund"]["amount"], left["balance"]["debt"], left["taken_back"]) == (1000, 60, 100)
+
+
+def test_what_one_membership_lacks_the_other_stands_in_for(clubs: Shop) -> None:
+    """Two fees are paid back at once, and of the points of both some are spent: no point is taken twice."""
+    pay(clubs, "f1")
+    forward_to(clubs, "2027-11-10T12:00:00+00:00")
+    pay(clubs, "f2")
+    hold = {"member": {"id": member_of(clubs)}, "points": 130}
+    held = clubs.http.post("/v1/holds", json=hold, headers={"Idempotency-Key": "h"}).json()["id"]
+    clubs.http.post(f"/v1/holds/{held}/capture", json={}, headers={"Idempotency-Key": "c"})
+    left = ask(clubs, "friends/leaving", {"reason": "moved", "refund": True}).json()
+    assert (left["taken_back"], left["balance"]["available"], left["balance"]["debt"]) == (150, 0, 130)
 
 
 def test_leaving_without_a_refund_earns_the_rest(clubs: Shop) -> None:
@@ -555,8 +582,9 @@ def test_a_household_enjoys_it_too(database_url: str, clock: TestClock) -> None:
 # --- who is asked nothing -------------------------------------------------------------------------------------------
 
 
-def statements_about_clubs(shop: Shop) -> list[str]:
-    """Runs a purchase; answers what of its statements is about clubs."""
+@contextmanager
+def statements(shop: Shop) -> Iterator[list[str]]:
+    """What is executed within the block."""
     told: list[str] = []
 
     def listen(_connection: Any, _cursor: Any, statement: str, *_more: Any) -> None:
@@ -564,20 +592,49 @@ def statements_about_clubs(shop: Shop) -> list[str]:
 
     for engine in shop.database.engines:
         event.listen(engine, "before_cursor_execute", listen)
-    buy(shop, "r1", 100)
-    for engine in shop.database.engines:
-        event.remove(engine, "before_cursor_execute", listen)
+    try:
+        yield told
+    finally:
+        for engine in shop.database.engines:
+            event.remove(engine, "before_cursor_execute", listen)
+
+
+def about_clubs(told: list[str]) -> list[str]:
     assert told
     return [statement for statement in told if "club_" in statement or "pool" in statement]
 
 
 def test_without_clubs_nothing_is_asked_nor_told(shop: Shop) -> None:
-    assert statements_about_clubs(shop) == []
+    with statements(shop) as told:
+        buy(shop, "r1", 100)
+        run_jobs(shop.database, shop.clock())
+        shop.post(returned(occurred_at=shop.clock().isoformat()))
+    assert about_clubs(told) == []
 
 
 def test_with_clubs_it_is_one_statement(clubs: Shop) -> None:
     buy(clubs, "r0", 100)
-    assert len(statements_about_clubs(clubs)) == 1
+    with statements(clubs) as told:
+        buy(clubs, "r1", 100)
+    assert len(about_clubs(told)) == 1
+
+
+def test_the_number_of_statements_does_not_depend_on_that_of_members(clubs: Shop) -> None:
+    """Purchases that join, and jobs that end and recognise."""
+    counts = []
+    for number, size in enumerate((2, 30)):
+        bodies = [purchase(f"r{number}-{each}", 6000, member={"card": f"9{number}{each}"}) for each in range(size)]
+        for body in bodies:
+            body["lines"][0]["department"] = "GARDEN"
+        with statements(clubs) as told:
+            clubs.batch(bodies)
+        counts.append(len(told))
+        forward_to(clubs, f"20{27 + number}-06-01T00:00:00+00:00")
+        with statements(clubs) as told:
+            run_jobs(clubs.database, clubs.clock())
+        counts.append(len(about_clubs(told)))
+        forward_to(clubs, "2026-11-22T12:00:00+00:00")
+    assert (counts[0], counts[1]) == (counts[2], counts[3])
 
 
 # --- own memberships ------------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ from app.programs import Club, NoTerms, Timeline, Version
 Receipt = tuple[str, str]
 """Source and external id."""
 
+Posted = Sequence[Posting] | Sequence[accounting.JournalPosting]
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -41,7 +43,7 @@ class Joined:
 
     membership: Membership
     club: Club
-    postings: Sequence[Posting] | Sequence[accounting.JournalPosting]
+    postings: Posted
     account: Account
     duplicate: bool = False
 
@@ -58,7 +60,8 @@ class _Loaded:
     statuses: Mapping[UUID, str]
     found: service.Memberships
     receipts: dict[Receipt, Membership]
-    posted: dict[UUID, Sequence[accounting.JournalPosting]]
+    posted: dict[UUID, Posted]
+    """What selling those posted."""
 
 
 def join(
@@ -133,7 +136,7 @@ def _join(loaded: _Loaded, wanted: Wanted) -> Joined:
         source, external_id = wanted.receipt
         membership = replace(membership, source=source, external_id=external_id)
         membership, account, postings = _sell(membership, club, version, account, loaded)
-        loaded.receipts[wanted.receipt] = membership
+        loaded.receipts[wanted.receipt], loaded.posted[membership.id] = membership, postings
     loaded.accounts[wanted.member_id] = account
     loaded.found.put([membership])
     return Joined(membership, club, postings, account)
@@ -158,18 +161,25 @@ def _sell(
     membership = rules.sold(membership, points, shared, terms.zone)
     event, cohort = _event(membership, version, loaded.now), _cohort(membership, version, loaded.now)
     if points:
-        account = ledger.accrue(account, _accrual(membership, shared, cohort, version, loaded))
+        account = ledger.accrue(account, _accrual(membership, shared, cohort, version, account, loaded))
     fee = Fee(membership.deferred, shared.points, membership.tax)
     cohort_id = cohort.id if points else None
     return membership, account, accounting.fee_postings(event, fee, cohort_id, terms.posting_profile, loaded.chart)
 
 
 def _accrual(
-    membership: Membership, shared: Allocation, cohort: CohortKey, version: Version, loaded: _Loaded
+    membership: Membership,
+    shared: Allocation,
+    cohort: CohortKey,
+    version: Version,
+    account: Account,
+    loaded: _Loaded,
 ) -> Accrual:
     """The points that come with a membership: sold with it, available at once, good as long as those of a purchase."""
     terms, now = version.terms, loaded.now
     lapse = programs.lapses_after(now, terms, "purchase")
+    if account.lapses_at is None or account.lapses_at <= now:
+        lapse = programs.lapses_at(now, terms)  # else they would stay for ever, or be gone at once
     return Accrual(
         points=membership.points,
         act=Act(loaded.program_id, membership.id, now, now, terms.zone, lapse),
@@ -201,11 +211,10 @@ def _write(session: Session, loaded: _Loaded, made: Sequence[Joined]) -> None:
     won = db.claim_rows(session, ClubMembership, rows, ["id"])
     if len(won) < len(rows):
         raise MembershipConflict if any(row["source"] for row in rows) else AlreadyInClub
+    changed = sorted({each.account.member_id for each in made})
     with db.together(session):
         loaded.found.write_rest(session)
-        ledger.write(
-            session, [loaded.accounts[id_] for id_ in sorted({each.account.member_id for each in made})], loaded.now
-        )
+        ledger.write(session, [loaded.accounts[id_] for id_ in changed], loaded.now)
         accounting.post(session, [posting for each in made for posting in each.postings], loaded.now)  # type: ignore[misc]  # what is new is no row of the journal yet
 
 
@@ -267,13 +276,9 @@ def leave(session: Session, program_id: UUID, wanted: Ending, now: datetime, *, 
             loaded.found.write(session)
             ledger.write(session, [account], now)
             accounting.post(session, postings, now)
-    return Ended(
-        [each for each in loaded.found.of(wanted.member_id) if each.id in {one.id for one in ended}],
-        refund,
-        taken_back,
-        postings,
-        account,
-    )
+    ids = {each.id for each in ended}
+    after = [each for each in loaded.found.of(wanted.member_id) if each.id in ids]
+    return Ended(after, refund, taken_back, postings, account)
 
 
 def _forfeit(membership: Membership, loaded: _Loaded) -> tuple[Membership, list[Posting]]:
@@ -288,6 +293,7 @@ def _refund(
     """A membership that is paid back, how much that is, the points taken back, and what it posts."""
     version = service.version_of(membership, loaded.terms)
     account, terms = loaded.accounts[membership.member_id], version.terms
+    lots = [ledger.granted_now(account, lot) for lot in lots]
     points = sum(lot.granted - lot.returned for lot in lots)
     share, cohort_id = 0, None
     if points:
