@@ -20,7 +20,7 @@ from app.insight import Period, replay
 from app.outbox import OutboxEvent
 from app.worker import run_jobs
 from tests.conftest import settings_for
-from tests.points import publish
+from tests.points import events, publish
 from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned, voided
 
 PARKING = {"code": "parking", "name": "A place to park", "kind": "hard"}
@@ -356,6 +356,25 @@ def test_leaving_without_a_refund_earns_the_rest(clubs: Shop) -> None:
     assert pay(clubs, "f3").json()["follows_id"] is None
 
 
+def test_members_are_told_ahead_of_an_end_once(clubs: Shop) -> None:
+    """Thirty days before it; not who has renewed by then."""
+    pay(clubs, "f1")
+    ask(clubs, "regulars", {})
+    buy(clubs, "r1", 4000)
+    told = {"why": "promise", "club": "regulars", "until": "2027-02-22T05:00:00+00:00", "missing": 6000}
+    for at, warned in (("2027-01-23T04:59:59+00:00", []), ("2027-01-23T05:00:00+00:00", [told])):
+        forward_to(clubs, at)
+        for _ in range(2):
+            run_jobs(clubs.database, clubs.clock())
+            found = [each for each in events(clubs, "member.club_will_end") if each.pop("membership_id")]
+            assert found == warned
+    forward_to(clubs, "2027-10-23T12:00:00+00:00")
+    pay(clubs, "f2")
+    forward_to(clubs, "2027-11-01T12:00:00+00:00")
+    run_jobs(clubs.database, clubs.clock())
+    assert len(events(clubs, "member.club_will_end")) == 1
+
+
 def test_a_dry_run_joins_nobody(clubs: Shop) -> None:
     tried = pay(clubs, "f1", dry_run=True)
     assert (tried.status_code, tried.json()["id"], tried.json()["deferred"]) == (200, None, 926)
@@ -621,9 +640,10 @@ def test_with_clubs_it_is_one_statement(clubs: Shop) -> None:
 
 def test_the_number_of_statements_does_not_depend_on_that_of_members(clubs: Shop) -> None:
     """Purchases that join, and jobs that end and recognise."""
+    buy(clubs, "r0", 100)  # from now on the key is known
     counts = []
     for number, size in enumerate((2, 30)):
-        bodies = [purchase(f"r{number}-{each}", 6000, member={"card": f"9{number}{each}"}) for each in range(size)]
+        bodies = [purchase(f"r{number}-{each}", 6000, member={"card": f"new{number}{each}"}) for each in range(size)]
         for body in bodies:
             body["lines"][0]["department"] = "GARDEN"
         with statements(clubs) as told:
@@ -672,6 +692,7 @@ REFUSED = {
     "points_not_negative": "points = -1",
     "left_not_negative": "recognised = deferred, refunded = 1",
     "passed_within_months": "passed = 13",
+    "warned_in_time": "warn_at = begins_at",
     "what_is_left_is_due": "earns_at = NULL",
 }
 

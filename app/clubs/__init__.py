@@ -7,7 +7,7 @@ write down what time has done.
 """
 
 from app.clubs.joining import Ended, Ending, Joined, Wanted, join, leave
-from app.clubs.queries import Due, earning, over
+from app.clubs.queries import Due, earning, ending, over
 from app.clubs.schemas import BelongingList
 from app.clubs.service import Bought, Memberships, belongings, end, load, offers, recognise
 
@@ -23,6 +23,7 @@ __all__ = [
     "belongings",
     "earning",
     "end",
+    "ending",
     "join",
     "leave",
     "load",

@@ -10,6 +10,7 @@ from app.db import NO_ROWID, Base
 
 OPEN = text("ended_why IS NULL")
 OPEN_AND_AGREED = text("ended_why IS NULL AND follows_id IS NULL AND why <> 'purchase'")
+WARNING = text("warn_at IS NOT NULL AND ended_why IS NULL")
 EARNING = text("earns_at IS NOT NULL")
 
 
@@ -45,6 +46,7 @@ class ClubMembership(Base):
         CheckConstraint(
             "recognised >= 0 AND refunded >= 0 AND recognised + refunded <= deferred", name="left_not_negative"
         ),
+        CheckConstraint("warn_at > begins_at AND warn_at < until_at", name="warned_in_time"),
         CheckConstraint("passed BETWEEN 0 AND months", name="passed_within_months"),
         CheckConstraint("earns_at IS NOT NULL OR recognised + refunded = deferred", name="what_is_left_is_due"),
         Index(None, "member_id", "id"),
@@ -63,6 +65,14 @@ class ClubMembership(Base):
             "id",
             postgresql_where=OPEN,
             sqlite_where=OPEN,
+        ),
+        Index(
+            "ix_club_membership_warn_at",
+            "program_id",
+            "warn_at",
+            "id",
+            postgresql_where=WARNING,
+            sqlite_where=WARNING,
         ),
         Index(
             "ix_club_membership_earns_at",
@@ -120,6 +130,8 @@ class ClubMembership(Base):
     """How many of its months have been recognised."""
     earns_at: Mapped[datetime | None]
     """When the next of them has passed; null: nothing is left to recognise."""
+    warn_at: Mapped[datetime | None]
+    """When to tell of the end; null: that was done, or is not."""
     recorded_at: Mapped[datetime]
 
 

@@ -67,6 +67,12 @@ def over(session: Session, program_id: UUID, as_of: datetime, after: Due | None,
     return _due(session, program_id, ClubMembership.ends_at, ClubMembership.ended_why.is_(None), as_of, after, limit)
 
 
+def ending(session: Session, program_id: UUID, as_of: datetime, after: Due | None, limit: int) -> list[Due]:
+    """Those of a programme of whose end somebody has to be told by `as_of`, the longest due first."""
+    waiting = ClubMembership.warn_at.is_not(None) & ClubMembership.ended_why.is_(None)
+    return _due(session, program_id, ClubMembership.warn_at, waiting, as_of, after, limit)
+
+
 def earning(session: Session, program_id: UUID, as_of: datetime, after: Due | None, limit: int) -> list[Due]:
     """Those of a programme of which a month has passed by `as_of` and is not recognised, the longest ago first."""
     return _due(session, program_id, ClubMembership.earns_at, ClubMembership.earns_at.is_not(None), as_of, after, limit)

@@ -105,6 +105,7 @@ class Membership:
     refunded: int = 0
     passed: int = 0
     earns_at: datetime | None = None
+    warn_at: datetime | None = None
 
     @property
     def open(self) -> bool:
@@ -147,8 +148,8 @@ def month_end(begins_at: datetime, months: int, zone: ZoneInfo) -> datetime:
 
 
 def _begun(joining: Joining, club: Club, version: Version, begins_at: datetime, **facts: Any) -> Membership:
-    months = club.joining.months
-    until = None if months is None else month_end(begins_at, months, version.terms.zone)
+    months, zone = club.joining.months, version.terms.zone
+    until = None if months is None else month_end(begins_at, months, zone)
     return Membership(
         program_id=joining.program_id,
         member_id=joining.member_id,
@@ -161,8 +162,17 @@ def _begun(joining: Joining, club: Club, version: Version, begins_at: datetime, 
         currency=version.terms.currency,
         recorded_at=joining.recorded_at,
         months=months,
+        warn_at=_warned_at(begins_at, until, club, zone),
         **facts,
     )
+
+
+def _warned_at(begins_at: datetime, until: datetime | None, club: Club, zone: ZoneInfo) -> datetime | None:
+    """When to tell of an end: on a day so many before it; not where that is before the beginning."""
+    if until is None or club.warn_days is None:
+        return None
+    at = day_begins(until.astimezone(zone).date() - timedelta(days=club.warn_days), zone)
+    return at if at > begins_at else None
 
 
 # --- by a purchase --------------------------------------------------------------------------------------------------
@@ -304,10 +314,16 @@ def _was_kept(membership: Membership) -> bool:
     return membership.promised is not None and membership.spent >= membership.promised
 
 
-def _why_over(membership: Membership, mine: Iterable[Membership]) -> EndedWhy:
+def ending(membership: Membership, mine: Iterable[Membership]) -> bool:
+    """Whether nothing follows the end of a membership."""
     at = membership.ends_at
-    assert at is not None
-    if any(each.club == membership.club and each.id != membership.id and each.stands(at) for each in mine):
+    return at is not None and not any(
+        each.club == membership.club and each.id != membership.id and each.stands(at) for each in mine
+    )
+
+
+def _why_over(membership: Membership, mine: Iterable[Membership]) -> EndedWhy:
+    if not ending(membership, mine):
         return "renewed"
     return "over" if membership.promised is None or _was_kept(membership) else "not_kept"
 

@@ -53,6 +53,7 @@ class Memberships:
         self._read = {each.id: each for theirs in read.values() for each in theirs}
         self._known = {member_id: {each.id: each for each in theirs} for member_id, theirs in read.items()}
         self._credits: list[db.Row] = []
+        self._warnings: list[outbox.Event] = []
         for member_id in read:
             self._settle(member_id)
 
@@ -107,6 +108,15 @@ class Memberships:
                 row = {"membership_id": each.id, "document_id": credit.document_id, "spend": spend}
                 self._credits.append(row | {"recorded_at": self._now})
 
+    def warn(self) -> None:
+        """Tells of ends that are ahead by now and that nothing follows, once."""
+        for each in list(self._all()):
+            if each.open and each.warn_at is not None and each.warn_at <= self._now:
+                self.put([replace(each, warn_at=None)])
+                if rules.ending(each, self.of(each.member_id)):
+                    missing = None if each.promised is None else max(0, each.promised - each.spent)
+                    self._warnings.append(self._event("club_will_end", each, {"why": each.why, "missing": missing}))
+
     def write(self, session: Session) -> None:
         """Writes what was decided. Nothing of it may have been written before."""
         self.write_changes(session)
@@ -122,7 +132,7 @@ class Memberships:
     def write_rest(self, session: Session) -> None:
         """Of what was decided, what counts for promises, and the events."""
         db.insert_rows(session, ClubCredit, self._credits)
-        outbox.put(session, list(self._events()), self._now)
+        outbox.put(session, [*self._events(), *self._warnings], self._now)
 
     @property
     def new(self) -> list[Membership]:
@@ -142,17 +152,16 @@ class Memberships:
             others = [other for other in self.of(each.member_id) if other.club == each.club and other.id != each.id]
             if before is None:
                 goes_on = any(other.begins_at < each.begins_at and other.lasts_to(each.begins_at) for other in others)
-                yield self._event("renewed" if goes_on else "joined", each, {"why": each.why})
+                yield self._event("renewed_club" if goes_on else "joined_club", each, {"why": each.why})
             ended = each.ended_why is not None and (before is None or before.ended_why is None)
             never_began = each.follows_id is not None and each.begins_at == each.ends_at
-            goes_on = each.ends_at is not None and any(other.stands(each.ends_at) for other in others)
-            if ended and not never_began and not goes_on:
-                yield self._event("left", each, {"why": each.ended_why})
+            if ended and not never_began and rules.ending(each, others):
+                yield self._event("left_club", each, {"why": each.ended_why})
 
     def _event(self, what: str, each: Membership, more: dict[str, Any]) -> outbox.Event:
         until = None if each.ends_at is None else each.ends_at.isoformat()
         payload = {"membership_id": str(each.id), "club": each.club, "until": until} | more
-        return outbox.Event(self._program_id, f"member.{what}_club", each.member_id, payload)
+        return outbox.Event(self._program_id, f"member.{what}", each.member_id, payload)
 
 
 _CHANGING = (
@@ -165,6 +174,7 @@ _CHANGING = (
     "refunded",
     "passed",
     "earns_at",
+    "warn_at",
 )
 
 
@@ -214,10 +224,12 @@ def _house(
 
 
 def end(session: Session, program_id: UUID, terms: Timeline, due: Sequence[Due], now: datetime) -> int:
-    """Ends memberships whose time is over, and lets promises that were kept go on; answers how many were due."""
+    """Ends memberships whose time is over, lets promises that were kept go on, and tells of ends that are ahead.
+    Answers how many were due."""
     member_ids = {each.member_id for each in due}
     ledger.lock(session, member_ids)
     found = load(session, program_id, terms, member_ids, min(each.at for each in due), now)
+    found.warn()
     with db.together(session):
         found.write(session)
     return len(due)

@@ -79,6 +79,8 @@ class Club(Request):
     name: Text
     joining: Annotated[Joining, BeforeValidator(_joining)]
     benefits: Annotated[list[Benefit], Field(max_length=50)] = []
+    warn_days: Annotated[int | None, Field(ge=1, le=366)] = 30
+    """How many days ahead of the end a warning event is sent, if nothing follows; null: never."""
     household: bool = False
     """Whether everybody in the member's pool has what it is good for."""
 

@@ -151,17 +151,21 @@ def _review_tiers(run: Run, program_id: UUID, terms: Timeline) -> None:
 
 
 def _end_memberships(run: Run, program_id: UUID, terms: Timeline) -> None:
-    """ends memberships of clubs whose time is over; a promise that was kept goes on"""
+    """ends memberships of clubs whose time is over, and sends `member.club_will_end` ahead"""
     if not clubs.offers(terms):
         return
 
     def find(session: Session, after: clubs.Due | None, limit: int) -> Sequence[clubs.Due]:
         return clubs.over(session, program_id, run.as_of, after, limit)
 
+    def ahead(session: Session, after: clubs.Due | None, limit: int) -> Sequence[clubs.Due]:
+        return clubs.ending(session, program_id, run.as_of, after, limit)
+
     def end(session: Session, found: Sequence[clubs.Due]) -> int:
         return clubs.end(session, program_id, terms, found, run.clock())
 
     run.in_slices(find, end)
+    run.in_slices(ahead, end)
 
 
 def _recognise_fees(run: Run, program_id: UUID, terms: Timeline) -> None:

@@ -36,6 +36,7 @@ CHECKS = {
     "deferred_within_fee": "tax BETWEEN 0 AND fee AND deferred BETWEEN 0 AND fee - tax",
     "points_not_negative": "points >= 0",
     "left_not_negative": "recognised >= 0 AND refunded >= 0 AND recognised + refunded <= deferred",
+    "warned_in_time": "warn_at > begins_at AND warn_at < until_at",
     "passed_within_months": "passed BETWEEN 0 AND months",
     "what_is_left_is_due": "earns_at IS NOT NULL OR recognised + refunded = deferred",
 }
@@ -92,6 +93,7 @@ def _create_memberships() -> None:
             for name in ("fee", "tax", "deferred", "points", "recognised", "refunded", "passed")
         ),
         sa.Column("earns_at", INSTANT, nullable=True),
+        sa.Column("warn_at", INSTANT, nullable=True),
         sa.Column("recorded_at", INSTANT, nullable=False),
         *(sa.CheckConstraint(text, name=op.f(f"ck_{table}_{name}")) for name, text in CHECKS.items()),
         _reference(table, "program_id", "program"),
@@ -107,6 +109,7 @@ def _create_memberships() -> None:
     op.create_index("ix_club_membership_member_id_id", table, ["member_id", "id"])
     _index("open_agreed", ["member_id", "club"], "ended_why IS NULL AND follows_id IS NULL AND why <> 'purchase'", True)
     _index("ends_at", ["program_id", "ends_at", "id"], "ended_why IS NULL")
+    _index("warn_at", ["program_id", "warn_at", "id"], "warn_at IS NOT NULL AND ended_why IS NULL")
     _index("earns_at", ["program_id", "earns_at", "id"], "earns_at IS NOT NULL")
     fixed(table, FACTS, ("id",), ("program_id", "source", "external_id"), ("follows_id",))
 
