@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.clubs import rules
+from app.clubs import fees, rules
 from app.clubs.rules import AlreadyInClub, JoinedByBuying, Joining, Membership, NotInClub
 from app.ids import new_id
 from app.programs import Club, Line, Terms, Timeline, Version
@@ -48,8 +48,8 @@ def join(terms: Version, code: str, at: datetime = NOON, mine: Sequence[Membersh
 
 def sell(terms: Version, at: datetime = NOON, mine: Sequence[Membership] = ()) -> Membership:
     membership = join(terms, "fee", at, mine)
-    points = rules.points_with(membership, club_of(terms, "fee"))
-    return rules.sold(membership, points, rules.fee_shared(membership, points, terms.terms), terms.terms.zone)
+    points = fees.points_with(membership, club_of(terms, "fee"))
+    return fees.sold(membership, points, fees.shared(membership, points, terms.terms), terms.terms.zone)
 
 
 def buy(
@@ -259,16 +259,16 @@ def test_a_hundred_and_twenty_a_year_with_a_thousand_points() -> None:
     }
     terms = version(FEE | {"fee": 12_000, "welcome_points": 1000}, **worth)
     membership = sell(terms)
-    shared = rules.fee_shared(membership, 1000, terms.terms)
+    shared = fees.shared(membership, 1000, terms.terms)
     assert (shared.goods, shared.points, membership.deferred) == ((10_800,), 1200, 10_800)
-    _, (month,) = rules.recognised(membership, NEW_YORK, datetime(2026, 12, 22, 5, 0, tzinfo=UTC))
+    _, (month,) = fees.recognised(membership, NEW_YORK, datetime(2026, 12, 22, 5, 0, tzinfo=UTC))
     assert month.amount == 900
 
 
 def test_ten_a_year_in_twelve_parts_sum_to_ten() -> None:
     membership = sell(version(FEE | {"welcome_points": 0}))
     assert membership.deferred == 1000
-    after, parts = rules.recognised(membership, NEW_YORK, YEAR_LATER)
+    after, parts = fees.recognised(membership, NEW_YORK, YEAR_LATER)
     assert [part.amount for part in parts] == [83, 84, 83, 83, 84, 83, 83, 84, 83, 83, 84, 83]
     assert (after.recognised, after.left, after.earns_at, after.passed) == (1000, 0, None, 12)
 
@@ -285,10 +285,10 @@ def test_parts_sum_to_the_fee_however_often_somebody_looks(
     """Never more than was deferred, never less than before, and all of it by the end; each part at its own instant."""
     membership = sell(version(FEE | {"fee": fee, "months": months, "welcome_points": 0}), begins)
     assert membership.ends_at is not None
-    at_once, all_parts = rules.recognised(membership, NEW_YORK, membership.ends_at)
+    at_once, all_parts = fees.recognised(membership, NEW_YORK, membership.ends_at)
     found = []
     for days in [*sorted(looks), 4000]:
-        membership, parts = rules.recognised(membership, NEW_YORK, begins + timedelta(days=days))
+        membership, parts = fees.recognised(membership, NEW_YORK, begins + timedelta(days=days))
         assert 0 <= membership.recognised <= membership.deferred
         found += parts
     assert (membership, found) == (at_once, all_parts)
@@ -308,7 +308,7 @@ def test_parts_sum_to_the_fee_however_often_somebody_looks(
 )
 def test_a_month_is_earned_in_that_of_its_last_day(begins: str, periods: list[date]) -> None:
     membership = sell(version(FEE), datetime.fromisoformat(begins))
-    _, parts = rules.recognised(membership, NEW_YORK, NOON + timedelta(days=200))
+    _, parts = fees.recognised(membership, NEW_YORK, NOON + timedelta(days=200))
     assert [part.period for part in parts][:2] == periods
 
 
@@ -316,21 +316,21 @@ def test_a_refund_is_what_is_not_earned_and_its_tax() -> None:
     terms = version(FEE | {"fee": 1200, "tax": 200})
     membership = sell(terms)
     points = membership.fee - membership.tax - membership.deferred
-    whole, paid = rules.refunded(membership, points)
+    whole, paid = fees.refunded(membership, points)
     assert (paid.membership + paid.points, paid.tax) == (1000, 200)
     assert (whole.left, whole.earns_at) == (0, None)
-    half, _ = rules.recognised(membership, NEW_YORK, NOON + timedelta(days=185))
+    half, _ = fees.recognised(membership, NEW_YORK, NOON + timedelta(days=185))
     assert half.passed == 6
-    _, paid = rules.refunded(half, 0)
+    _, paid = fees.refunded(half, 0)
     assert (paid.membership, paid.points, paid.tax) == (half.deferred - half.recognised, 0, 93)  # of 463
-    rest, amount = rules.forfeited(half)
+    rest, amount = fees.forfeited(half)
     assert (amount, rest.left, rest.recognised, rest.earns_at) == (half.left, 0, rest.deferred, None)
 
 
 def test_a_fee_that_is_all_tax_defers_nothing() -> None:
     membership = sell(version(FEE | {"fee": 100, "tax": 100}))
     assert (membership.deferred, membership.earns_at) == (0, None)
-    _, paid = rules.refunded(membership, 0)
+    _, paid = fees.refunded(membership, 0)
     assert (paid.membership, paid.points, paid.tax) == (0, 0, 0)
 
 

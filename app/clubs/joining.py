@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from app import accounting, db, ledger, members, programs
 from app.accounting import Allocation, Chart, CohortKey, Event, Fee, Posting
-from app.clubs import queries, rules, service
+from app.clubs import fees, queries, rules, service
 from app.clubs.models import ClubMembership
 from app.clubs.rules import AlreadyInClub, ClubUnknown, Joining, Membership, MembershipConflict, ReceiptOfFee
 from app.errors import NotFound, Problem, finding, or_problem
@@ -156,9 +156,9 @@ def _sell(
 ) -> tuple[Membership, Account, list[Posting]]:
     """A membership with what of its fee is deferred, the account with the points that come with it, and what the sale
     posts. TooManyPoints."""
-    terms, points = version.terms, rules.points_with(membership, club)
-    shared = rules.fee_shared(membership, points, terms)
-    membership = rules.sold(membership, points, shared, terms.zone)
+    terms, points = version.terms, fees.points_with(membership, club)
+    shared = fees.shared(membership, points, terms)
+    membership = fees.sold(membership, points, shared, terms.zone)
     event, cohort = _event(membership, version, loaded.now), _cohort(membership, version, loaded.now)
     if points:
         account = ledger.accrue(account, _accrual(membership, shared, cohort, version, account, loaded))
@@ -282,7 +282,7 @@ def leave(session: Session, program_id: UUID, wanted: Ending, now: datetime, *, 
 
 
 def _forfeit(membership: Membership, loaded: _Loaded) -> tuple[Membership, list[Posting]]:
-    after, rest = rules.forfeited(membership)
+    after, rest = fees.forfeited(membership)
     event = _event(membership, service.version_of(membership, loaded.terms), loaded.now)
     return after, accounting.membership_postings(event, rest, loaded.chart)
 
@@ -301,7 +301,7 @@ def _refund(
         account, reversal = ledger.reverse(account, lots, points, act, None, 0)
         loaded.accounts[membership.member_id] = account
         share, cohort_id = reversal.allocated, lots[0].lot.cohort_id
-    after, fee = rules.refunded(membership, share)
+    after, fee = fees.refunded(membership, share)
     event = _event(membership, version, loaded.now)
     posted = accounting.fee_return_postings(event, fee, cohort_id, terms.posting_profile, loaded.chart)
     return after, fee.membership + fee.points + fee.tax, points, posted

@@ -1,4 +1,4 @@
-"""Who belongs to a club and until when: joined, renewed, ended; and how a fee is earned. Pure.
+"""Who belongs to a club and until when: joined, renewed, ended. Pure.
 
 A membership is for whole days of the programme's zone, the one on which it begins included: joined on 22 November for
 twelve months, it is good to the end of 21 November. One that renews another begins when that ends.
@@ -6,13 +6,11 @@ twelve months, it is good to the end of 21 November. One that renews another beg
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import date, datetime, timedelta
-from fractions import Fraction
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from app.accounting import Allocation, Fee, allocate
 from app.errors import Problem
 from app.ids import new_id
 from app.programs import (
@@ -21,7 +19,6 @@ from app.programs import (
     JoinedByPromise,
     JoinedByPurchase,
     Line,
-    Terms,
     Timeline,
     Version,
     add_months,
@@ -221,7 +218,7 @@ def kept(
 def joined(joining: Joining, club: Club, version: Version, mine: Iterable[Membership]) -> Membership:
     """The membership of somebody who joins a club at an instant, or renews. JoinedByBuying, AlreadyInClub.
 
-    What a fee is for, beside the membership, is said by `sold`.
+    What of a fee is for the membership is said by `fees.sold`.
     """
     how = club.joining
     if isinstance(how, JoinedByPurchase):
@@ -243,27 +240,6 @@ def _may_follow(last: Membership, how: JoinedByPromise | JoinedByFee, at: dateti
         return False
     first_day = last.ends_at.astimezone(zone).date() - timedelta(days=how.sold_ahead_days)
     return at >= day_begins(first_day, zone)
-
-
-def points_with(membership: Membership, club: Club) -> int:
-    """The points that a membership with a fee comes with."""
-    assert isinstance(club.joining, JoinedByFee)
-    return club.joining.welcome_points if membership.follows_id is None else club.joining.renewal_points
-
-
-def fee_shared(membership: Membership, points: int, terms: Terms) -> Allocation:
-    """A fee, net of tax, shared between the membership and the points that come with it, by what each is sold for
-    alone: the membership for that fee (IFRS 15.74)."""
-    net = membership.fee - membership.tax
-    price = points * terms.point_value.each * terms.redemption_rate.fraction
-    return allocate(net, [net], Fraction(price), terms.allocation.method, terms.allocation.rounding)
-
-
-def sold(membership: Membership, points: int, shared: Allocation, zone: ZoneInfo) -> Membership:
-    """A membership with what of its fee is deferred for its time."""
-    (deferred,) = shared.goods
-    earns_at = month_end(membership.begins_at, 1, zone) if deferred else None
-    return replace(membership, points=points, deferred=deferred, earns_at=earns_at)
 
 
 # --- a promise counts -----------------------------------------------------------------------------------------------
@@ -339,55 +315,6 @@ def ended(
         replace(each, ends_at=max(now, each.begins_at), ended_why=why, ended_at=now, ended_reason=reason)
         for each in sorted(found, key=lambda each: each.begins_at)
     ]
-
-
-# --- a fee is earned ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Earned:
-    """A month of a membership that has passed at an instant: `amount` of its fee becomes revenue, minor units, in the
-    accounting month of its last day."""
-
-    at: datetime
-    period: date
-    amount: int
-
-
-def recognised(membership: Membership, zone: ZoneInfo, now: datetime) -> tuple[Membership, list[Earned]]:
-    """A membership at `now`, and each month of it that has passed since the last was recognised.
-
-    Cumulative: what so many of its months come to, half-even, less what was recognised before. So they sum up exactly,
-    however late anybody looks.
-    """
-    found = []
-    while membership.earns_at is not None and membership.earns_at <= now:
-        assert membership.months is not None
-        passed, at = membership.passed + 1, membership.earns_at
-        due = round(Fraction(membership.deferred * passed, membership.months))
-        found.append(Earned(at, _month_before(at, zone), due - membership.recognised))
-        following = month_end(membership.begins_at, passed + 1, zone) if passed < membership.months else None
-        membership = replace(membership, passed=passed, recognised=due, earns_at=following)
-    return membership, found
-
-
-def _month_before(instant: datetime, zone: ZoneInfo) -> date:
-    """First day of the month of the day that ends at `instant`."""
-    return (instant.astimezone(zone).date() - timedelta(days=1)).replace(day=1)
-
-
-def forfeited(membership: Membership) -> tuple[Membership, int]:
-    """A membership that ends before its time without a refund, and what nothing is owed for any more."""
-    rest = membership.left
-    return replace(membership, recognised=membership.recognised + rest, earns_at=None), rest
-
-
-def refunded(membership: Membership, points_part: int) -> tuple[Membership, Fee]:
-    """A membership that ends with a refund, and what of its fee is paid back: what was not recognised, `points_part`
-    for the points that are taken back with it, and the tax on both."""
-    rest, net = membership.left, membership.fee - membership.tax
-    tax = round(Fraction(membership.tax * (rest + points_part), net)) if net else 0
-    return replace(membership, refunded=rest, earns_at=None), Fee(rest, points_part, tax)
 
 
 # --- where a member belongs -----------------------------------------------------------------------------------------

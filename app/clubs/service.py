@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app import accounting, db, ledger, members, outbox
 from app.accounting import Chart, Event, Posting
-from app.clubs import queries, rules
+from app.clubs import fees, queries, rules
 from app.clubs.models import ClubCredit, ClubMembership
 from app.clubs.queries import Due
 from app.clubs.rules import Belonging, Joining, Membership
@@ -50,6 +50,7 @@ class Memberships:
         house: "Mapping[UUID, Sequence[_Housemate]]" = MappingProxyType({}),
     ) -> None:
         self._program_id, self._terms, self._now, self._house = program_id, terms, now, house
+        self._offered = offers(terms)
         self._read = {each.id: each for theirs in read.values() for each in theirs}
         self._known = {member_id: {each.id: each for each in theirs} for member_id, theirs in read.items()}
         self._credits: list[db.Row] = []
@@ -64,7 +65,7 @@ class Memberships:
 
     def clubs_at(self, member_id: UUID, at: datetime) -> list[str]:
         """The clubs that a member belonged to at an instant, as known now."""
-        return [each.club for each in self.belongings(member_id, at)]
+        return [each.club for each in self.belongings(member_id, at)] if self._offered else []
 
     def belongings(self, member_id: UUID, at: datetime) -> list[Belonging]:
         """The same, with since and until when, and by what: an own membership, or that of somebody in the household."""
@@ -83,6 +84,8 @@ class Memberships:
 
     def bring(self, member_id: UUID, bought: Bought) -> None:
         """Lets a purchase bring what it is enough for."""
+        if not bought.version.terms.clubs:
+            return
         joining = Joining(self._program_id, member_id, bought.document_id, min(bought.at, self._now), self._now)
         new = rules.brought(joining, bought.version, bought.lines, bought.bases, self.of(member_id))
         if new:
@@ -102,7 +105,7 @@ class Memberships:
     def count(self, member_id: UUID, credit: Credit) -> None:
         """Lets what counts for tiers count for a member's promises."""
         spend = credit.sums.spend
-        for each in self.of(member_id) if spend else ():
+        for each in self.of(member_id) if spend and self._offered else ():
             if rules.counts_for(each, credit.counted_at, credit.occurred_at):
                 self.put([replace(each, spent=each.spent + spend)])
                 row = {"membership_id": each.id, "document_id": credit.document_id, "spend": spend}
@@ -257,7 +260,7 @@ def passed_months(
     membership: Membership, terms: Timeline, chart: Chart, now: datetime
 ) -> tuple[Membership, list[Posting]]:
     """A membership at `now`, and what the months of it that have passed meanwhile post."""
-    after, earned = rules.recognised(membership, version_of(membership, terms).terms.zone, now)
+    after, earned = fees.recognised(membership, version_of(membership, terms).terms.zone, now)
     postings = []
     for each in earned:
         event = Event(membership.program_id, membership.id, membership.currency, each.at, each.period)
@@ -295,5 +298,5 @@ def _belonging(belonging: Belonging, terms: Timeline, now: datetime) -> Belongin
     version = version_of(belonging.by, terms)
     club = version.terms.club(belonging.club)
     assert club is not None
-    passed, _ = rules.recognised(belonging.by, version.terms.zone, now)
+    passed, _ = fees.recognised(belonging.by, version.terms.zone, now)
     return belonging_out(belonging, club, passed.left)

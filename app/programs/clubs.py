@@ -28,7 +28,7 @@ class JoinedByPurchase(Request):
 
     def met(self, lines: Sequence[Line], bases: Sequence[int]) -> bool:
         """Whether so much bought is enough; `bases`: each line's part of the earning base, minor units."""
-        amounts = [base for line, base in zip(lines, bases, strict=True) if self.on.empty or self.on.name(line)]
+        amounts = [base for line, base in zip(lines, bases, strict=True) if self.on.empty or self.on.contain(line)]
         return sum(amounts) >= max(self.minimum_spend, 1)
 
 

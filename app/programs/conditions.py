@@ -62,7 +62,7 @@ class Goods(Request):
     def empty(self) -> bool:
         return not (self.departments or self.categories or self.products)
 
-    def name(self, line: Line) -> bool:
+    def contain(self, line: Line) -> bool:
         """Whether a line is among them."""
         departments, categories, products = self._sets
         return line.department in departments or line.category in categories or line.product in products
