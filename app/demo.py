@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from app.blueprints import Blueprint
 from app.config import Settings
 from app.db import Database, read_url
 from app.money import show
+from app.programs import Club, JoinedByFee
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "pos-2017-01-first-1000.jsonl.gz"
 EXAMPLES = {path.stem: path for path in sorted((Path(__file__).parent.parent / "docs" / "examples").glob("*.yaml"))}
@@ -56,6 +57,9 @@ REWARD = {
 COMES_BACK = 25
 """Every so manieth purchase that earned points comes back."""
 
+JOINS = 10
+"""Every so manieth member pays for each club that has a fee."""
+
 
 @dataclass(slots=True)
 class Tally:
@@ -66,6 +70,7 @@ class Tally:
     returned: int = 0
     taken_back: int = 0
     redeemed: int = 0
+    joined: int = 0
     reward: str = ""
     members: set[str] = field(default_factory=set)
     earned: list[dict[str, Any]] = field(default_factory=list)
@@ -114,6 +119,7 @@ def run(data: Path, database_url: str | None, programme: Blueprint | None = None
                 if programme is None:
                     http.post("/v1/rewards", json=REWARD).raise_for_status()
                 _redeem(http, tally)
+                _join_clubs(http, tally, [] if programme is None else programme.terms.clubs)
                 worker.run_jobs(database, datetime.now(UTC))
                 holds = _report(http, tally, seconds)
         database.close()
@@ -158,6 +164,15 @@ def _redeem(http: httpx.Client, tally: Tally) -> None:
             tally.refused[answer.json()["code"]] += 1
 
 
+def _join_clubs(http: httpx.Client, tally: Tally, clubs: Sequence[Club]) -> None:
+    for club in clubs:
+        for member in sorted(tally.members)[::JOINS] if isinstance(club.joining, JoinedByFee) else ():
+            receipt = {"receipt": {"source": "demo", "external_id": f"{club.code}-{member}"}}
+            path, headers = f"/v1/members/{member}/clubs/{club.code}", {"Idempotency-Key": f"{club.code}-{member}"}
+            http.post(path, json=receipt, headers=headers).raise_for_status()
+            tally.joined += 1
+
+
 def post_batch(http: httpx.Client, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The results of a batch, sent again while the service is busy."""
     while True:
@@ -179,6 +194,8 @@ def _report(http: httpx.Client, tally: Tally, seconds: float) -> bool:
     print(f"  taken back         {tally.taken_back:>14,}  by {tally.returned} returns")
     print(f"  used               {sum(row['used'] for row in cohorts):>14,}  for {tally.redeemed} × {tally.reward}")
     print(f"  expired            {sum(row['expired'] for row in cohorts):>14,}")
+    if tally.joined:
+        print(f"memberships sold     {tally.joined:>14,}")
     print(f"recognised           {show(by_code.get('4100', 0), 'USD'):>14} USD")
     print(f"contract liability   {show(by_code.get('2100', 0), 'USD'):>14} USD")
     print("\ntrial balance                            debits         credits")

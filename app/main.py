@@ -17,6 +17,7 @@ from app.adjustments.routes import router as adjustments_router
 from app.campaigns.routes import router as campaigns_router
 from app.clients import KnownKeys, check_routes, public
 from app.clock import Clock, system_clock
+from app.clubs.routes import router as clubs_router
 from app.coalesce import Gatherer, Reader
 from app.config import Settings
 from app.db import Database
@@ -107,6 +108,7 @@ ROUTERS = (
     transactions_router,
     members_router,
     tiers_router,
+    clubs_router,
     wallet_router,
     redemptions_router,
     holds_router,

@@ -85,6 +85,10 @@ GENEROUS = TERMS | {
     "transfers": {},
     "pools": {},
     "tiers": {"levels": [{"code": "gold", "name": "Gold", "qualification": {"spend": 1_000_000}}]},
+    "clubs": [
+        {"code": "friends", "name": "Friends", "joining": {"type": "promise", "spend": 1, "months": 12}},
+        {"code": "regulars", "name": "Regulars", "joining": {"type": "promise", "spend": 1, "months": 12}},
+    ],
     "pending": {"mode": "event", "event": "shipped", "cancel_after_days": 30},
 }
 """Terms with something for every route."""
@@ -134,6 +138,12 @@ CALLS: dict[str, Call] = {
     ),
     "GET /v1/members/{member_id}/tier/decisions": Call("GET", "/v1/members/{member}/tier/decisions"),
     "GET /v1/members/{member_id}/tier/history": Call("GET", "/v1/members/{member}/tier/history"),
+    "GET /v1/members/{member_id}/clubs": Call("GET", "/v1/members/{member}/clubs"),
+    "GET /v1/members/{member_id}/clubs/memberships": Call("GET", "/v1/members/{member}/clubs/memberships"),
+    "POST /v1/members/{member_id}/clubs/{code}": Call("POST", "/v1/members/{member}/clubs/friends", {}, _KEY),
+    "POST /v1/members/{member_id}/clubs/{code}/leaving": Call(
+        "POST", "/v1/members/{member}/clubs/regulars/leaving", {"reason": "moved_away"}, _KEY
+    ),
     "GET /v1/members/{member_id}/bonuses": Call("GET", "/v1/members/{member}/bonuses"),
     "GET /v1/members/{member_id}/referrer": Call("GET", "/v1/members/{friend}/referrer"),
     "PUT /v1/members/{member_id}/referrer": Call(
@@ -313,6 +323,7 @@ def _adjust(made: Made) -> None:
     act(ann, "/v1/adjustments", _GOODWILL | {"member": {"card": "903"}, "points": -2, "class": "correction"})
     large = _GOODWILL | {"points": 5000}
     made.ids["locked"] = act(ann, f"/v1/members/{made.ids['member']}/tier/decisions", _LOCK)["id"]
+    act(ann, f"/v1/members/{made.ids['member']}/clubs/regulars", {})
     made.ids["asked"], made.ids["too_much"] = (act(ann, "/v1/adjustments", large)["id"] for _ in range(2))
 
 

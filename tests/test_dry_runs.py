@@ -35,6 +35,11 @@ ALL: dict[str, Any] = TERMS | {
     "holds": {"longest_minutes": 50_000},
 }
 """Whatever can be done with points, and purchases of any age."""
+CLUB = ALL | {
+    "clubs": [
+        {"code": "club", "name": "A club", "joining": {"type": "fee", "fee": 1000, "months": 12, "welcome_points": 80}}
+    ]
+}
 EVENT = ALL | {"pending": {"mode": "event", "event": "shipped", "cancel_after_days": 300}}
 LAPSING = ALL | {"expiry": {"mode": "inactivity", "days": 60, "round_up_to": "day"}}
 
@@ -184,6 +189,24 @@ def drawn(shop: Shop) -> Asked:
     return Asked(body, {"pool_id": household(shop, "900", "901", "902")})
 
 
+PAID = {"receipt": {"source": "store-1", "external_id": "fee"}}
+
+
+def joining(shop: Shop) -> Asked:
+    return Asked(PAID, {"member_id": earn(shop, 5), "code": "club"})
+
+
+def joining_in_debt(shop: Shop) -> Asked:
+    return Asked(PAID, {"member_id": owing(shop, "900"), "code": "club"})
+
+
+def leaving(shop: Shop) -> Asked:
+    names = joining(shop).names
+    path = "/v1/members/{member_id}/clubs/{code}".format(**names)
+    assert shop.http.post(path, json=PAID, headers=keyed()).status_code == 201
+    return Asked({"reason": "moved_away", "refund": True}, names)
+
+
 def adjusted(class_: str = "goodwill", points: int = 200, **more: Any) -> Callable[[Shop], Asked]:
     def arrange(shop: Shop) -> Asked:
         shop.post(purchase("failed", 10_000))
@@ -317,6 +340,11 @@ CASES = [
         ["transfer_in", "transfer_in", "transfer_out", "transfer_out"],
         drawn,
     ),
+    Case("a membership", "/v1/members/{member_id}/clubs/{code}", ["accrual"], joining, CLUB),
+    Case(
+        "one that pays debt", "/v1/members/{member_id}/clubs/{code}", ["accrual", "debt_payment"], joining_in_debt, CLUB
+    ),
+    Case("a refund of it", "/v1/members/{member_id}/clubs/{code}/leaving", ["reversal"], leaving, CLUB),
     Case("goodwill", "/v1/adjustments", ["adjustment"], adjusted()),
     Case("a correction", "/v1/adjustments", ["adjustment"], adjusted("correction", -20)),
     Case("a concession", "/v1/adjustments", ["adjustment"], adjusted("concession", order=ORDER, consent=AGREED)),

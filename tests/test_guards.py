@@ -122,7 +122,7 @@ ATTEMPTS = [
     ),
     *(
         check("journal_posting", "rest_has_no_cohort", posting(cause=f"'{cause}'", cohort_id="document_id"))
-        for cause in ("sale", "tender", "fulfilment", "write_off")
+        for cause in ("sale", "tender", "fulfilment", "write_off", "membership")
     ),
     check("cohort", "used_not_negative", "UPDATE cohort SET used = -1"),
     check("cohort", "expired_not_negative", "UPDATE cohort SET expired = -1"),
@@ -327,6 +327,7 @@ APPEND_ONLY = {
     "campaign_grant": 2,
     "member_referral": 1,
     "member_event": 2,
+    "club_credit": 1,
 }
 """Tables whose rows never change, and how many unique keys a REPLACE could hit an old row by."""
 
@@ -350,6 +351,8 @@ OTHERS = {
     "tier_decision_facts",
     "tier_decision_kept",
     "tier_decision_ended",
+    "club_membership_facts",
+    "club_membership_kept",
     "transaction_key_fixed",
     "transaction_key_kept",
     "program_terms_retired",
@@ -370,6 +373,7 @@ TRIGGERS = {
                 "voucher",
                 "adjustment",
                 "tier_decision",
+                "club_membership",
                 "program_terms",
                 "transaction_key",
             )
@@ -392,6 +396,7 @@ TRIGGERS = {
                     "voucher": 3,
                     "adjustment": 1,
                     "tier_decision": 1,
+                    "club_membership": 3,
                 }
             ).items()
             for number in range(keys)

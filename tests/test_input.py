@@ -679,10 +679,15 @@ _TIERS = {"levels": [{"code": "gold", "name": "Gold", "qualification": {"spend":
 _GIFT = {"kind": "manual", "tier": "gold", "until": "2030-01-01T00:00:00Z", "reason": "complaint"}
 
 
+_CLUBS = [
+    {"code": "busy", "name": "Busy", "joining": {"type": "fee", "fee": 1000, "months": 12, "welcome_points": 5}},
+]
+
+
 def one_of_each(shop: Shop, member: str) -> dict[str, Any]:
     """What the parameters of paths name, made for a member who has points."""
     terms = f"/v1/programs/{shop.program_id}/terms"
-    version = made(shop, terms, TERMS | {"transfers": {}, "pools": {}, "tiers": _TIERS})["version"]
+    version = made(shop, terms, TERMS | {"transfers": {}, "pools": {}, "tiers": _TIERS, "clubs": _CLUBS})["version"]
     made(shop, f"{terms}/{version}/publish", {})
     shop.clock.forward(minutes=1)
     for number, card in enumerate(("900", "901")):

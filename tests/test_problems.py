@@ -42,8 +42,9 @@ CONTRACT = {
     404: "not_found",
     405: "method_not_allowed",
     408: "body_timeout",
-    409: "adjustment_ended already_in_pool already_referred already_voided decision_ended event_conflict hold_ended"
-    " idempotency_in_progress identifier_taken last_identifier member_closed points_activated points_cancelled"
+    409: "adjustment_ended already_in_club already_in_pool already_referred already_voided decision_ended"
+    " event_conflict hold_ended idempotency_in_progress identifier_taken last_identifier member_closed"
+    " membership_conflict not_in_club points_activated points_cancelled"
     " pool_full program_exists purchase_unclaimed"
     " redemption_cancelled redemption_fulfilled referral_too_late return_not_waiting reward_exists reward_retired"
     " supply_too_small"
@@ -52,12 +53,14 @@ CONTRACT = {
     412: "precondition_failed",
     413: "body_too_large",
     415: "unsupported_media_type",
-    422: "capture_above_hold consent_missing currency_mismatch effective_from_invalid event_not_awaited event_unknown"
-    " expiry_not_later"
-    " hold_too_long idempotency_key_reused identifier_invalid insufficient_points invalid_request member_may_not_earn"
+    422: "capture_above_hold club_unknown consent_missing"
+    " currency_mismatch effective_from_invalid event_not_awaited event_unknown expiry_not_later"
+    " hold_too_long idempotency_key_reused identifier_invalid insufficient_points invalid_request joined_by_buying"
+    " member_may_not_earn"
     " member_may_not_spend negative_line no_terms not_in_pool nothing_to_concede nothing_to_extend"
     " nothing_to_reinstate nothing_to_return nothing_to_write_off occurred_in_future occurred_too_long_ago"
-    " period_invalid points_tender_refused pool_not_offered purchase_too_large receipt_needed referral_to_self"
+    " period_invalid points_tender_refused pool_not_offered purchase_too_large receipt_needed receipt_of_fee"
+    " referral_to_self"
     " referrer_joined_later refund_differs"
     " return_too_large"
     " reward_blacked_out reward_limit_reached reward_not_for_tier reward_out_of_stock reward_unavailable"
@@ -994,6 +997,53 @@ def decision_ended(scene: Scene) -> Any:
     ending = f"{path}/{scene.done(path, _GIFT)['id']}/ending"
     scene.done(ending, {"reason": "mistake"})
     return scene.act(ending, {"reason": "mistake"})
+
+
+_CLUBS = [
+    {"code": "friends", "name": "Friends", "joining": {"type": "fee", "fee": 1000, "months": 12}},
+    {"code": "regulars", "name": "Regulars", "joining": {"type": "promise", "spend": 1, "months": 12}},
+    {"code": "buyers", "name": "Buyers", "joining": {"type": "purchase"}},
+]
+_FEE = {"receipt": {"source": "store-1", "external_id": "f1"}}
+
+
+@provokes
+def club_unknown(scene: Scene) -> Any:
+    return scene.act(f"{scene.member()}/clubs/friends", _FEE)
+
+
+@provokes
+def joined_by_buying(scene: Scene) -> Any:
+    scene.terms(clubs=_CLUBS)
+    return scene.act(f"{scene.member()}/clubs/buyers", {})
+
+
+@provokes
+def receipt_of_fee(scene: Scene) -> Any:
+    scene.terms(clubs=_CLUBS)
+    return scene.act(f"{scene.member()}/clubs/friends", {})
+
+
+@provokes
+def already_in_club(scene: Scene) -> Any:
+    scene.terms(clubs=_CLUBS)
+    path = f"{scene.member()}/clubs/regulars"
+    scene.done(path, {})
+    return scene.act(path, {})
+
+
+@provokes
+def not_in_club(scene: Scene) -> Any:
+    scene.terms(clubs=_CLUBS)
+    return scene.act(f"{scene.member()}/clubs/regulars/leaving", {"reason": "moved_away"})
+
+
+@provokes
+def membership_conflict(scene: Scene) -> Any:
+    scene.terms(clubs=_CLUBS)
+    scene.done(f"{scene.member()}/clubs/friends", _FEE)
+    other = scene.shop.post(purchase("r2", member={"card": "901"})).json()["member"]["id"]
+    return scene.act(f"/v1/members/{other}/clubs/friends", _FEE)
 
 
 def test_every_problem_is_provoked() -> None:

@@ -58,8 +58,15 @@ TAMPERING = {
     "standings_are_sums_of_entries": "UPDATE member_tier SET spend = spend + 1",
     "tiers_are_their_last_change": "UPDATE member_tier SET tier = 'gold'",
     "purchases_count_what_they_earned": "UPDATE qualifying_entry SET points = points + 1",
+    "memberships_have_left_what_is_posted": "UPDATE club_membership SET recognised = recognised + 1 WHERE fee > 0",
+    "promises_are_sums_of_credits": "UPDATE club_membership SET spent = spent + 1",
+    "memberships_follow_each_other": "UPDATE club_membership SET club = 'friends', follows_id = id "
+    "WHERE promised IS NOT NULL",
 }
 """For each check a way to make it fail."""
+
+
+SILVER = {"code": "silver", "name": "Silver", "qualification": {"spend": 1000}}
 
 
 @pytest.fixture
@@ -75,15 +82,30 @@ def busy(shop: Shop) -> Shop:
     shop.post(purchase("r3", member={"card": "901"}))
     shop.database.write(lambda session: make_program(session, TERMS, shop.clock(), "other"))
     _reach_a_tier(shop)
+    _join_clubs(shop)
     shop.prove()
     return shop
 
 
 def _reach_a_tier(shop: Shop) -> None:
-    silver = {"code": "silver", "name": "Silver", "qualification": {"spend": 1000}}
-    publish(shop, TERMS | {"tiers": {"levels": [silver]}})
+    publish(shop, TERMS | {"tiers": {"levels": [SILVER]}})
     shop.clock.forward(hours=1)
     shop.post(purchase("t1", 2000, occurred_at=shop.clock().isoformat()))
+
+
+def _join_clubs(shop: Shop) -> None:
+    paid = {"type": "fee", "fee": 1000, "months": 12, "welcome_points": 100}
+    promised = {"type": "promise", "spend": 5000, "months": 12}
+    joining = {"friends": paid, "regulars": promised}
+    clubs = [{"code": code, "name": code, "joining": how} for code, how in joining.items()]
+    publish(shop, TERMS | {"tiers": {"levels": [SILVER]}, "clubs": clubs})
+    shop.clock.forward(hours=1)
+    member = shop.get("/v1/members/lookup", card="900")["id"]
+    receipt = {"receipt": {"source": "store-1", "external_id": "f1"}}
+    for club, body in (("friends", receipt), ("regulars", {})):
+        path = f"/v1/members/{member}/clubs/{club}"
+        assert shop.http.post(path, json=body, headers={"Idempotency-Key": club}).status_code == 201
+    shop.post(purchase("c1", 2000, occurred_at=shop.clock().isoformat()))
 
 
 def _redeem(shop: Shop) -> None:

@@ -142,7 +142,7 @@ NOT_RUN = {
     "constructed-goodwill-less-redeemed": "starts with a goodwill grant",
     "constructed-goodwill-price-concession": "starts with a price concession",
     "constructed-redenomination": "no steps: a cohort multiplied by ten",
-    "constructed-paid-membership": "starts with a membership fee",
+    "constructed-paid-membership": "starts with a membership fee: run in test_club_fees.py",
     "constructed-tier-status": "starts with spend that qualifies for a status: no tiers yet",
     "constructed-fx-translation": "report only: starts with an opening balance",
     "constructed-rollforward": "report only: starts with an opening balance",

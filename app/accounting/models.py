@@ -36,7 +36,7 @@ class JournalPosting(Base):
         CheckConstraint("debit <> credit", name="two_accounts"),
         CheckConstraint(
             "cause IN ('sale', 'accrual', 'return', 'redemption', 'expiry', 'estimate', 'tender', 'fulfilment', "
-            "'write_off', 'provision', 'concession', 'rounding')",
+            "'write_off', 'provision', 'concession', 'rounding', 'membership')",
             name="cause",
         ),
         # What is put aside for points, and what the till takes back of it, names their cohort. What a fold or a close
@@ -50,7 +50,8 @@ class JournalPosting(Base):
             name="release_is_of_cohort",
         ),
         CheckConstraint(
-            "cause NOT IN ('sale', 'tender', 'fulfilment', 'write_off') OR cohort_id IS NULL", name="rest_has_no_cohort"
+            "cause NOT IN ('sale', 'tender', 'fulfilment', 'write_off', 'membership') OR cohort_id IS NULL",
+            name="rest_has_no_cohort",
         ),
         Index(None, "program_id", "id"),
         Index(None, "program_id", "period"),

@@ -4,7 +4,7 @@ Two profiles. `full` posts the whole event; `adjustment` posts what the till or 
 not know. For every event: ours in `adjustment` and the till's own entry together are `full`. Amounts are minor units.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Literal
 from uuid import UUID
@@ -165,6 +165,51 @@ def fulfilment_postings(event: Event, cost: int, supply: Supply, accounts: Chart
 def write_off_postings(event: Event, cost: int, accounts: Chart) -> list[Posting]:
     """What forgiving points that a member owes posts: the cost of the reward they bought becomes marketing."""
     return leg(event, "write_off", accounts["marketing_points"], accounts["cost_rewards"], cost)
+
+
+# --- memberships ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fee:
+    """A fee as the journal sees it, or the part of one that is paid back; minor units. `membership` is deferred over
+    its time, `points` are the points' part, `tax` comes on top of both."""
+
+    membership: int
+    points: int
+    tax: int
+
+
+def fee_postings(event: Event, fee: Fee, cohort_id: UUID | None, profile: Profile, accounts: Chart) -> list[Posting]:
+    """What selling a membership posts; `cohort_id` is that of the points that come with it."""
+    paid, points = _fee_paid(profile, accounts), replace(event, cohort_id=cohort_id)
+    return [
+        *leg(event, "sale", paid, accounts["liability_membership"], fee.membership),
+        *leg(points, "accrual", paid, accounts["liability_points"], fee.points),
+        *(leg(event, "sale", paid, accounts["vat"], fee.tax) if profile == "full" else ()),
+    ]
+
+
+def fee_return_postings(
+    event: Event, fee: Fee, cohort_id: UUID | None, profile: Profile, accounts: Chart
+) -> list[Posting]:
+    """What paying a part of a fee back posts: the contra rows of `fee_postings`."""
+    paid, points = _fee_paid(profile, accounts), replace(event, cohort_id=cohort_id)
+    return [
+        *leg(event, "return", accounts["liability_membership"], paid, fee.membership),
+        *leg(points, "return", accounts["liability_points"], paid, fee.points),
+        *(leg(event, "return", accounts["vat"], paid, fee.tax) if profile == "full" else ()),
+    ]
+
+
+def _fee_paid(profile: Profile, accounts: Chart) -> str:
+    """Where the price is: with us, or in the revenue that the till has booked."""
+    return accounts["cash" if profile == "full" else "revenue_goods"]
+
+
+def membership_postings(event: Event, amount: int, accounts: Chart) -> list[Posting]:
+    """What a part of a membership's time that has passed posts (IFRS 15.35(a))."""
+    return leg(event, "membership", accounts["liability_membership"], accounts["revenue_membership"], amount)
 
 
 # --- legs -----------------------------------------------------------------------------------------------------------

@@ -29,8 +29,9 @@ Cause = Literal[
     "provision",
     "concession",
     "rounding",
+    "membership",
 ]
-"""Why something was posted."""
+"""Why something was posted. Membership: a part of its time has passed."""
 
 Funding = Literal["purchase", "concession", "marketing"]
 """What pays for points: the purchase they came with, the price of a failed order, or our marketing."""

@@ -54,6 +54,7 @@ SCOPES: dict[str, str] = {
     "adjustments:write": "adjust points, write off debt, extend and reinstate lots; for keys that name a person",
     "adjustments:approve": "approve or reject what another person asked for; for keys that name a person",
     "adjustments:read": "read adjustments",
+    "clubs:write": "let members join clubs, sell memberships, end them",
     "tiers:write": "give and lock tiers, and end that; for keys that name a person",
 }
 
@@ -68,6 +69,7 @@ KINDS: dict[Kind, frozenset[str]] = {
             "holds:read",
             "pools:draw",
             "pools:read",
+            "clubs:write",
             "members:lookup",
         }
     )
@@ -83,6 +85,7 @@ KINDS: dict[Kind, frozenset[str]] = {
             "pools:draw",
             "pools:read",
             "events:write",
+            "clubs:write",
             "members:lookup",
             "members:read",
             "members:write",

@@ -31,15 +31,16 @@ from app.accounting.rules import MILLION
 from app.adjustments.models import Adjustment
 from app.adjustments.rules import GRANTS
 from app.campaigns.models import CampaignBudget, CampaignGrant
+from app.clubs.models import ClubCredit, ClubMembership
 from app.ledger.models import CoverRow, Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
 from app.ledger.rules import BALANCES
-from app.members.models import Member, MemberIdentifier, MemberReferral
+from app.members.models import Member, MemberIdentifier, MemberReferral, Pool, PoolMember
 from app.programs.conditions import BUDGET
 from app.programs.models import Program, ProgramTerms, RuleBudget, RuleBudgetSlice, RuleUse
 from app.redemptions.models import Redemption, RewardRow, VoucherRow
 from app.tiers.models import MemberTier, QualifyingEntry, TierChange
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
-from app.transfers.models import Pool, PoolMember, Transfer
+from app.transfers.models import Transfer
 
 Check = Callable[[UUID | None], Select[*tuple[Any, ...]]]
 
@@ -317,14 +318,15 @@ def transfers_moved_their_points(program_id: UUID | None) -> Select[*tuple[Any, 
 
 
 def documents_granted_their_points(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
-    """A transaction, the claim of one, or an adjustment granted the points it says."""
+    """A transaction, the claim of one, an adjustment or a membership granted the points it says."""
     claims = select(TransactionClaim.id, Transaction.program_id, TransactionClaim.points).join(
         Transaction, Transaction.id == TransactionClaim.transaction_id
     )
     purchases = select(Transaction.id, Transaction.program_id, Transaction.points).where(Transaction.type == "purchase")
     given = and_(Adjustment.status == "applied", Adjustment.class_.in_(GRANTS), Adjustment.points > 0)
     adjustments = select(Adjustment.id, Adjustment.program_id, case((given, Adjustment.points), else_=0))
-    documents = union_all(purchases, claims, adjustments).subquery()
+    memberships = select(ClubMembership.id, ClubMembership.program_id, ClubMembership.points)
+    documents = union_all(purchases, claims, adjustments, memberships).subquery()
     issued = select(Lot.document_id, func.sum(Lot.granted).label("points")).where(Lot.source_lot_id.is_(None))
     lots = issued.group_by(Lot.document_id).subquery()
     return (
@@ -654,7 +656,15 @@ def rows_belong_to_one_program(program_id: UUID | None) -> Select[*tuple[Any, ..
     """What belongs to a member (account, identifiers, documents, pool) is of the member's programme."""
     parts = [
         select(table.member_id, table.program_id).where(table.member_id.is_not(None))
-        for table in (PointAccount, MemberIdentifier, Transaction, Adjustment, CampaignGrant, MemberReferral)
+        for table in (
+            PointAccount,
+            MemberIdentifier,
+            Transaction,
+            Adjustment,
+            CampaignGrant,
+            MemberReferral,
+            ClubMembership,
+        )
     ]
     parts.append(select(MemberReferral.referrer_id, MemberReferral.program_id))
     parts += [select(side, Transfer.program_id) for side in (Transfer.from_member_id, Transfer.to_member_id)]
@@ -779,6 +789,47 @@ def purchases_count_what_they_earned(program_id: UUID | None) -> Select[*tuple[A
     )
 
 
+def memberships_have_left_what_is_posted(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """The contract liability for memberships in the journal is what memberships have left to earn, one by one."""
+    left = ClubMembership.deferred - ClubMembership.recognised - ClubMembership.refunded
+    kept = select(ClubMembership.id, left.label("amount")).where(_within(ClubMembership.program_id, program_id))
+    memberships = kept.subquery()
+    posted = _posted_to("liability_membership", JournalPosting.document_id, program_id).subquery()
+    both = memberships.join(posted, posted.c.subject == memberships.c.id, full=True)
+    document = func.coalesce(memberships.c.id, posted.c.subject)
+    return _differing(document, -_zero(posted.c.amount), _zero(memberships.c.amount)).select_from(both)
+
+
+def promises_are_sums_of_credits(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What is stored as spent for a promise is what purchases and returns counted for it."""
+    credits_ = select(ClubCredit.membership_id, func.sum(ClubCredit.spend).label("spend"))
+    sums = credits_.group_by(ClubCredit.membership_id).subquery()
+    return (
+        _differing(ClubMembership.id, _zero(sums.c.spend), ClubMembership.spent)
+        .outerjoin(sums, sums.c.membership_id == ClubMembership.id)
+        .where(_within(ClubMembership.program_id, program_id))
+    )
+
+
+def memberships_follow_each_other(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """No two memberships of a member in a club that were agreed are for the same time; `actual` 1: two are."""
+    later = aliased(ClubMembership)
+    both = and_(
+        later.member_id == ClubMembership.member_id,
+        later.club == ClubMembership.club,
+        later.id != ClubMembership.id,
+        later.why != "purchase",
+        later.begins_at >= ClubMembership.begins_at,
+        later.begins_at < ClubMembership.ends_at,
+        later.ends_at > later.begins_at,
+    )
+    return (
+        _off(ClubMembership.id, [later.id.is_not(None)])
+        .join(later, both)
+        .where(ClubMembership.why != "purchase", _within(ClubMembership.program_id, program_id))
+    )
+
+
 CHECKS: tuple[Check, ...] = (
     accounts_are_sums_of_entries,
     balance_is_sum_of_lots,
@@ -816,5 +867,8 @@ CHECKS: tuple[Check, ...] = (
     standings_are_sums_of_entries,
     tiers_are_their_last_change,
     purchases_count_what_they_earned,
+    memberships_have_left_what_is_posted,
+    promises_are_sums_of_credits,
+    memberships_follow_each_other,
 )
 """All checks, in the order they are answered."""

@@ -203,8 +203,9 @@ class Life:
         """What a purchase of the period comes to under the draft, with all that came back of it."""
         assert row.basket is not None
         terms = draft.terms
-        tier = (row.facts or {}).get("tier")
-        occasion = replace(occasion_of(row.occurred_at, row.store, row.channel, terms), tier=tier)
+        facts = row.facts or {}
+        occasion = occasion_of(row.occurred_at, row.store, row.channel, terms)
+        occasion = replace(occasion, tier=facts.get("tier"), clubs=facts.get("clubs", ()))
         recorded = recalled(terms, row, occasion)
         customer = replace(row.profile, bought=self._bought)
         short = budgets_short(terms, row, occasion)
@@ -232,7 +233,7 @@ class Life:
             taken_back=taken_back,
             deferred=deferred,
             given_back=returned_part(deferred, taken_back, points, 0) if taken_back else 0,
-            assumed=_assumed(terms, occasion, recorded) or _tier_unknown(terms, row),
+            assumed=_assumed(terms, occasion, recorded) or _standing_unknown(terms, row),
         )
 
 
@@ -271,7 +272,9 @@ def _assumed(terms: Terms, occasion: Occasion, recorded: Mapping[str, str | None
     )
 
 
-def _tier_unknown(terms: Terms, row: Bought) -> bool:
-    """Whether it matters in which tier the member was, and nobody kept that, there being none."""
-    asked = any(rule.who.tiers for rule in terms.rules) or (terms.tiers is not None and terms.tiers.multiplies)
-    return asked and row.terms.tiers is None
+def _standing_unknown(terms: Terms, row: Bought) -> bool:
+    """Whether it matters in which tier the member was, or in which clubs, and nobody kept that, there being none."""
+    ranked = any(rule.who.tiers for rule in terms.rules) or (terms.tiers is not None and terms.tiers.multiplies)
+    named = {code for rule in terms.rules for code in rule.who.clubs}
+    known = {club.code for club in row.terms.clubs}
+    return (ranked and row.terms.tiers is None) or not named <= known

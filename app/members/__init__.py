@@ -2,10 +2,12 @@
 
 Owns members, their identifiers (card, phone, e-mail, partner id; normalised, unique per programme) and their
 profiles. Personal data lives in `member_identifier` and `member_profile` only; everything else knows a member's id.
-A status says separately whether a member may earn and whether they may spend. `refer` notes down who brought whom.
+A status says separately whether a member may earn and whether they may spend. `refer` notes down who brought whom,
+`households` answers who lives with whom.
 """
 
-from app.members.models import Member, MemberReferral
+from app.members.households import Housemate, households
+from app.members.models import Member, MemberReferral, Pool, PoolMember
 from app.members.rules import (
     GATES,
     AlreadyReferred,
@@ -56,6 +58,7 @@ __all__ = [
     "AlreadyReferred",
     "Enrolled",
     "Gates",
+    "Housemate",
     "Identifier",
     "IdentifierIn",
     "IdentifierInvalid",
@@ -66,6 +69,8 @@ __all__ = [
     "MemberRef",
     "MemberReferral",
     "Person",
+    "Pool",
+    "PoolMember",
     "ProfileOut",
     "ReferralIn",
     "ReferralOut",
@@ -78,6 +83,7 @@ __all__ = [
     "enrol",
     "enrol_unknown",
     "find",
+    "households",
     "identifier_in",
     "joined",
     "lookup_query",

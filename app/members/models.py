@@ -69,3 +69,26 @@ class MemberReferral(Base):
     program_id: Mapped[UUID] = mapped_column(ForeignKey("program.id"))
     referrer_id: Mapped[UUID] = mapped_column(ForeignKey("member.id"))
     recorded_at: Mapped[datetime]
+
+
+class Pool(Base):
+    """A household. It has no points of its own, and no personal data: its name is a code."""
+
+    __tablename__ = "pool"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    program_id: Mapped[UUID] = mapped_column(ForeignKey("program.id"))
+    name: Mapped[str | None]
+    """A code of whoever made it."""
+    created_at: Mapped[datetime]
+
+
+class PoolMember(Base):
+    """Who is in a pool. The key keeps a member from being in two."""
+
+    __tablename__ = "pool_member"
+    __table_args__ = (Index(None, "pool_id"),)
+
+    member_id: Mapped[UUID] = mapped_column(ForeignKey("member.id"), primary_key=True)
+    pool_id: Mapped[UUID] = mapped_column(ForeignKey("pool.id"))
+    joined_at: Mapped[datetime]

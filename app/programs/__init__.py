@@ -30,6 +30,7 @@ from app.programs.calendar import (
     warnings_before,
 )
 from app.programs.campaigns import Anniversary, Birthday, Campaign, CustomEvent, Referral, SignUp, WinBack
+from app.programs.clubs import Club, JoinedByFee, JoinedByPromise, JoinedByPurchase
 from app.programs.conditions import Customer, Need, Occasion
 from app.programs.days import add_months, date_in, day_begins
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
@@ -87,12 +88,16 @@ __all__ = [
     "Benefit",
     "Birthday",
     "Campaign",
+    "Club",
     "CustomEvent",
     "Customer",
     "Earning",
     "Explained",
     "Gift",
     "InactivityExpiry",
+    "JoinedByFee",
+    "JoinedByPromise",
+    "JoinedByPurchase",
     "Kept",
     "Line",
     "Need",

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.programs.basket import Sale
+from app.programs.basket import Line, Sale
 from app.wire import Day, Minor, Request, Text, Token
 
 Names = Annotated[list[Text], Field(max_length=1000)]
@@ -30,8 +30,8 @@ class Occasion:
     """When and where a purchase happened, and what was known then. `at` is in the programme's zone.
 
     `known`: it is a member's. By code of rules: which are `unmet` by the member, and why; and how many points are
-    `allowed` by what limits leave. `tier`: the one the member was in before. All are kept with the purchase, for nobody
-    can find them out later.
+    `allowed` by what limits leave. `tier`: the one the member was in before; `clubs`: those they belonged to. All are
+    kept with the purchase, for nobody can find them out later.
     """
 
     at: datetime
@@ -41,6 +41,7 @@ class Occasion:
     unmet: Mapping[str, str] = field(default_factory=dict)
     allowed: Mapping[str, int] = field(default_factory=dict)
     tier: str | None = None
+    clubs: Collection[str] = ()
 
 
 # --- on which goods, and when -----------------------------------------------------------------------------------------
@@ -62,6 +63,11 @@ class Goods(Request):
     @cached_property
     def empty(self) -> bool:
         return not self._named
+
+    def contain(self, line: Line) -> bool:
+        """Whether a line is among them."""
+        of = (self.departments, line.department), (self.categories, line.category), (self.products, line.product)
+        return any(name in names for names, name in of)
 
     def places(self, sale: Sale) -> set[int]:
         """The positions of those lines of a sale that earn."""
@@ -205,10 +211,13 @@ class Who(Audience):
     first_purchase: bool = False
     """Only for the first purchase that is recorded for a member."""
     birthday: BirthdayWindow | None = None
+    clubs: Tokens = []
+    """A member of one of these, before the purchase."""
 
     @cached_property
     def everybody(self) -> bool:
-        return not (self.first_purchase or self.birthday or self.attributes or self.segments or self.tiers)
+        asked = (self.first_purchase, self.birthday, self.attributes, self.segments, self.tiers, self.clubs)
+        return not any(asked)
 
     def unmet(self, customer: Customer, occasion: Occasion) -> str | None:
         """The first condition that does not hold."""
@@ -219,7 +228,9 @@ class Who(Audience):
             return "birthday"
         if missed := self.missed(customer):
             return missed
-        return "tier" if self.tiers and occasion.tier not in self.tiers else None
+        if self.tiers and occasion.tier not in self.tiers:
+            return "tier"
+        return "club" if self.clubs and not set(self.clubs).intersection(occasion.clubs) else None
 
 
 # --- what a rule gives one member over time -------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from app.accounting import ROLES, Method, Profile
 from app.money import Rounding, is_currency
 from app.programs.campaigns import Campaign
+from app.programs.clubs import Club, clubs_differ
 from app.programs.conditions import Goods, Tokens
 from app.programs.days import MonthDay
 from app.programs.earning import InForce, Rule, Stacking
@@ -332,6 +333,8 @@ class Terms(Request):
     """Which rules of each group stand when several apply."""
     tiers: Annotated[TierTerms | None, Field(validate_default=True)] = None
     """null: none."""
+    clubs: Annotated[list[Club], Field(max_length=20, validate_default=True), AfterValidator(clubs_differ)] = []
+    """What members may join."""
     campaigns: Annotated[list[Campaign], Field(max_length=100), AfterValidator(_campaigns_differ)] = []
     """What members are given without a purchase."""
     point_value: PointValue
@@ -396,6 +399,17 @@ class Terms(Request):
         if "tiers" in info.data:
             _check_tiers("campaign", campaigns, info.data["tiers"])
         return campaigns
+
+    @field_validator("clubs")
+    @classmethod
+    def _clubs_that_rules_name(cls, clubs: list[Club], info: ValidationInfo) -> list[Club]:
+        named = {code for rule in info.data.get("rules", []) for code in rule.who.clubs}
+        if unknown := sorted(named - {club.code for club in clubs}):
+            raise PydanticCustomError("unknown_club", f"a rule is for the club {unknown[0]}, which there is not")
+        return clubs
+
+    def club(self, code: str) -> Club | None:
+        return next((club for club in self.clubs if club.code == code), None)
 
     def rules_on(self, day: date) -> tuple[Rule, ...]:
         """The rules in force on a day of the programme's zone, in the order of the terms."""

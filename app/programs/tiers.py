@@ -86,8 +86,8 @@ Percent = Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,4})?$", examples=
 
 
 class Benefit(Request):
-    """What members of a tier get beside points: `hard` ones cost the programme something each time, `soft` ones are
-    attention. The service tells of them; whoever serves the member keeps them."""
+    """What members of a tier or a club get beside points: `hard` ones cost the programme something each time, `soft`
+    ones are attention. The service tells of them; whoever serves the member keeps them."""
 
     code: Annotated[Token, Field(examples=["free_delivery"])]
     name: Text

@@ -43,8 +43,8 @@ class EndingIn(Request):
 
 
 class BenefitOut(Answer):
-    """Something a tier is good for, beside points. `discount`: percent, a decimal; `adds_nothing`: another's is as high
-    or higher, and one holds."""
+    """Something a tier or a club is good for, beside points. `discount`: percent, a decimal; `adds_nothing`: another's is
+    as high or higher, and one holds."""
 
     code: str
     name: str

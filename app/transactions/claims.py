@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import accounting, db, ledger, members, outbox, programs, tiers
+from app import accounting, clubs, db, ledger, members, outbox, programs, tiers
 from app.errors import Problem, or_problem
 from app.ids import new_id
 from app.members import GATES, Identifier, MemberMayNotEarn, MemberRef, UnknownMember
@@ -65,9 +65,9 @@ class _Meant:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What the decisions of a batch rest on. `accounts`, `uses`, `customers`, `standings`, `newcomers`, `claims` (by
-    purchase) and their `postings` (by claim) follow them; `past`: what came back of a purchase before anybody claimed
-    it."""
+    """What the decisions of a batch rest on. `accounts`, `uses`, `customers`, `standings`, `memberships`, `newcomers`,
+    `claims` (by purchase) and their `postings` (by claim) follow them; `past`: what came back of a purchase before
+    anybody claimed it."""
 
     program_id: UUID
     now: datetime
@@ -79,6 +79,7 @@ class _Loaded:
     uses: programs.Uses
     customers: dict[UUID, Customer]
     standings: tiers.Standings
+    memberships: clubs.Memberships
     statuses: dict[UUID, str]
     claims: dict[UUID, Fields]
     postings: dict[UUID, list[Any]]
@@ -194,6 +195,14 @@ def _load(
         uses=programs.uses(session, limited, budgets),
         customers=customers(session, selected),
         standings=tiers.load(session, program_id, terms, {}, member_ids, now, newcomers),
+        memberships=clubs.load(
+            session,
+            program_id,
+            terms,
+            member_ids - newcomers,
+            min((each.row["occurred_at"] for each in meant), default=now),
+            now,
+        ),
         statuses=members.statuses(session, member_ids),
         claims={row["transaction_id"]: row for row in claims},
         postings=postings,
@@ -247,6 +256,9 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
     loaded.uses.count(member_id, version.terms, verdict.occasion.at, reasons)
     credit = rules.credit_of_claim(claim_id, rules.counted(left.earning), row, now)
     loaded.standings.count(member_id, credit, "earned")
+    loaded.memberships.count(member_id, credit)
+    bought = clubs.Bought(claim_id, version, meant.basket.lines, left.earning.line_bases, row["occurred_at"])
+    loaded.memberships.bring(member_id, bought)
     if member_id in loaded.customers:
         loaded.customers[member_id] = replace(loaded.customers[member_id], bought=True)
     loaded.claims[row["id"]], loaded.postings[claim_id], loaded.accounts[member_id] = new, posted, account
@@ -260,7 +272,9 @@ def _known(loaded: _Loaded, meant: _Meant, member_id: UUID, before: Fields | Non
     verdict = meant.verdict
     version = verdict.version
     if before is None:
-        occasion = replace(verdict.occasion, tier=loaded.standings.tier_at(member_id, meant.row["occurred_at"]))
+        at = meant.row["occurred_at"]
+        tier, belongs = loaded.standings.tier_at(member_id, at), loaded.memberships.clubs_at(member_id, at)
+        occasion = replace(verdict.occasion, tier=tier, clubs=belongs)
         if version.terms.personal:
             customer = loaded.customers.get(member_id, Customer(False))
             left = loaded.uses.left(verdict.most)
@@ -312,6 +326,7 @@ def _write(session: Session, loaded: _Loaded, made: Sequence[Claimed]) -> None:
         outbox.put(session, [_event(loaded.program_id, each) for each in made], loaded.now)
         loaded.uses.write(session)
         loaded.standings.write(session)
+        loaded.memberships.write(session)
 
 
 def _event(program_id: UUID, made: Claimed) -> outbox.Event:

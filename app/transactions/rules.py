@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from app.accounting import Allocation, CohortKey, Sale, allocate, expected_points
+from app.clubs import Bought
 from app.errors import Finding, Problem, finding
 from app.ledger import MOST_GRANTED, Accrual, Act, TooManyPoints
 from app.members import MemberRef
@@ -176,6 +177,7 @@ def priced_at(
 def facts_of(occasion: Occasion) -> dict[str, Any] | None:
     """What was known of a member, for the record."""
     known = {"unmet": dict(occasion.unmet), "allowed": dict(occasion.allowed), "tier": occasion.tier}
+    known["clubs"] = list(occasion.clubs)
     return {name: facts for name, facts in known.items() if facts} or None
 
 
@@ -354,6 +356,11 @@ def counting(judged: Judged, occurred_at: datetime, now: datetime) -> Coming:
 def counted(earning: Earning) -> Sums:
     """What a purchase that earned so much counts towards its member's tier."""
     return Sums(earning.points, sum(earning.line_bases), 1)
+
+
+def bought(document_id: UUID, judged: Judged, basket: Basket, at: datetime) -> Bought:
+    """A purchase, as clubs see it."""
+    return Bought(document_id, judged.version, basket.lines, judged.priced.earning.line_bases, at)
 
 
 def counted_back(row: Any) -> Sums:

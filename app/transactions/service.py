@@ -19,7 +19,7 @@ from sqlalchemy import RowMapping, Select, bindparam, delete, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app import accounting, db, ledger, members, outbox, programs, tiers
+from app import accounting, clubs, db, ledger, members, outbox, programs, tiers
 from app.errors import NotFound, Problem, finding
 from app.idempotency import IdempotencyInProgress
 from app.ids import new_id
@@ -33,7 +33,7 @@ from app.members import (
     UnknownMember,
 )
 from app.programs import Basket, Customer, Timeline, Version
-from app.transactions import returns, rules, waiting
+from app.transactions import return_rules, returns, rules, waiting
 from app.transactions.customers import customers
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
 from app.transactions.return_rules import ReceiptNeeded, Return, UnknownOriginal
@@ -69,8 +69,8 @@ Member = UUID | Problem | None
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a batch's decisions rest on. `accounts`, `uses`, `customers`, `standings`, `known`, `newcomers`,
-    `returnable` and `since` follow the decisions as they fall."""
+    """What a batch's decisions rest on. `accounts`, `uses`, `customers`, `standings`, `memberships`, `known`,
+    `newcomers`, `returnable` and `since` follow the decisions as they fall."""
 
     program_id: UUID
     chart: accounting.Chart
@@ -86,6 +86,7 @@ class _Loaded:
     uses: programs.Uses
     customers: dict[UUID, Customer]
     standings: tiers.Standings
+    memberships: clubs.Memberships
     seen: dict[UUID, ledger.Account]
     """Accounts that are only answered."""
     returnable: dict[Key, Returnable]
@@ -190,7 +191,7 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
         get = programs.look if dry_run else programs.claim
         accounts |= get(session, program_id, to_claim, now, whole | buying, needs)
     to_see = {stored.row["member_id"] for stored in known.values()} - {None} - accounts.keys()
-    chart = accounting.chart(session, program_id)
+    chart, coming_in = accounting.chart(session, program_id), _coming(items, people, judged, now)
     returnable = returns.complete(session, program_id, returnable, now, named.originals)
     if owners:
         owning = {id_: account for id_, account in accounts.items() if id_ in owners}
@@ -212,8 +213,15 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
         accounts=accounts,
         uses=programs.uses(session, _limited(people, judged), budgets),
         customers=customers(session, _selected(people, judged)),
-        standings=tiers.load(
-            session, program_id, terms, _coming(items, people, judged, now), owners | whole, now, newcomers
+        standings=tiers.load(session, program_id, terms, coming_in, owners | whole, now, newcomers),
+        memberships=clubs.load(
+            session,
+            program_id,
+            terms,
+            (coming_in.keys() | owners | whole) - newcomers,
+            min((item.occurred_at for item in items), default=now),
+            now,
+            {each.document_id for each in returnable.values()},
         ),
         seen=programs.look(session, program_id, to_see, now) if to_see else {},
         returnable=returnable,
@@ -483,6 +491,8 @@ def _purchase(
         credit = rules.credit_of(id_, rules.counted(earning), purchase.occurred_at, now)
         effect = loaded.standings.count(member, credit, "earned")
         loaded.uses.count(member, verdict.version.terms, verdict.occasion.at, earning.reasons)
+        loaded.memberships.count(member, credit)
+        loaded.memberships.bring(member, rules.bought(id_, verdict, purchase.basket, purchase.occurred_at))
         if member in loaded.customers:
             loaded.customers[member] = replace(loaded.customers[member], bought=True)
     priced, version = verdict.priced, verdict.version
@@ -526,6 +536,8 @@ def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID, n
     version, earning = verdict.version, None
     tier = loaded.standings.tier_at(member, purchase.occurred_at)
     occasion = verdict.occasion if tier is None else replace(verdict.occasion, tier=tier)
+    if belongs := loaded.memberships.clubs_at(member, purchase.occurred_at):
+        occasion = replace(occasion, clubs=belongs)
     if version.terms.personal:
         customer = loaded.customers.get(member, Customer(False))
         left = loaded.uses.left(verdict.most)
@@ -599,10 +611,17 @@ def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writin
 
 
 def _counted_back(loaded: _Loaded, row: Fields, known: Returnable | None, now: datetime) -> tiers.Effect | None:
-    """What a return or a void does to its member's tier."""
+    """What a return or a void does to its member's tier, and to what the purchase brought and counted for."""
     if row["member_id"] is None:
         return None
     credit = rules.credit_back(row, rules.counted_back(row), None if known is None else known.purchase, now)
+    loaded.memberships.count(row["member_id"], credit)
+    if known is not None and loaded.memberships.has_brought(row["member_id"], known.document_id):
+        past = return_rules.before([*known.past, *loaded.since[known.purchase["id"]]])
+        kept = return_rules.left(known.basket, known.version.terms, past, known.reasons)
+        bases, at = kept.earning.line_bases, row["occurred_at"]
+        left = clubs.Bought(known.document_id, known.version, known.basket.lines, bases, at)
+        loaded.memberships.keep(row["member_id"], left)
     return loaded.standings.count(row["member_id"], credit, "returned", None if known is None else known.document_id)
 
 
@@ -627,6 +646,7 @@ def _write(session: Session, loaded: _Loaded, writing: _Writing, now: datetime) 
         outbox.put(session, [_event(row) for row in writing.transactions], now)
         loaded.uses.write(session)
         loaded.standings.write(session)
+        loaded.memberships.write(session)
     waiting.keep(session, loaded.program_id, list(writing.waiting.values()))
     recorded = [(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "return"]
     waiting.forget(session, loaded.program_id, [pair for pair in recorded if pair in loaded.waiting.keys])

@@ -1,4 +1,4 @@
-"""Tables of transfers and pools. They hold no personal data: words are codes of whoever integrates."""
+"""Table of transfers. It holds no personal data: words are codes of whoever integrates."""
 
 from datetime import datetime
 from uuid import UUID
@@ -33,26 +33,3 @@ class Transfer(Base):
     client_id: Mapped[UUID] = mapped_column(ForeignKey("client.id"))
     occurred_at: Mapped[datetime]
     recorded_at: Mapped[datetime]
-
-
-class Pool(Base):
-    """A household."""
-
-    __tablename__ = "pool"
-
-    id: Mapped[UUID] = mapped_column(primary_key=True)
-    program_id: Mapped[UUID] = mapped_column(ForeignKey("program.id"))
-    name: Mapped[str | None]
-    """A code of whoever made it."""
-    created_at: Mapped[datetime]
-
-
-class PoolMember(Base):
-    """Who is in a pool. The key keeps a member from being in two."""
-
-    __tablename__ = "pool_member"
-    __table_args__ = (Index(None, "pool_id"),)
-
-    member_id: Mapped[UUID] = mapped_column(ForeignKey("member.id"), primary_key=True)
-    pool_id: Mapped[UUID] = mapped_column(ForeignKey("pool.id"))
-    joined_at: Mapped[datetime]

@@ -16,10 +16,10 @@ from app import db, ledger, members, outbox, programs
 from app.errors import NotFound, Problem, or_problem
 from app.ids import new_id
 from app.ledger import Account
-from app.members import GATES, MemberClosed, MemberMayNotSpend, MemberRef
+from app.members import GATES, MemberClosed, MemberMayNotSpend, MemberRef, Pool, PoolMember
 from app.programs import Terms
 from app.transfers import service
-from app.transfers.models import Pool, PoolMember, Transfer
+from app.transfers.models import Transfer
 from app.transfers.rules import AlreadyInPool, NotInPool, PoolFull, PoolNotOffered, missing, shares
 from app.transfers.schemas import DrawIn
 

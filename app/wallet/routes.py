@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app import campaigns, ledger, members, redemptions, tiers
+from app import campaigns, clubs, ledger, members, redemptions, tiers
 from app.clients import TOKEN_LIFE, Caller, MemberCaller, member_token, needs, public, sign_token, signing_key
 from app.coalesce import Read
 from app.db import Database
@@ -137,7 +137,9 @@ async def read_my_balance(
     return _tagged(answer, if_none_match)
 
 
-def _tagged(answer: ledger.StandingOut | tiers.StandingOut, if_none_match: str | None) -> Response:
+def _tagged(
+    answer: ledger.StandingOut | tiers.StandingOut | clubs.BelongingList, if_none_match: str | None
+) -> Response:
     """304 to who has the same already, but for the instant it is of."""
     tag = weak_tag(answer.model_dump_json(exclude={"at"}).encode())
     headers = {"ETag": tag, "Cache-Control": _PRIVATE}
@@ -180,6 +182,27 @@ async def read_my_tier(
 
 def _tiers(program_id: UUID, session: Session, ids: Sequence[UUID], at: datetime) -> list[tiers.StandingOut | Problem]:
     return service.tiers_of(session, program_id, ids, at)
+
+
+@router.get(
+    "/clubs",
+    response_model=clubs.BelongingList,
+    responses=answers(*_REFUSALS) | _CURRENT,
+    summary="Read your clubs",
+)
+async def read_my_clubs(
+    member: Annotated[MemberCaller, member_token()], reads: Reads, if_none_match: IfNoneMatch = None
+) -> Response:
+    """As of now: which clubs, since and until when, what they are good for, and what is missing of a promise. With an
+    `ETag` like the balance's."""
+    lane = (service.clubs_of, member.program_id)
+    return _tagged(await reads.ask(lane, partial(_clubs, member.program_id), member.member_id), if_none_match)
+
+
+def _clubs(
+    program_id: UUID, session: Session, ids: Sequence[UUID], at: datetime
+) -> list[clubs.BelongingList | Problem]:
+    return service.clubs_of(session, program_id, ids, at)
 
 
 @router.get("/ledger", responses=answers(*_REFUSALS, CursorInvalid), summary="List your entries")

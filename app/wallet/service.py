@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app import ledger, members, programs, tiers
+from app import clubs, ledger, members, programs, tiers
 from app.clients import MemberCaller
 from app.errors import Problem, Unauthenticated
 from app.members import MemberClosed, MemberRef, UnknownMember
@@ -43,6 +43,15 @@ def tiers_of(
     """Where each member stands at `now`; Unauthenticated where `check_member` says so."""
     open_ = sorted(_open(session, program_id, member_ids))
     found = dict(zip(open_, tiers.standings(session, program_id, open_, now), strict=True))
+    return [found.get(member_id) or Unauthenticated() for member_id in member_ids]
+
+
+def clubs_of(
+    session: Session, program_id: UUID, member_ids: Sequence[UUID], now: datetime
+) -> list[clubs.BelongingList | Problem]:
+    """The clubs of each member at `now`; Unauthenticated where `check_member` says so."""
+    open_ = sorted(_open(session, program_id, member_ids))
+    found = dict(zip(open_, clubs.belongings(session, program_id, open_, now), strict=True))
     return [found.get(member_id) or Unauthenticated() for member_id in member_ids]
 
 

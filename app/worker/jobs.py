@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from app import accounting, campaigns, idempotency, ledger, programs, tiers, transactions
+from app import accounting, campaigns, clubs, idempotency, ledger, programs, tiers, transactions
 from app.clock import Clock
 from app.db import Database
 from app.idempotency import Kept
@@ -150,6 +150,38 @@ def _review_tiers(run: Run, program_id: UUID, terms: Timeline) -> None:
         run.in_slices(outdated, review)
 
 
+def _end_memberships(run: Run, program_id: UUID, terms: Timeline) -> None:
+    """ends memberships of clubs whose time is over, and sends `member.club_will_end` ahead"""
+    if not clubs.offers(terms):
+        return
+
+    def find(session: Session, after: clubs.Due | None, limit: int) -> Sequence[clubs.Due]:
+        return clubs.over(session, program_id, run.as_of, after, limit)
+
+    def ahead(session: Session, after: clubs.Due | None, limit: int) -> Sequence[clubs.Due]:
+        return clubs.ending(session, program_id, run.as_of, after, limit)
+
+    def end(session: Session, found: Sequence[clubs.Due]) -> int:
+        return clubs.end(session, program_id, terms, found, run.clock())
+
+    run.in_slices(find, end)
+    run.in_slices(ahead, end)
+
+
+def _recognise_fees(run: Run, program_id: UUID, terms: Timeline) -> None:
+    """recognises the months of memberships that have passed, each as of its own end"""
+    if not clubs.offers(terms):
+        return
+
+    def find(session: Session, after: clubs.Due | None, limit: int) -> Sequence[clubs.Due]:
+        return clubs.earning(session, program_id, run.as_of, after, limit)
+
+    def recognise(session: Session, found: Sequence[clubs.Due]) -> int:
+        return clubs.recognise(session, terms, found, run.clock())
+
+    run.in_slices(find, recognise)
+
+
 def _fold_cohorts(run: Run, program_id: UUID, _terms: Timeline) -> None:
     """adds what events left behind to their cohorts, and posts what that releases"""
     for folded in accounting.fold_in_steps(run.database, run.clock(), program_id):
@@ -172,6 +204,8 @@ JOBS: dict[str, Job] = {
     "give-bonuses": _each_program(_give_bonuses),
     "warn-expiry": _each_program(_warn_expiry),
     "review-tiers": _each_program(_review_tiers),
+    "end-memberships": _each_program(_end_memberships),
+    "recognise-fees": _each_program(_recognise_fees),
     "fold-cohorts": _each_program(_fold_cohorts),
     "forget-idempotency-keys": _forget_keys,
 }
