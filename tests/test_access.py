@@ -125,6 +125,7 @@ CALLS: dict[str, Call] = {
     ),
     "GET /v1/members/{member_id}/tier/decisions": Call("GET", "/v1/members/{member}/tier/decisions"),
     "GET /v1/members/{member_id}/tier/history": Call("GET", "/v1/members/{member}/tier/history"),
+    "GET /v1/members/{member_id}/cards": Call("GET", "/v1/members/{member}/cards"),
     "GET /v1/members/{member_id}/bonuses": Call("GET", "/v1/members/{member}/bonuses"),
     "GET /v1/members/{member_id}/referrer": Call("GET", "/v1/members/{friend}/referrer"),
     "PUT /v1/members/{member_id}/referrer": Call(

@@ -325,6 +325,7 @@ APPEND_ONLY = {
     "qualifying_entry": 1,
     "tier_change": 1,
     "campaign_grant": 2,
+    "stamp": 1,
     "member_referral": 1,
 }
 """Tables whose rows never change, and how many unique keys a REPLACE could hit an old row by."""
@@ -349,6 +350,8 @@ OTHERS = {
     "tier_decision_facts",
     "tier_decision_kept",
     "tier_decision_ended",
+    "stamp_card_facts",
+    "stamp_card_kept",
     "transaction_key_fixed",
     "transaction_key_kept",
     "program_terms_retired",
@@ -369,6 +372,7 @@ TRIGGERS = {
                 "voucher",
                 "adjustment",
                 "tier_decision",
+                "stamp_card",
                 "program_terms",
                 "transaction_key",
             )
@@ -391,6 +395,7 @@ TRIGGERS = {
                     "voucher": 3,
                     "adjustment": 1,
                     "tier_decision": 1,
+                    "stamp_card": 2,
                 }
             ).items()
             for number in range(keys)

@@ -244,5 +244,5 @@ def _assumed(terms: Terms, occasion: Occasion, recorded: Mapping[str, str | None
 
 def _tier_unknown(terms: Terms, row: Bought) -> bool:
     """Whether it matters in which tier the member was, and nobody kept that, there being none."""
-    asked = any(rule.who.tiers for rule in terms.rules) or (terms.tiers is not None and terms.tiers.multiplies)
+    asked = any(rule.who.tiers for rule in terms.every_rule) or (terms.tiers is not None and terms.tiers.multiplies)
     return asked and row.terms.tiers is None

@@ -32,7 +32,7 @@ from app.programs.campaigns import Anniversary, Birthday, Campaign, Referral, Si
 from app.programs.conditions import Customer, Occasion
 from app.programs.days import add_months, date_in, day_begins
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
-from app.programs.gifts import Gift, give, provided
+from app.programs.gifts import Gift, give, keeping, provided
 from app.programs.limits import Key as UseKey
 from app.programs.limits import Uses, keys_of, uses
 from app.programs.models import Program
@@ -70,11 +70,13 @@ from app.programs.service import (
     timeline,
     zone_at,
 )
+from app.programs.stamps import STAMPS, StampCard
 from app.programs.tiers import MEASURES, Rolling, SinceLastChange, Sums, Tier, TierTerms
 
 __all__ = [
     "EXAMPLE_TERMS",
     "MEASURES",
+    "STAMPS",
     "Anniversary",
     "Basket",
     "Birthday",
@@ -96,6 +98,7 @@ __all__ = [
     "Rolling",
     "SignUp",
     "SinceLastChange",
+    "StampCard",
     "Sums",
     "Tender",
     "Terms",
@@ -130,6 +133,7 @@ __all__ = [
     "explain",
     "find_program",
     "give",
+    "keeping",
     "kept",
     "keys_of",
     "lapses",

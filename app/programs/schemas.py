@@ -18,6 +18,7 @@ from app.programs.campaigns import Campaign
 from app.programs.conditions import Goods, Tokens
 from app.programs.days import MonthDay
 from app.programs.earning import InForce, Rule, Stacking
+from app.programs.stamps import StampCard
 from app.programs.tiers import TierTerms
 from app.wire import Answer, CurrencyCode, Minor, Request, Stamp, Text, Token, WireInstant, chosen_by
 
@@ -60,7 +61,8 @@ def _region(code: str) -> str:
 class BaseEarning(Request):
     """Points per amount, on the earning base: eligible lines - discounts +- tax - tenders that do not earn."""
 
-    points: Annotated[int, Field(ge=1, le=1_000_000)]
+    points: Annotated[int, Field(ge=0, le=1_000_000)]
+    """0: the base gives none, and what rules and stamp cards give is all."""
     per: Annotated[int, Field(ge=1, le=10**12, description="Minor units: `points` are earned for each `per`")]
     rounding: Literal["down", "half_up", "half_even", "up"] = "down"
     """One rounding per transaction, of base x points / per."""
@@ -304,6 +306,13 @@ def _codes_differ(rules: list[Rule]) -> list[Rule]:
     return rules
 
 
+def _cards_differ(cards: list[StampCard]) -> list[StampCard]:
+    codes = [card.code for card in cards]
+    if len(set(codes)) < len(codes):
+        raise PydanticCustomError("card_code_twice", "each stamp card has a code of its own")
+    return cards
+
+
 def _campaigns_differ(campaigns: list[Campaign]) -> list[Campaign]:
     codes = [campaign.code for campaign in campaigns]
     if len(set(codes)) < len(codes):
@@ -323,6 +332,8 @@ class Terms(Request):
     """What earns more than `earning`."""
     stacking: Annotated[dict[Token, Stacking], Field(max_length=100, validate_default=True)] = {}
     """Which rules of each group stand when several apply."""
+    stamp_cards: Annotated[list[StampCard], Field(max_length=20), AfterValidator(_cards_differ)] = []
+    """Cards that members fill with stamps."""
     tiers: Annotated[TierTerms | None, Field(validate_default=True)] = None
     """null: none."""
     campaigns: Annotated[list[Campaign], Field(max_length=100), AfterValidator(_campaigns_differ)] = []
@@ -380,13 +391,27 @@ class Terms(Request):
     @field_validator("tiers")
     @classmethod
     def _that_rules_name(cls, tiers: TierTerms | None, info: ValidationInfo) -> TierTerms | None:
-        named = {code for rule in info.data.get("rules", []) for code in rule.who.tiers}
+        about = (*info.data.get("rules", ()), *info.data.get("stamp_cards", ()))
+        named = {code for each in about for code in each.who.tiers}
         if unknown := sorted(named - set(tiers.codes if tiers else ())):
-            raise PydanticCustomError("unknown_tier", f"a rule is for the tier {unknown[0]}, which there is not")
+            raise PydanticCustomError("unknown_tier", f"something is for the tier {unknown[0]}, which there is not")
         return tiers
 
+    @cached_property
+    def every_rule(self) -> tuple[Rule, ...]:
+        """The rules, then what the stamp cards give, in the order of the terms."""
+        return *self.rules, *(card.rule for card in self.stamp_cards)
+
+    def card_of(self, reason: str) -> StampCard | None:
+        """The stamp card whose stamps a reason is for; None: it is for something else."""
+        return self._cards.get(reason)
+
+    @cached_property
+    def _cards(self) -> dict[str, StampCard]:
+        return {card.rule.code: card for card in self.stamp_cards}
+
     def rules_on(self, day: date) -> tuple[Rule, ...]:
-        """The rules in force on a day of the programme's zone, in the order of the terms."""
+        """The rules in force on a day of the programme's zone, those of stamp cards too, in the order of the terms."""
         return self.in_force(day).rules
 
     def in_force(self, day: date) -> InForce:
@@ -397,7 +422,7 @@ class Terms(Request):
     @cached_property
     def personal(self) -> bool:
         """Whether what any rule gives depends on the member."""
-        return any(rule.personal for rule in self.rules)
+        return any(rule.personal for rule in self.every_rule)
 
     def favours(self, tier: str | None) -> bool:
         """Whether members of a tier earn more on the base than others."""
@@ -407,15 +432,15 @@ class Terms(Request):
     @cached_property
     def selective(self) -> bool:
         """Whether any rule is for certain members only."""
-        return not all(rule.who.everybody for rule in self.rules)
+        return not all(rule.who.everybody for rule in self.every_rule)
 
     @cached_property
     def _turns(self) -> tuple[list[date], list[InForce]]:
         """The days on which rules come into force or go, and which are in force before the first, and from each on."""
-        first = {rule.when.first_day for rule in self.rules}
-        after = {rule.when.last_day + timedelta(days=1) for rule in self.rules if rule.when.last_day}
+        first = {rule.when.first_day for rule in self.every_rule}
+        after = {rule.when.last_day + timedelta(days=1) for rule in self.every_rule if rule.when.last_day}
         turns = sorted(day for day in first | after if day)
-        then = [tuple(rule for rule in self.rules if rule.when.in_force(day)) for day in (date.min, *turns)]
+        then = [tuple(rule for rule in self.every_rule if rule.when.in_force(day)) for day in (date.min, *turns)]
         return turns, [InForce(rules) for rules in then]
 
     @cached_property

@@ -47,7 +47,8 @@ from app.members import (
     UnknownMember,
 )
 from app.paging import Cursor, Limit, decode, link_next, page
-from app.programs import NoTerms, Version, available_from, explain
+from app.programs import STAMPS, NoTerms, Version, available_from, explain
+from app.stamps import effect_out
 from app.transactions import buying, claims, events, return_rules, rules, service, uploads, waiting
 from app.transactions.claims import Claimed, Wanted
 from app.transactions.events import Happened, Reported
@@ -416,6 +417,7 @@ def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, *, dry_run: bool) 
         balance=balance_out(claimed.account),
         balance_at=now,
         expiring_next=expiring_out(claimed.account, claimed.version.terms.zone),
+        cards=[effect_out(each) for each in claimed.cards],
         entries=_made_once(claimed.account, claimed.duplicate, dry_run, enrolled=claimed.enrolled),
         postings=_postings(claimed.postings),
     )
@@ -514,6 +516,7 @@ def _out(recorded: Recorded, now: datetime, dry_run: bool, entries: PlannedEntri
         balance_at=now,
         expiring_next=None if account is None else expiring_out(account, recorded.version.terms.zone),
         tier=_tier(recorded),
+        cards=[effect_out(each) for each in recorded.cards],
         entries=entries,
         postings=_postings(recorded.postings),
     )
@@ -547,16 +550,19 @@ def _waits(outcome: Waiting, now: datetime, dry_run: bool, entries: PlannedEntri
         balance_at=now,
         expiring_next=None,
         tier=None,
+        cards=[],
         entries=entries,
         postings=[],
     )
 
 
 def _points(row: Fields, version: Version) -> PointsOut:
-    """`pending`: of what was earned, what was not available when it was recorded."""
+    """`pending`: of what was earned, what had to wait when it was recorded; stamps do, if only for themselves."""
     earned = row["points"]
     later = available_from(row["occurred_at"], version.terms)
     pending = earned if earned > 0 and (later is None or later > row["recorded_at"]) else 0
+    if earned > 0 and not pending:
+        pending = sum(reason["points"] for reason in row["reasons"] if reason["rule"].startswith(STAMPS))
     outcome = row["outcome"] or {}
     return PointsOut(
         earned=earned,

@@ -13,6 +13,7 @@ from app.ledger import BalanceOut, ExpiringOut, PlannedEntries
 from app.members import MemberRef
 from app.money import Rounding
 from app.programs import Basket, Line, Tender
+from app.stamps import CardEffectOut
 from app.transactions.return_rules import Return
 from app.transactions.rules import Purchase
 from app.wire import (
@@ -319,7 +320,8 @@ class TierEffectOut(Answer):
 class TransactionOut(Answer):
     """What a transaction did. For one that was known, `duplicate` is true and points, reasons and postings are those of
     the first time; `balance` is always the one at `balance_at`. A guest has no balance. A return that `waiting` says
-    waits for its purchase has done nothing yet. `tier` is null for a guest, for what was known, and without tiers."""
+    waits for its purchase has done nothing yet. `tier` is null for a guest, for what was known, and without tiers.
+    `cards` are the stamp cards it has changed; none for what was known."""
 
     id: UUID | None
     type: TransactionType
@@ -337,6 +339,7 @@ class TransactionOut(Answer):
     balance_at: Stamp
     expiring_next: ExpiringOut | None
     tier: TierEffectOut | None
+    cards: list[CardEffectOut]
     entries: PlannedEntries
     postings: list[PostingOut]
 
@@ -370,6 +373,7 @@ class ClaimOut(Answer):
     balance: BalanceOut
     balance_at: Stamp
     expiring_next: ExpiringOut | None
+    cards: list[CardEffectOut]
     entries: PlannedEntries
     postings: list[PostingOut]
 
