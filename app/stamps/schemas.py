@@ -41,7 +41,6 @@ class CardEffectOut(Answer):
     """What a transaction did to a card: stamps `added` (negative: taken off), how many there are now, and the points
     `released` because they filled it."""
 
-    card_id: UUID
     code: str
     number: int
     added: int
@@ -55,7 +54,6 @@ class CardEffectOut(Answer):
 def effect_out(effect: Effect) -> CardEffectOut:
     card = effect.card
     return CardEffectOut(
-        card_id=card.id,
         code=card.code,
         number=card.number,
         added=effect.added,
