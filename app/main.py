@@ -31,6 +31,7 @@ from app.insight.routes import router as insight_router
 from app.members.routes import router as members_router
 from app.programs.routes import router as programs_router
 from app.redemptions.routes import router as redemptions_router
+from app.stamps.routes import router as stamps_router
 from app.telemetry import Observe
 from app.tiers.routes import router as tiers_router
 from app.transactions.routes import referrals as referrals_router
@@ -115,6 +116,7 @@ ROUTERS = (
     transfers_router,
     tokens_router,
     adjustments_router,
+    stamps_router,
     campaigns_router,
     referrals_router,
     statements_router,

@@ -14,6 +14,7 @@ from app.members import models as members_models
 from app.outbox import OutboxEvent
 from app.programs import models as programs_models
 from app.redemptions import models as redemptions_models
+from app.stamps import models as stamps_models
 from app.tiers import models as tiers_models
 from app.transactions import models as transactions_models
 from app.transfers import models as transfers_models
@@ -31,6 +32,7 @@ LOADED = (
     OutboxEvent,
     programs_models,
     redemptions_models,
+    stamps_models,
     tiers_models,
     transactions_models,
     transfers_models,

@@ -144,6 +144,7 @@ CALLS: dict[str, Call] = {
     "POST /v1/members/{member_id}/clubs/{code}/leaving": Call(
         "POST", "/v1/members/{member}/clubs/regulars/leaving", {"reason": "moved_away"}, _KEY
     ),
+    "GET /v1/members/{member_id}/cards": Call("GET", "/v1/members/{member}/cards"),
     "GET /v1/members/{member_id}/bonuses": Call("GET", "/v1/members/{member}/bonuses"),
     "GET /v1/members/{member_id}/referrer": Call("GET", "/v1/members/{friend}/referrer"),
     "PUT /v1/members/{member_id}/referrer": Call(

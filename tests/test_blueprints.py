@@ -62,7 +62,7 @@ def test_words_that_older_yaml_takes_for_something_else() -> None:
 
 
 def test_everything_that_is_wrong_is_said_at_once_with_its_line() -> None:
-    text = TEXT.replace("points: 1, per: 100", "points: 0, per: 1.5").replace("America/New_York", "Nowhere")
+    text = TEXT.replace("points: 1, per: 100", "points: -1, per: 1.5").replace("America/New_York", "Nowhere")
     text += "  expiri: {months: 12}\nrewards:\n  - code: mug\n    name: Mug\n    points: many\n    currency: USD\n"
     with pytest.raises(NotABlueprint) as wrong:
         blueprints.read(text)

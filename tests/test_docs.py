@@ -179,7 +179,14 @@ def _is_model(kind: Any) -> bool:
 
 def test_every_terms_field_is_documented_with_its_default() -> None:
     section = page("api").split("\n## Terms\n")[1]
-    kinds = ("field", "field of a rule", "field of a tier", "field of a club", "field of a campaign")
+    kinds = (
+        "field",
+        "field of a rule",
+        "field of a stamp card",
+        "field of a tier",
+        "field of a club",
+        "field of a campaign",
+    )
     rows = [row for kind in kinds for row in table(section, kind)]
     documented = {code_of(row[0]): row[1] for row in rows}
     expected: dict[str, str] = {}
@@ -197,14 +204,16 @@ def test_every_purchase_field_is_documented() -> None:
 
 
 def test_examples_of_the_api_page_are_accepted() -> None:
-    entry, problem, purchase, goods_back, hold, gift, terms, ruled, tiered, clubbed, offered, redemption = examples(
-        page("api")
+    found = iter(examples(page("api")))
+    entry, problem, purchase, goods_back, hold, gift, terms, ruled, stamped, tiered, clubbed, offered, redemption = (
+        found
     )
     planned = PlannedEntry.model_validate(entry)
     assert planned.points == planned.available == sum(lot.points for lot in planned.lots)
     read = Terms.model_validate(terms)
     assert read.currency == "EUR"
     assert [rule.gives.type for rule in Terms.model_validate(terms | ruled).rules] == ["multiply", "fixed"]
+    assert Terms.model_validate(terms | stamped).stamp_cards[0].head_start == 2
     assert Terms.model_validate(terms | tiered).tiers is not None
     assert [club.joining.type for club in Terms.model_validate(terms | clubbed).clubs] == ["fee", "promise", "purchase"]
     campaigns = Terms.model_validate(terms | offered).campaigns

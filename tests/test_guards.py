@@ -325,6 +325,7 @@ APPEND_ONLY = {
     "qualifying_entry": 1,
     "tier_change": 1,
     "campaign_grant": 2,
+    "stamp": 1,
     "member_referral": 1,
     "member_event": 2,
     "club_credit": 1,
@@ -353,6 +354,8 @@ OTHERS = {
     "tier_decision_ended",
     "club_membership_facts",
     "club_membership_kept",
+    "stamp_card_facts",
+    "stamp_card_kept",
     "transaction_key_fixed",
     "transaction_key_kept",
     "program_terms_retired",
@@ -374,6 +377,7 @@ TRIGGERS = {
                 "adjustment",
                 "tier_decision",
                 "club_membership",
+                "stamp_card",
                 "program_terms",
                 "transaction_key",
             )
@@ -397,6 +401,7 @@ TRIGGERS = {
                     "adjustment": 1,
                     "tier_decision": 1,
                     "club_membership": 3,
+                    "stamp_card": 2,
                 }
             ).items()
             for number in range(keys)

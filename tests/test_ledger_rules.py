@@ -211,7 +211,7 @@ def test_what_arrives_late_and_has_expired_expires_at_its_instant() -> None:
 def owing(points: int = 10) -> Account:
     """An account that owes: it earned, spent, and brought the goods back."""
     account = ledger.spend(earned(EMPTY, points, document_id=(document := new_id())), points, act())
-    account, _ = ledger.reverse(account, [granted_in(account, document)], points, act(), None, 0)
+    account, _ = ledger.reverse(account, [(granted_in(account, document), points)], act(), None, 0)
     return account
 
 
@@ -272,7 +272,7 @@ def test_what_waits_for_an_event(comes: bool) -> None:
     account = ledger.accrue(EMPTY, cause)
     assert figures(account) == (0, 0, 10, 0)
     if comes:
-        account = ledger.activate(account, document, act(day(1)), day(50), lapses=False)
+        account = ledger.activate(account, [document], act(day(1)), day(50), lapses=False)
     else:
         account = ledger.cancel(account, document, act(day(1)))
     assert figures(ledger.settle(account, day(49), UTC)) == (10 if comes else 0, 0, 0, 0)
@@ -301,7 +301,7 @@ def test_what_a_return_takes(spent: int, elsewhere: int, limit: int | None, expe
         account = ledger.spend(account, spent, act())
     if elsewhere:
         account = earned(account, elsewhere, at=1)
-    account, reversal = ledger.reverse(account, [granted_in(account, document)], 10, act(day(1)), limit, 0)
+    account, reversal = ledger.reverse(account, [(granted_in(account, document), 10)], act(day(1)), limit, 0)
     assert (account.available, account.debt, reversal.missing) == expected
     assert reversal.taken + reversal.debt + reversal.missing == 10
     check(account)
@@ -310,7 +310,7 @@ def test_what_a_return_takes(spent: int, elsewhere: int, limit: int | None, expe
 def test_what_has_expired_is_not_taken_again() -> None:
     document = new_id()
     account = ledger.settle(earned(EMPTY, 10, 1, document_id=document), day(2), UTC)
-    account, reversal = ledger.reverse(account, [granted_in(account, document)], 10, act(day(2)), None, 0)
+    account, reversal = ledger.reverse(account, [(granted_in(account, document), 10)], act(day(2)), None, 0)
     assert (reversal.taken, reversal.expired, reversal.debt) == (0, 10, 0)
     assert figures(account) == (0, 0, 0, 0)
 
@@ -318,7 +318,7 @@ def test_what_has_expired_is_not_taken_again() -> None:
 def test_the_void_of_a_return_undoes_it() -> None:
     document = new_id()
     before = ledger.spend(earned(EMPTY, 10, document_id=document), 6, act())
-    account, _ = ledger.reverse(before, [granted_in(before, document)], 10, act(), None, 0)
+    account, _ = ledger.reverse(before, [(granted_in(before, document), 10)], act(), None, 0)
     entry = account.rows.entries[-1]
     uses = [use for entry_id, _, use in account.rows.uses if entry_id == entry["id"]]
     returns = [each for _, each in account.rows.returns]
@@ -359,7 +359,7 @@ def test_points_come_back_whose_own_purchase_came_back_before() -> None:
     """They had been counted as used, and were taken back as such; the debt that this made is gone."""
     document = new_id()
     account = ledger.spend(earned(EMPTY, 10, document_id=document), 10, act())
-    account, _ = ledger.reverse(account, [granted_in(account, document)], 10, act(), None, 0)
+    account, _ = ledger.reverse(account, [(granted_in(account, document), 10)], act(), None, 0)
     spent = [SpentPart(account.lots[granted_in(account, document).lot.id], 10, 0)]
     account, *_ = ledger.restore(account, spent, 10, act(), None, revive=False)
     assert [(use.points, use.effect) for _, _, use in account.rows.uses] == [(10, "used")]
@@ -425,4 +425,4 @@ def returned(chance: random.Random, account: Account, cause: Act) -> Account:
     if not fresh:
         return account
     root = chance.choice(fresh)
-    return ledger.reverse(account, [root], root.granted, cause, chance.choice([None, 5]), 0)[0]
+    return ledger.reverse(account, [(root, root.granted)], cause, chance.choice([None, 5]), 0)[0]

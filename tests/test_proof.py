@@ -62,6 +62,9 @@ TAMPERING = {
     "promises_are_sums_of_credits": "UPDATE club_membership SET spent = spent + 1",
     "memberships_follow_each_other": "UPDATE club_membership SET club = 'friends', follows_id = id "
     "WHERE promised IS NOT NULL",
+    "cards_hold_their_stamps": "UPDATE stamp_card SET stamps = stamps + 1",
+    "stamps_are_points": "UPDATE stamp SET points = points + 1",
+    "points_wait_on_open_cards": "UPDATE lot SET pending = false, available_from = occurred_at WHERE pending",
 }
 """For each check a way to make it fail."""
 
@@ -71,7 +74,8 @@ SILVER = {"code": "silver", "name": "Silver", "qualification": {"spend": 1000}}
 
 @pytest.fixture
 def busy(shop: Shop) -> Shop:
-    """Purchases of two members, a claim, a return, an order and a voucher, some of it folded; and another programme."""
+    """Purchases of two members, a claim, a return, an order and a voucher, some of it folded; a tier, a stamp; and
+    another programme."""
     shop.post(purchase("r1", 1234))
     run_jobs(shop.database, shop.clock())
     shop.post(purchase("r2", 567))
@@ -81,14 +85,15 @@ def busy(shop: Shop) -> Shop:
     _redeem(shop)
     shop.post(purchase("r3", member={"card": "901"}))
     shop.database.write(lambda session: make_program(session, TERMS, shop.clock(), "other"))
-    _reach_a_tier(shop)
+    _reach_a_tier_and_get_a_stamp(shop)
     _join_clubs(shop)
     shop.prove()
     return shop
 
 
-def _reach_a_tier(shop: Shop) -> None:
-    publish(shop, TERMS | {"tiers": {"levels": [SILVER]}})
+def _reach_a_tier_and_get_a_stamp(shop: Shop) -> None:
+    ten = {"code": "ten", "name": "Ten", "stamps": 10, "head_start": 2, "points_per_stamp": 5}
+    publish(shop, TERMS | {"tiers": {"levels": [SILVER]}, "stamp_cards": [ten]})
     shop.clock.forward(hours=1)
     shop.post(purchase("t1", 2000, occurred_at=shop.clock().isoformat()))
 

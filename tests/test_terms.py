@@ -9,6 +9,7 @@ from app.programs import Terms
 from app.programs.schemas import PeriodExpiry
 from tests.shop import TERMS, Shop
 
+CARD: dict[str, Any] = {"code": "three", "name": "Three", "stamps": 3, "points_per_stamp": 1}
 GIFT: dict[str, Any] = {"code": "gift", "name": "A gift", "occasion": {"type": "sign_up"}, "points": 5}
 
 BAD_TERMS: dict[str, Any] = {
@@ -16,13 +17,29 @@ BAD_TERMS: dict[str, Any] = {
     "time_zone": "Mars/Olympus",
     "prices_include_tax": "yes",
     "earning": {
-        "points": 0,
+        "points": -1,
         "per": "100",
         "rounding": "nearest",
         "minimum_spend": -1,
         "excluded": {"departments": [""]},
         "non_earning_tenders": ["Gift Card"],
     },
+    "stamp_cards": [
+        {
+            "code": "Ten",
+            "name": "",
+            "stamps": 1,
+            "points_per_stamp": 0,
+            "for_each": {"type": "items", "items": 0},
+            "on": {"departments": [""]},
+            "when": {"weekdays": ["someday"]},
+            "most_per_purchase": 1001,
+            "most_per_day": 0,
+            "good_for_days": 0,
+        },
+        {"code": "full", "name": "Full", "stamps": 5, "head_start": 5, "points_per_stamp": 1},
+        {"code": "odd", "name": "Odd", "stamps": 5, "points_per_stamp": 1, "for_each": {"type": "smile"}},
+    ],
     "campaigns": [
         {"code": "Gift", "name": "", "occasion": {"type": "sign_up", "days_before": 1}, "points": 0},
         {
@@ -69,6 +86,18 @@ MISTAKES = {
     "#/earning/minimum_spend",
     "#/earning/excluded/departments/0",
     "#/earning/non_earning_tenders/0",
+    "#/stamp_cards/0/code",
+    "#/stamp_cards/0/name",
+    "#/stamp_cards/0/stamps",
+    "#/stamp_cards/0/points_per_stamp",
+    "#/stamp_cards/0/for_each/items",
+    "#/stamp_cards/0/on/departments/0",
+    "#/stamp_cards/0/when/weekdays/0",
+    "#/stamp_cards/0/most_per_purchase",
+    "#/stamp_cards/0/most_per_day",
+    "#/stamp_cards/0/good_for_days",
+    "#/stamp_cards/1",
+    "#/stamp_cards/2/for_each/type",
     "#/campaigns/0/code",
     "#/campaigns/0/name",
     "#/campaigns/0/occasion/days_before",
@@ -132,6 +161,40 @@ def test_good_terms_are_drafted_as_they_were_sent(shop: Shop) -> None:
             "excluded": {"departments": ["Gift cards"], "categories": [], "products": []},
             "non_earning_tenders": ["gift_card"],
         },
+        "stamp_cards": [
+            {
+                "code": "ten",
+                "name": "Ten",
+                "stamps": 10,
+                "head_start": 2,
+                "head_start_again": True,
+                "points_per_stamp": 50,
+                "for_each": {"type": "items", "items": 2},
+                "on": {"departments": ["Coffee"], "categories": [], "products": []},
+                "excluded": {"departments": [], "categories": [], "products": ["p1"]},
+                "when": {
+                    "first_day": "2026-12-01",
+                    "last_day": None,
+                    "weekdays": ["mon"],
+                    "hours": {"begin": "06:00", "end": "11:00"},
+                    "stores": ["1"],
+                    "channels": [],
+                    "tenders": [],
+                    "minimum_spend": 1,
+                    "minimum_quantity": 1,
+                },
+                "who": {
+                    "attributes": {},
+                    "segments": ["north"],
+                    "first_purchase": False,
+                    "birthday": None,
+                    "tiers": [],
+                },
+                "most_per_purchase": 5,
+                "most_per_day": 5,
+                "good_for_days": 30,
+            }
+        ],
         "campaigns": [
             {
                 "code": "gift",
@@ -254,6 +317,12 @@ def test_good_terms_are_drafted_as_they_were_sent(shop: Shop) -> None:
         ({"campaigns": [GIFT | {"first_day": "2026-12-02", "last_day": "2026-12-01"}]}, "#/campaigns/0"),
         ({"campaigns": [GIFT | {"occasion": "sign_up"}]}, "#/campaigns/0/occasion"),
         ({"earning": None}, "#/earning"),
+        ({"stamp_cards": [CARD, CARD]}, "#/stamp_cards"),
+        ({"stamp_cards": [CARD | {"head_start": 3}]}, "#/stamp_cards/0"),
+        ({"stamp_cards": [CARD | {"for_each": "visit"}]}, "#/stamp_cards/0/for_each"),
+        ({"stamp_cards": [CARD | {"stamps": 101}]}, "#/stamp_cards/0/stamps"),
+        ({"stamp_cards": [CARD | {"who": {"tiers": ["gold"]}}]}, "#/tiers"),
+        ({"stamp_cards": [CARD | {"code": f"c{number}"} for number in range(21)]}, "#/stamp_cards"),
     ],
 )
 def test_terms_that_make_no_sense(change: dict[str, Any], pointer: str) -> None:

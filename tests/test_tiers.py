@@ -61,7 +61,7 @@ def buy(shop: Shop, external_id: str, total: int, at: str | None = None, card: s
 
 
 def effect(before: str | None, after: str | None) -> dict[str, Any]:
-    return {"before": before, "after": after, "earning_multiplier": "1", "discounts": []}
+    return {"before": before, "after": after, "earning_multiplier": "1"}
 
 
 def member_of(shop: Shop, card: str = "900") -> str:

@@ -294,14 +294,14 @@ def _refund(
     version = service.version_of(membership, loaded.terms)
     account, terms = loaded.accounts[membership.member_id], version.terms
     lots = [ledger.granted_now(account, lot) for lot in lots]
-    points = sum(lot.granted - lot.returned for lot in lots)
+    back = [(lot, lot.granted - lot.returned) for lot in lots if lot.granted > lot.returned]
     share, cohort_id = 0, None
-    if points:
+    if back:
         act = Act(loaded.program_id, membership.id, loaded.now, loaded.now, terms.zone)
-        account, reversal = ledger.reverse(account, lots, points, act, None, 0)
+        account, reversal = ledger.reverse(account, back, act, None, 0)
         loaded.accounts[membership.member_id] = account
         share, cohort_id = reversal.allocated, lots[0].lot.cohort_id
     after, fee = fees.refunded(membership, share)
     event = _event(membership, version, loaded.now)
     posted = accounting.fee_return_postings(event, fee, cohort_id, terms.posting_profile, loaded.chart)
-    return after, fee.membership + fee.points + fee.tax, points, posted
+    return after, fee.membership + fee.points + fee.tax, sum(points for _, points in back), posted

@@ -12,7 +12,7 @@ from app.clubs.rules import Belonging, EndedWhy, Membership, Why
 from app.ledger import BalanceOut, PlannedEntries
 from app.paging import page
 from app.programs import Club
-from app.tiers import BenefitOut
+from app.tiers import BenefitOut, benefits_out
 from app.wire import Answer, ExternalId, Money, Request, Source, Stamp, Token
 
 
@@ -173,7 +173,7 @@ def belonging_out(belonging: Belonging, club: Club, left: int) -> BelongingOut:
         until=belonging.until,
         why=by.why,
         household=belonging.household,
-        benefits=[BenefitOut.model_validate(benefit) for benefit in club.benefits],
+        benefits=benefits_out(club.benefits),
         currency=by.currency,
         promise=promise,
         fee=fee,

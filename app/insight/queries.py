@@ -38,6 +38,7 @@ from app.members.models import Member, MemberIdentifier, MemberReferral, Pool, P
 from app.programs.conditions import BUDGET
 from app.programs.models import Program, ProgramTerms, RuleBudget, RuleBudgetSlice, RuleUse
 from app.redemptions.models import Redemption, RewardRow, VoucherRow
+from app.stamps.models import Stamp, StampCardRow
 from app.tiers.models import MemberTier, QualifyingEntry, TierChange
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
 from app.transfers.models import Transfer
@@ -57,6 +58,10 @@ def _total(amount: ColumnElement[Any]) -> ColumnElement[Any]:
     """The sum of whole numbers. SQLite refuses a sum beyond 64 bits, so millions and the rest are summed apart; beyond
     that it answers an approximation, but of anything else than zero never zero."""
     return func.sum(amount // MILLION) * MILLION + func.sum(amount % MILLION)
+
+
+_ENTRY = and_(PointEntry.member_id == Lot.member_id, PointEntry.id == Lot.entry_id)
+"""The entry that granted a lot."""
 
 
 def _differing(subject: Any, expected: Any, actual: Any) -> Select[*tuple[Any, ...]]:
@@ -327,8 +332,9 @@ def documents_granted_their_points(program_id: UUID | None) -> Select[*tuple[Any
     adjustments = select(Adjustment.id, Adjustment.program_id, case((given, Adjustment.points), else_=0))
     memberships = select(ClubMembership.id, ClubMembership.program_id, ClubMembership.points)
     documents = union_all(purchases, claims, adjustments, memberships).subquery()
-    issued = select(Lot.document_id, func.sum(Lot.granted).label("points")).where(Lot.source_lot_id.is_(None))
-    lots = issued.group_by(Lot.document_id).subquery()
+    issued = select(PointEntry.document_id, func.sum(Lot.granted).label("points")).join(PointEntry, _ENTRY)
+    issued = issued.where(Lot.source_lot_id.is_(None), PointEntry.kind != "bonus")  # a head start is not earned
+    lots = issued.group_by(PointEntry.document_id).subquery()
     return (
         _differing(documents.c.id, _zero(lots.c.points), documents.c.points)
         .outerjoin(lots, lots.c.document_id == documents.c.id)
@@ -337,7 +343,8 @@ def documents_granted_their_points(program_id: UUID | None) -> Select[*tuple[Any
 
 
 def bonuses_are_in_their_lots(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
-    """What campaigns gave is in the lots of their members; and no entry is a bonus that no campaign gave."""
+    """What campaigns gave, and head starts of stamp cards, is in the lots of their members; and no other entry is a
+    bonus."""
     entered = (
         select(PointEntry.document_id, PointEntry.member_id, func.sum(Lot.granted).label("points"))
         .join(Lot, and_(Lot.member_id == PointEntry.member_id, Lot.entry_id == PointEntry.id))
@@ -346,11 +353,14 @@ def bonuses_are_in_their_lots(program_id: UUID | None) -> Select[*tuple[Any, ...
         .group_by(PointEntry.document_id, PointEntry.member_id)
         .subquery()
     )
-    grants = (
-        select(CampaignGrant.id, CampaignGrant.member_id, CampaignGrant.points)
-        .where(_within(CampaignGrant.program_id, program_id))
-        .subquery()
-    )
+    begun = select(StampCardRow.begun_by, StampCardRow.member_id, func.sum(StampCardRow.head_start_points))
+    begun = begun.where(StampCardRow.head_start > 0, _within(StampCardRow.program_id, program_id))
+    grants = union_all(
+        select(CampaignGrant.id, CampaignGrant.member_id, CampaignGrant.points).where(
+            _within(CampaignGrant.program_id, program_id)
+        ),
+        begun.group_by(StampCardRow.begun_by, StampCardRow.member_id),
+    ).subquery()
     same = and_(grants.c.id == entered.c.document_id, grants.c.member_id == entered.c.member_id)
     document = func.coalesce(grants.c.id, entered.c.document_id)
     both = grants.join(entered, same, full=True)
@@ -403,10 +413,11 @@ def rule_budgets_are_what_members_were_given(program_id: UUID | None) -> Select[
 def deferrals_are_posted(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
     """What lots say was deferred is what the journal deferred, document by document."""
     lots = (
-        select(Lot.document_id, _total(Lot.allocated.expression).label("amount"))
+        select(PointEntry.document_id, _total(Lot.allocated.expression).label("amount"))
+        .join(PointEntry, _ENTRY)
         .join(PointAccount, PointAccount.member_id == Lot.member_id)
         .where(_within(PointAccount.program_id, program_id))
-        .group_by(Lot.document_id)
+        .group_by(PointEntry.document_id)
         .subquery()
     )
     posted = (
@@ -830,6 +841,59 @@ def memberships_follow_each_other(program_id: UUID | None) -> Select[*tuple[Any,
     )
 
 
+# --- stamp cards ----------------------------------------------------------------------------------------------------
+
+
+def cards_hold_their_stamps(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """A card has its head start and the stamps that were put on it, less those that came off."""
+    put = select(Stamp.card_id, func.sum(Stamp.stamps).label("stamps")).group_by(Stamp.card_id).subquery()
+    return (
+        _differing(StampCardRow.id, StampCardRow.head_start + _zero(put.c.stamps), StampCardRow.stamps)
+        .outerjoin(put, put.c.card_id == StampCardRow.id)
+        .where(_within(StampCardRow.program_id, program_id))
+    )
+
+
+def stamps_are_points(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What a purchase put on a card is a lot of the points that it says."""
+    issued = select(Lot.document_id, func.sum(Lot.granted).label("points")).where(Lot.source_lot_id.is_(None))
+    lots = issued.group_by(Lot.document_id).subquery()
+    return (
+        _differing(Stamp.id, Stamp.points, _zero(lots.c.points))
+        .join(StampCardRow, StampCardRow.id == Stamp.card_id)
+        .outerjoin(lots, lots.c.document_id == Stamp.id)
+        .where(Stamp.of_id.is_(None), _within(StampCardRow.program_id, program_id))
+    )
+
+
+def points_wait_on_open_cards(program_id: UUID | None) -> Select[*tuple[Any, ...]]:
+    """What is pending for a card are its stamps' points while it can be filled, and nothing once it is full; or less,
+    where it has an end, for what has expired with it."""
+    on = union_all(
+        select(StampCardRow.id.label("card_id"), StampCardRow.id.label("document_id")),
+        select(Stamp.card_id, Stamp.id).where(Stamp.of_id.is_(None)),
+    ).subquery()
+    pending = (
+        select(on.c.card_id, func.sum(Lot.remaining).label("points"))
+        .join(Lot, Lot.document_id == on.c.document_id)
+        .where(Lot.pending)
+        .group_by(on.c.card_id)
+        .subquery()
+    )
+    put = select(Stamp.card_id, func.sum(Stamp.points).label("points")).group_by(Stamp.card_id).subquery()
+    promised = case(
+        (StampCardRow.full_at.is_(None), StampCardRow.head_start_points + _zero(put.c.points)), else_=literal(0)
+    )
+    waiting = _zero(pending.c.points)
+    gone = and_(StampCardRow.ends_at.is_not(None), waiting < promised)
+    return (
+        _differing(StampCardRow.id, promised, waiting)
+        .outerjoin(pending, pending.c.card_id == StampCardRow.id)
+        .outerjoin(put, put.c.card_id == StampCardRow.id)
+        .where(~gone, _within(StampCardRow.program_id, program_id))
+    )
+
+
 CHECKS: tuple[Check, ...] = (
     accounts_are_sums_of_entries,
     balance_is_sum_of_lots,
@@ -870,5 +934,8 @@ CHECKS: tuple[Check, ...] = (
     memberships_have_left_what_is_posted,
     promises_are_sums_of_credits,
     memberships_follow_each_other,
+    cards_hold_their_stamps,
+    stamps_are_points,
+    points_wait_on_open_cards,
 )
 """All checks, in the order they are answered."""

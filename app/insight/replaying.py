@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Row, Select, case, func, null, select
 from sqlalchemy.orm import Session
 
-from app import db, ledger, members, programs, tiers
+from app import db, ledger, members, programs, stamps, tiers
 from app.db import Database
 from app.errors import Problem, finding
 from app.ids import new_id
@@ -69,7 +69,8 @@ def replay(database: Database, program_id: UUID, draft: Terms, within: Period, n
     """
     version, totals = Version(new_id(), 0, within.since, draft), Totals()
     timeline = database.read(lambda session: programs.timeline(session, program_id))
-    reading = _Reading(database, {each.id: each.terms for each in timeline.versions}, within, now, draft.personal)
+    published = {each.id: each.terms for each in timeline.versions}
+    reading = _Reading(database, program_id, published, within, now, draft.personal)
     course = Course.of(timeline, version, within.until, now)
     for member_ids in _members(database, program_id):
         known = database.read(partial(_standing, member_ids)) if course.has_tiers else {}
@@ -165,6 +166,7 @@ class _Reading:
     """How purchases are read: `terms` by the id of the version; `all`: those outside the period too."""
 
     database: Database
+    program_id: UUID
     terms: Mapping[UUID, Terms]
     within: Period
     now: datetime
@@ -205,13 +207,22 @@ class _Reading:
     def _complete(self, page: Sequence[Fields], session: Session) -> list[Bought]:
         numbers = _numbers(session, [row.document_id for row in page])
         inside = [row for row in page if row.content is not None]
-        granted = ledger.granted_lots(session, [row.document_id for row in inside])
+        granted = self._granted(session, [row.document_id for row in inside])
         past = _past(session, [row.purchase_id for row in inside])
         profiles = members.customers(session, {row.member_id for row in inside})
         return [
             self._bought(row, numbers, granted, past.get(row.purchase_id, ()), profiles.get(row.member_id))
             for row in page
         ]
+
+    def _granted(self, session: Session, documents: Sequence[UUID]) -> dict[UUID, list[ledger.GrantedLot]]:
+        """The lots of each purchase, those of its stamps too."""
+        put = stamps.stampings(session, programs.timeline(session, self.program_id), documents)
+        ids = {each.id: document_id for document_id, theirs in put.items() for each in theirs}
+        found: dict[UUID, list[ledger.GrantedLot]] = {}
+        for id_, lots in ledger.granted_lots(session, [*documents, *ids]).items():
+            found.setdefault(ids.get(id_, id_), []).extend(lots)
+        return found
 
     def _bought(
         self,

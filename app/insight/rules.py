@@ -274,7 +274,7 @@ def _assumed(terms: Terms, occasion: Occasion, recorded: Mapping[str, str | None
 
 def _standing_unknown(terms: Terms, row: Bought) -> bool:
     """Whether it matters in which tier the member was, or in which clubs, and nobody kept that, there being none."""
-    ranked = any(rule.who.tiers for rule in terms.rules) or (terms.tiers is not None and terms.tiers.multiplies)
-    named = {code for rule in terms.rules for code in rule.who.clubs}
+    ranked = any(rule.who.tiers for rule in terms.every_rule) or (terms.tiers is not None and terms.tiers.multiplies)
+    named = {code for rule in terms.every_rule for code in rule.who.clubs}
     known = {club.code for club in row.terms.clubs}
     return (ranked and row.terms.tiers is None) or not named <= known

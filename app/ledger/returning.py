@@ -97,16 +97,20 @@ class Reversal:
 
 
 def reverse(
-    account: Account, granted: Sequence[GrantedLot], points: int, act: Act, most_debt: int | None, qualifying: int
+    account: Account, back: Sequence[tuple[GrantedLot, int]], act: Act, most_debt: int | None, qualifying: int
 ) -> tuple[Account, Reversal]:
-    """The account after a return took back `points` (at most what is left of `granted`) and `qualifying` ones.
+    """The account after a return took `back` so many points of each of some lots (at most what is left of them, and
+    each granted by a document of its own), and `qualifying` ones.
 
     `most_debt` is how much debt the account may have in all (None: any); what is missing beyond it is left to the
     caller, to `forgive` or to be paid for.
     """
-    documents = {root.lot.document_id for root in granted}
+    documents = {root.lot.document_id for root, _ in back}
+    points = sum(part for _, part in back)
+    assert len(documents) == len(back), "what has become of them is known by document"
+    assert all(part <= root.granted - root.returned for root, part in back), "a return takes more than was granted"
     assert account.asked is None or documents <= account.asked.documents, "claimed without their lots"
-    parts = [_part(account, root, part) for root, part in _shared(granted, points)]
+    parts = [_part(account, root, part) for root, part in back]
     own = [use for part in parts for use in part.own]
     gaps = [gap for part in parts for gap in part.gaps if gap.points]
     others = [lot for lot in spendable(account) if lot.document_id not in documents] if gaps else []
@@ -260,15 +264,6 @@ def _unwritten(account: Account, lot: OpenLot, effect: Literal["used", "expired"
     )
     returns = [each for _, each in account.rows.returns if each.lot.document_id == lot.document_id]
     return made - sum(each.of_used if effect == "used" else each.of_expired for each in returns)
-
-
-def _shared(granted: Sequence[GrantedLot], points: int) -> Iterable[tuple[GrantedLot, int]]:
-    for root in granted:
-        part = min(root.granted - root.returned, points)
-        if part:
-            yield root, part
-            points -= part
-    assert points == 0, "a return takes back more than was granted"
 
 
 def _covers_of(account: Account, document_id: UUID, effect: Effect) -> list[Cover]:

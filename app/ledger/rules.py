@@ -348,6 +348,8 @@ class Accrual:
     lapses: bool = False
     qualifying: int = 0
     kind: Kind = "accrual"
+    document_id: UUID | None = None
+    """What the lot is said to be granted by, if not what moves the points: for what goes back, or waits, by itself."""
 
 
 # --- movements ------------------------------------------------------------------------------------------------------
@@ -486,7 +488,7 @@ def accrue(account: Account, accrual: Accrual) -> Account:
         cohort_id=accrual.cohort.id,
         currency=accrual.cohort.currency,
         funding=accrual.cohort.funding,
-        document_id=act.document_id,
+        document_id=accrual.document_id or act.document_id,
         occurred_at=act.occurred_at,
         granted=accrual.points,
     )

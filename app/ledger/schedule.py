@@ -67,13 +67,15 @@ def settle_due(session: Session, member_ids: Sequence[UUID], until: datetime, no
 
 
 def _staying(granted: Sequence[Span]) -> ColumnElement[bool]:
-    """Points that never expire, granted in one of the spans; extended ones are left as they are.
+    """Points that never expire, granted in one of the spans; extended ones are left as they are, and so are those that
+    wait for an event: they get their end with it.
 
     A till's clock may be ahead: what was recorded before a span ended belongs to it, whatever the till says.
     """
     return and_(
         Lot.expires_at.is_(None),
         Lot.lapses.is_(False),
+        or_(Lot.pending.is_(False), Lot.available_from.is_not(None)),
         PointEntry.kind != "extension",
         or_(
             *(

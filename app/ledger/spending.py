@@ -171,12 +171,14 @@ def _redated(
     return carry(account, entry_id, act, lot, moved(lot, lot.free, expires_at=expires_at, lapses=lapses))
 
 
-def activate(account: Account, document_id: UUID, act: Act, expires_at: datetime | None, *, lapses: bool) -> Account:
-    """The account with the points available that were pending until an event of `document_id`.
+def activate(
+    account: Account, documents: Collection[UUID], act: Act, expires_at: datetime | None, *, lapses: bool
+) -> Account:
+    """The account with the points available that were pending until an event of any of `documents`.
 
     If they lapse and the member has been inactive for so long, they are gone at once.
     """
-    waiting = awaiting(account, document_id)
+    waiting = awaiting(account, *documents)
     points = sum(lot.free for lot in waiting)
     account, entry_id = move(account, "activation", act, available=points, pending=-points)
     arrived = []
@@ -193,12 +195,12 @@ def cancel(account: Account, document_id: UUID, act: Act) -> Account:
     return forfeit(account, "cancellation", "pending", awaiting(account, document_id), act)
 
 
-def awaiting(account: Account, document_id: UUID) -> Collection[OpenLot]:
-    """The lots of a document that are pending until an event."""
+def awaiting(account: Account, *documents: UUID) -> Collection[OpenLot]:
+    """The lots of some documents that are pending until an event."""
     return [
         lot
         for lot in account.lots.values()
-        if lot.pending and lot.free and lot.available_from is None and lot.document_id == document_id
+        if lot.pending and lot.free and lot.available_from is None and lot.document_id in documents
     ]
 
 

@@ -34,7 +34,7 @@ from app.programs.clubs import Club, JoinedByFee, JoinedByPromise, JoinedByPurch
 from app.programs.conditions import Customer, Need, Occasion
 from app.programs.days import add_months, date_in, day_begins
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
-from app.programs.gifts import Gift, give, provided
+from app.programs.gifts import Gift, give, keeping, provided
 from app.programs.limits import Key as UseKey
 from app.programs.limits import Uses, keys_of, uses
 from app.programs.models import Program
@@ -78,11 +78,13 @@ from app.programs.service import (
     timeline,
     zone_at,
 )
-from app.programs.tiers import MEASURES, Benefit, Rolling, SinceLastChange, Sums, Tier, TierTerms
+from app.programs.stamps import STAMPS, StampCard
+from app.programs.tiers import MEASURES, Benefit, Rolling, SinceLastChange, Sums, Tier, TierTerms, best_discount
 
 __all__ = [
     "EXAMPLE_TERMS",
     "MEASURES",
+    "STAMPS",
     "Anniversary",
     "Basket",
     "Benefit",
@@ -113,6 +115,7 @@ __all__ = [
     "Rolling",
     "SignUp",
     "SinceLastChange",
+    "StampCard",
     "Sums",
     "Tender",
     "Terms",
@@ -126,6 +129,7 @@ __all__ = [
     "add_months",
     "adopt_expiry",
     "available_from",
+    "best_discount",
     "budgets",
     "cancels_at",
     "cash_part",
@@ -151,6 +155,7 @@ __all__ = [
     "favoured",
     "find_program",
     "give",
+    "keeping",
     "kept",
     "keys_of",
     "lapses",

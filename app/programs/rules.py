@@ -153,7 +153,7 @@ def earn(basket: Basket, terms: Terms, occasion: Occasion) -> Earning:
     """
     sale = _sale(basket, terms)
     earning = favoured(_base(sale, terms, terms.earning.minimum_spend), terms, occasion.tier)
-    if not terms.rules or not earning.reasons:
+    if not terms.every_rule or not earning.reasons:
         return earning
     considered = [each.consider(sale, occasion) for each in terms.in_force(occasion.at.date()).about(sale)]
     return _with(earning, [_reason(each) for each in standing(considered, terms.stacking)])
@@ -182,11 +182,11 @@ def explain(basket: Basket, terms: Terms, occasion: Occasion) -> list[Explained]
     if reason is None:
         missed = "minimum_spend" if _base(sale, terms, 0).reasons else "nothing_earns"
         base = Explained(BASE, None, 0, 0, rule.rounding, missed)
-        given = [Considered(each, 0, 0, "no_base") for each in terms.rules]
+        given = [Considered(each, 0, 0, "no_base") for each in terms.every_rule]
     else:
         why = None if reason.points else "too_little"
         base = Explained(BASE, None, reason.base, reason.points, rule.rounding, why)
-        given = stacked([each.consider(sale, occasion) for each in terms.rules], terms.stacking)
+        given = stacked([each.consider(sale, occasion) for each in terms.every_rule], terms.stacking)
     return [base, *_tier_explained(base.base, terms, occasion), *map(_explained, given)]
 
 
@@ -248,7 +248,7 @@ def _sale(basket: Basket, terms: Terms) -> Sale:
         eligible=[_eligible(line, terms) for line in basket.lines],
         quantities=[line.quantity for line in basket.lines],
         part=earning_part(basket, terms),
-        paid_by=paid_by(basket, terms.earning.non_earning_tenders) if terms.rules else {},
+        paid_by=paid_by(basket, terms.earning.non_earning_tenders) if terms.every_rule else {},
         points=terms.earning.points,
         per=terms.earning.per,
     )
@@ -407,7 +407,7 @@ def _earning_kept(basket: Basket, terms: Terms, parts: Sequence[Fraction | int],
     for before in [reason for code, reason in given.items() if code.startswith(TIER)]:
         left_of_it = _of_tier(earning.reasons[0].base, terms, before.rule.removeprefix(TIER))
         more.append(replace(left_of_it, points=min(left_of_it.points, before.points)))
-    for rule in terms.rules:
+    for rule in terms.every_rule:
         if given_by := given.get(rule.code):
             when = rule.when
             after = rule.apply(left, *((0, 0) if forgiven else (when.minimum_spend, when.minimum_quantity)))

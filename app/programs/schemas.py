@@ -20,6 +20,7 @@ from app.programs.clubs import Club, clubs_differ
 from app.programs.conditions import Goods, Tokens
 from app.programs.days import MonthDay
 from app.programs.earning import InForce, Rule, Stacking
+from app.programs.stamps import StampCard
 from app.programs.tiers import TierTerms
 from app.wire import Answer, CurrencyCode, Minor, Request, Stamp, Text, Token, WireInstant, chosen_by
 
@@ -62,7 +63,8 @@ def _region(code: str) -> str:
 class BaseEarning(Request):
     """Points per amount, on the earning base: eligible lines - discounts +- tax - tenders that do not earn."""
 
-    points: Annotated[int, Field(ge=1, le=1_000_000)]
+    points: Annotated[int, Field(ge=0, le=1_000_000)]
+    """0: the base gives none, and what rules and stamp cards give is all."""
     per: Annotated[int, Field(ge=1, le=10**12, description="Minor units: `points` are earned for each `per`")]
     rounding: Literal["down", "half_up", "half_even", "up"] = "down"
     """One rounding per transaction, of base x points / per."""
@@ -306,6 +308,13 @@ def _codes_differ(rules: list[Rule]) -> list[Rule]:
     return rules
 
 
+def _cards_differ(cards: list[StampCard]) -> list[StampCard]:
+    codes = [card.code for card in cards]
+    if len(set(codes)) < len(codes):
+        raise PydanticCustomError("card_code_twice", "each stamp card has a code of its own")
+    return cards
+
+
 def _campaigns_differ(campaigns: list[Campaign]) -> list[Campaign]:
     codes = [campaign.code for campaign in campaigns]
     if len(set(codes)) < len(codes):
@@ -313,7 +322,7 @@ def _campaigns_differ(campaigns: list[Campaign]) -> list[Campaign]:
     return campaigns
 
 
-def _check_tiers(kind: str, offers: Sequence[Rule | Campaign], tiers: TierTerms | None) -> None:
+def _check_tiers(kind: str, offers: Sequence[Rule | StampCard | Campaign], tiers: TierTerms | None) -> None:
     named = {code for offer in offers for code in offer.who.tiers}
     if unknown := sorted(named - set(tiers.codes if tiers else ())):
         raise PydanticCustomError("unknown_tier", f"a {kind} is for the tier {unknown[0]}, which there is not")
@@ -331,6 +340,8 @@ class Terms(Request):
     """What earns more than `earning`."""
     stacking: Annotated[dict[Token, Stacking], Field(max_length=100, validate_default=True)] = {}
     """Which rules of each group stand when several apply."""
+    stamp_cards: Annotated[list[StampCard], Field(max_length=20), AfterValidator(_cards_differ)] = []
+    """Cards that members fill with stamps."""
     tiers: Annotated[TierTerms | None, Field(validate_default=True)] = None
     """null: none."""
     clubs: Annotated[list[Club], Field(max_length=20, validate_default=True), AfterValidator(clubs_differ)] = []
@@ -391,6 +402,7 @@ class Terms(Request):
     @classmethod
     def _that_rules_name(cls, tiers: TierTerms | None, info: ValidationInfo) -> TierTerms | None:
         _check_tiers("rule", info.data.get("rules", []), tiers)
+        _check_tiers("stamp card", info.data.get("stamp_cards", []), tiers)
         return tiers
 
     @field_validator("campaigns")
@@ -403,16 +415,30 @@ class Terms(Request):
     @field_validator("clubs")
     @classmethod
     def _clubs_that_rules_name(cls, clubs: list[Club], info: ValidationInfo) -> list[Club]:
-        named = {code for rule in info.data.get("rules", []) for code in rule.who.clubs}
+        about = (*info.data.get("rules", ()), *info.data.get("stamp_cards", ()))
+        named = {code for each in about for code in each.who.clubs}
         if unknown := sorted(named - {club.code for club in clubs}):
-            raise PydanticCustomError("unknown_club", f"a rule is for the club {unknown[0]}, which there is not")
+            raise PydanticCustomError("unknown_club", f"something is for the club {unknown[0]}, which there is not")
         return clubs
 
     def club(self, code: str) -> Club | None:
         return next((club for club in self.clubs if club.code == code), None)
 
+    @cached_property
+    def every_rule(self) -> tuple[Rule, ...]:
+        """The rules, then what the stamp cards give, in the order of the terms."""
+        return *self.rules, *(card.rule for card in self.stamp_cards)
+
+    def card_of(self, reason: str) -> StampCard | None:
+        """The stamp card whose stamps a reason is for; None: it is for something else."""
+        return self._cards.get(reason)
+
+    @cached_property
+    def _cards(self) -> dict[str, StampCard]:
+        return {card.rule.code: card for card in self.stamp_cards}
+
     def rules_on(self, day: date) -> tuple[Rule, ...]:
-        """The rules in force on a day of the programme's zone, in the order of the terms."""
+        """The rules in force on a day of the programme's zone, those of stamp cards too, in the order of the terms."""
         return self.in_force(day).rules
 
     def in_force(self, day: date) -> InForce:
@@ -423,7 +449,7 @@ class Terms(Request):
     @cached_property
     def personal(self) -> bool:
         """Whether what any rule gives depends on the member."""
-        return any(rule.personal for rule in self.rules)
+        return any(rule.personal for rule in self.every_rule)
 
     @cached_property
     def budgeted(self) -> bool:
@@ -438,15 +464,15 @@ class Terms(Request):
     @cached_property
     def selective(self) -> bool:
         """Whether any rule is for certain members only."""
-        return not all(rule.who.everybody for rule in self.rules)
+        return not all(rule.who.everybody for rule in self.every_rule)
 
     @cached_property
     def _turns(self) -> tuple[list[date], list[InForce]]:
         """The days on which rules come into force or go, and which are in force before the first, and from each on."""
-        first = {rule.when.first_day for rule in self.rules}
-        after = {rule.when.last_day + timedelta(days=1) for rule in self.rules if rule.when.last_day}
+        first = {rule.when.first_day for rule in self.every_rule}
+        after = {rule.when.last_day + timedelta(days=1) for rule in self.every_rule if rule.when.last_day}
         turns = sorted(day for day in first | after if day)
-        then = [tuple(rule for rule in self.rules if rule.when.in_force(day)) for day in (date.min, *turns)]
+        then = [tuple(rule for rule in self.every_rule if rule.when.in_force(day)) for day in (date.min, *turns)]
         return turns, [InForce(rules) for rules in then]
 
     @cached_property

@@ -1,5 +1,6 @@
 """Tiers, as terms promise them: how they are reached, kept and lost, and what they are good for. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import cached_property
@@ -102,6 +103,12 @@ class Benefit(Request):
         return self
 
 
+def best_discount(benefits: Iterable[Benefit]) -> Benefit | None:
+    """The benefit with the highest discount, of equals the first; the others add nothing to it."""
+    off = [benefit for benefit in benefits if benefit.discount is not None]
+    return max(off, key=lambda benefit: Fraction(benefit.discount or 0), default=None)
+
+
 def _at_least_once(text: str) -> str:
     if Fraction(text) < 1:
         raise PydanticCustomError("multiplier_below_one", "a tier earns no less than nobody's")
@@ -127,12 +134,6 @@ class Tier(Request):
     @cached_property
     def multiplier(self) -> Fraction:
         return Fraction(self.earning_multiplier)
-
-    @cached_property
-    def discount(self) -> Benefit | None:
-        """The benefit with the highest discount, of equals the first; the others add nothing to it."""
-        off = [benefit for benefit in self.benefits if benefit.discount is not None]
-        return max(off, key=lambda benefit: Fraction(benefit.discount or 0), default=None)
 
 
 class CalendarYear(Request):

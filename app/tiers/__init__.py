@@ -9,7 +9,7 @@ the standings of a batch's members; they follow what is decided (`count`) and ar
 from app.tiers.kept import Coming
 from app.tiers.queries import DueReview, due_reviews
 from app.tiers.record import Credit, Decision, Record
-from app.tiers.schemas import BenefitOut, StandingOut, discounts_out
+from app.tiers.schemas import BenefitOut, StandingOut, benefits_out
 from app.tiers.service import Effect, Standings, counts, load, outdated, past, records, review, standings
 from app.tiers.standing import Standing, standing
 
@@ -24,8 +24,8 @@ __all__ = [
     "Standing",
     "StandingOut",
     "Standings",
+    "benefits_out",
     "counts",
-    "discounts_out",
     "due_reviews",
     "load",
     "outdated",

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import RowMapping
 
 from app.paging import page
-from app.programs import Benefit, Sums, Tier, TierTerms
+from app.programs import Benefit, Sums, TierTerms, best_discount
 from app.tiers.kept import Why
 from app.tiers.record import DecisionKind
 from app.tiers.standing import Standing
@@ -43,8 +43,8 @@ class EndingIn(Request):
 
 
 class BenefitOut(Answer):
-    """Something a tier or a club is good for, beside points. `discount`: percent, a decimal; `adds_nothing`: another's is
-    as high or higher, and one holds."""
+    """Something a tier or a club is good for, beside points. `discount`: percent, a decimal; `adds_nothing`: that of
+    another is as high or higher, and one holds."""
 
     code: str
     name: str
@@ -190,23 +190,23 @@ def _tier(tiers: TierTerms | None, code: str | None) -> TierOut | None:
     tier = None if tiers is None else tiers.tier(code)
     if tier is None:
         return None
-    benefits = [_benefit(tier, benefit) for benefit in tier.benefits]
+    benefits = benefits_out(tier.benefits)
     return TierOut(code=tier.code, name=tier.name, earning_multiplier=tier.earning_multiplier, benefits=benefits)
 
 
-def _benefit(tier: Tier, benefit: Benefit) -> BenefitOut:
-    return BenefitOut(
-        code=benefit.code,
-        name=benefit.name,
-        kind=benefit.kind,
-        discount=benefit.discount,
-        adds_nothing=benefit.discount is not None and benefit is not tier.discount,
-    )
-
-
-def discounts_out(tier: Tier) -> list[BenefitOut]:
-    """The benefits of a tier that are discounts, the one that holds and the others."""
-    return [_benefit(tier, benefit) for benefit in tier.benefits if benefit.discount is not None]
+def benefits_out(benefits: Sequence[Benefit]) -> list[BenefitOut]:
+    """What somebody is entitled to; of its discounts one holds."""
+    best = best_discount(benefits)
+    return [
+        BenefitOut(
+            code=benefit.code,
+            name=benefit.name,
+            kind=benefit.kind,
+            discount=benefit.discount,
+            adds_nothing=benefit.discount is not None and benefit is not best,
+        )
+        for benefit in benefits
+    ]
 
 
 def _next(tiers: TierTerms | None, stands: Standing) -> NextTierOut | None:

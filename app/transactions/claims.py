@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app import accounting, clubs, db, ledger, members, outbox, programs, tiers
+from app import accounting, clubs, db, ledger, members, outbox, programs, stamps, tiers
 from app.errors import Problem, or_problem
 from app.ids import new_id
 from app.members import GATES, Identifier, MemberMayNotEarn, MemberRef, UnknownMember
@@ -21,7 +21,7 @@ from app.programs import Basket, Customer, Timeline, Version
 from app.transactions import return_rules, rules
 from app.transactions.customers import customers
 from app.transactions.models import Transaction, TransactionClaim
-from app.transactions.returns import Fields, Posted
+from app.transactions.returns import Fields, Posted, stamped_by, stamps_taken
 from app.transactions.rules import Judged
 from app.transactions.schemas import PurchaseIn, basket_of
 from app.transactions.service import identifier_of, may_enrol, purchases, shown
@@ -51,6 +51,8 @@ class Claimed:
     enrolled: bool
     account: ledger.Account
     taken_back: int
+    cards: Sequence[stamps.Effect] = ()
+    """What it did to stamp cards, when it was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,9 @@ class _Meant:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What the decisions of a batch rest on. `accounts`, `uses`, `customers`, `standings`, `memberships`, `newcomers`,
-    `claims` (by purchase) and their `postings` (by claim) follow them; `past`: what came back of a purchase before
-    anybody claimed it."""
+    """What the decisions of a batch rest on. `accounts`, `uses`, `customers`, `standings`, `memberships`, `cards`,
+    `newcomers`, `claims` (by purchase) and their `postings` (by claim) follow them; `past`: what came back before.
+    """
 
     program_id: UUID
     now: datetime
@@ -80,6 +82,7 @@ class _Loaded:
     customers: dict[UUID, Customer]
     standings: tiers.Standings
     memberships: clubs.Memberships
+    cards: stamps.Cards
     statuses: dict[UUID, str]
     claims: dict[UUID, Fields]
     postings: dict[UUID, list[Any]]
@@ -183,15 +186,21 @@ def _load(
             postings[claimed[posting.document_id]].append(posting)
     most = [each.verdict.most for each in meant if each.identifier in found and each.verdict.most]
     budgets = programs.budgets(session, program_id, most, lock=not dry_run) if most else None
-    terms = programs.timeline(session, program_id)
+    terms, chart = programs.timeline(session, program_id), accounting.chart(session, program_id)
+    accounts |= imagined
+    bought: dict[UUID, list[tuple[programs.Terms, Basket]]] = {}
+    for each in meant:
+        if each.identifier in found:
+            bought.setdefault(found[each.identifier], []).append((each.verdict.version.terms, each.basket))
+    cards, filling = stamps.load(session, program_id, terms, chart, accounts, bought, (), now)
     return _Loaded(
         program_id=program_id,
         now=now,
-        chart=accounting.chart(session, program_id),
+        chart=chart,
         terms=terms,
         members=found,
         newcomers=newcomers,
-        accounts=accounts | imagined,
+        accounts=accounts | filling,
         uses=programs.uses(session, limited, budgets),
         customers=customers(session, selected),
         standings=tiers.load(session, program_id, terms, {}, member_ids, now, newcomers),
@@ -203,6 +212,7 @@ def _load(
             min((each.row["occurred_at"] for each in meant), default=now),
             now,
         ),
+        cards=cards,
         statuses=members.statuses(session, member_ids),
         claims={row["transaction_id"]: row for row in claims},
         postings=postings,
@@ -238,12 +248,13 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
         raise return_rules.NothingToReturn("nothing is left of the purchase to claim")
     if not GATES[loaded.statuses.get(member_id, "active")].earn:
         raise MemberMayNotEarn
+    earned = stamps.Earned(account)
     if points:
         act = rules.act_of(loaded.program_id, claim_id, row["occurred_at"], now, version.terms, "purchase")
-        account = ledger.accrue(account, rules.accrual_of(priced, version.terms, act))
+        earned = loaded.cards.earn(account, rules.accrual_of(priced, version.terms, act), reasons, version)
     sale = rules.sale_of(priced, claim_id, row["occurred_at"])
-    account, contra = _take_back(account, sale, past, replace(meant, verdict=verdict), loaded.chart, now)
-    posted = [*accounting.grant_postings(sale, loaded.chart), *contra]
+    account, contra, off = _take_back(earned.account, sale, past, replace(meant, verdict=verdict), loaded, now)
+    posted = [*accounting.grant_postings(sale, loaded.chart), *earned.postings, *contra]
     new = {
         "id": claim_id,
         "transaction_id": row["id"],
@@ -264,7 +275,7 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
     loaded.claims[row["id"]], loaded.postings[claim_id], loaded.accounts[member_id] = new, posted, account
     enrolled = member_id in loaded.newcomers
     loaded.newcomers.discard(member_id)
-    return Claimed(new, row, posted, version, False, enrolled, account, taken_back)
+    return Claimed(new, row, posted, version, False, enrolled, account, taken_back, [*earned.effects, *off])
 
 
 def _known(loaded: _Loaded, meant: _Meant, member_id: UUID, before: Fields | None) -> Judged:
@@ -289,10 +300,10 @@ def _take_back(
     sale: accounting.Sale,
     past: Sequence[Fields],
     meant: _Meant,
-    chart: accounting.Chart,
+    loaded: _Loaded,
     now: datetime,
-) -> tuple[ledger.Account, list[accounting.Posting]]:
-    """The account without the points of what came back before its claim, and what that posts.
+) -> tuple[ledger.Account, list[accounting.Posting], list[stamps.Effect]]:
+    """The account without the points of what came back before its claim, what that posts, and does to stamp cards.
 
     Return by return, each as the document of its own part, so that further returns add to them and the void of one
     gives its points back. What the granted points have paid of a debt is owed again, whatever the terms say of points
@@ -302,18 +313,24 @@ def _take_back(
     undone = {row["original_id"] for row in past if row["type"] == "void"}
     standing = [row for row in past if row["type"] == "return" and row["id"] not in undone]
     postings: list[accounting.Posting] = []
+    effects: list[stamps.Effect] = []
     for count, row in enumerate(standing, start=1):
         granted = [ledger.granted_now(account, lot) for lot in ledger.granted_by(account, sale.document_id)]
+        stamped = [
+            (stamping, ledger.granted_now(account, lot))
+            for stamping, lot in stamped_by(account, loaded.cards.brought(sale.document_id))
+        ]
         left = return_rules.left(meant.basket, version.terms, return_rules.before(standing[:count]), reasons)
-        points = sum(lot.granted - lot.returned for lot in granted) - left.earning.points
-        if points:
+        if back := stamps.taken_back(granted, stamped, left.earning):
             occurred_at = max(row["occurred_at"], sale.occurred_at)
             act = ledger.Act(sale.program_id, row["id"], occurred_at, now, version.terms.zone)
-            account, reversal = ledger.reverse(account, granted, points, act, None, points)
-            back = replace(sale, document_id=row["id"], occurred_at=occurred_at, period=act.period)
-            back = replace(back, consideration=0, tax=0, share=reversal.allocated)
-            postings += accounting.return_postings(back, "adjustment", chart)
-    return account, postings
+            account, reversal = ledger.reverse(account, back, act, None, sum(points for _, points in back))
+            account, more = loaded.cards.move(account, stamps_taken(stamped, back), act, version.terms)
+            effects += more
+            contra = replace(sale, document_id=row["id"], occurred_at=occurred_at, period=act.period)
+            contra = replace(contra, consideration=0, tax=0, share=reversal.allocated)
+            postings += accounting.return_postings(contra, "adjustment", loaded.chart)
+    return account, postings, effects
 
 
 def _write(session: Session, loaded: _Loaded, made: Sequence[Claimed]) -> None:
@@ -327,6 +344,7 @@ def _write(session: Session, loaded: _Loaded, made: Sequence[Claimed]) -> None:
         loaded.uses.write(session)
         loaded.standings.write(session)
         loaded.memberships.write(session)
+        loaded.cards.write(session)
 
 
 def _event(program_id: UUID, made: Claimed) -> outbox.Event:

@@ -141,7 +141,7 @@ def _happen(loaded: _Loaded, meant: _Meant, session: Session) -> Happened:
 
 def _activated(account: Account, meant: _Meant, act: Act) -> Account:
     until = programs.expires_at(meant.row["occurred_at"], meant.terms)
-    return ledger.activate(account, act.document_id, act, until, lapses=programs.lapses(meant.terms))
+    return ledger.activate(account, [act.document_id], act, until, lapses=programs.lapses(meant.terms))
 
 
 def _again(session: Session, account: Account, meant: _Meant) -> Happened:

@@ -16,7 +16,7 @@ from typing import Any
 from app.errors import Problem, finding
 from app.members import MemberRef
 from app.money import round_to_int
-from app.programs import Basket, Kept, Reason, Terms, Version, kept
+from app.programs import Basket, Earning, Kept, Reason, Terms, Version, kept
 from app.wire import JsonText
 
 Key = tuple[str, str, str]
@@ -139,10 +139,10 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Coming:
-    """What a return changes: its figures, the points the customer may keep in all, and the quantities it names."""
+    """What a return changes: its figures, what the customer may keep of the earning, and the quantities it names."""
 
     figures: Figures
-    points_kept: int
+    kept: Earning
     lines: Mapping[int, Decimal]
     amount: int
 
@@ -179,7 +179,7 @@ def coming(item: Return, basket: Basket, version: Version, before: Before, reaso
     if item.type == "return" and item.lines is not None and item.total not in (None, figures.total):
         detail = f"what was paid for these lines is {figures.total}"
         raise RefundDiffers(findings=[finding(("total",), "refund_differs", detail)])
-    return Coming(figures, after.earning.points, lines, amount)
+    return Coming(figures, after.earning, lines, amount)
 
 
 def _named(item: Return, basket: Basket, terms: Terms, before: Before, paid: int) -> tuple[Mapping[int, Decimal], int]:

@@ -10,10 +10,11 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, RowMapping, Select, select
 from sqlalchemy.orm import Session
 
-from app import accounting, db, ledger, programs
+from app import accounting, db, ledger, programs, stamps
 from app.ledger import Account, Act, GrantedLot, OpenLot, Reversed, SpentPart
 from app.money import round_to_int
 from app.programs import Basket, Reason, Terms, Timeline, Version, day_end, expires_at, switched_on
+from app.stamps import Stamping
 from app.transactions import return_rules
 from app.transactions.models import Transaction, TransactionClaim, TransactionConcession
 from app.transactions.return_rules import AlreadyVoided, Figures, Key, NothingToReturn, Outcome, ReceiptNeeded, Return
@@ -44,8 +45,11 @@ class Returnable:
     """What it earned."""
     reasons: Sequence[Reason]
     """By which rules."""
+    stampings: Sequence[Stamping] = ()
+    """What it put on stamp cards: its points are in lots of their own."""
     past: Sequence[Fields] = ()
     granted: Sequence[GrantedLot] = ()
+    stamped: Sequence[tuple[Stamping, GrantedLot]] = ()
     spent: Sequence[SpentPart] = ()
     conceded: Sequence["Conceded"] = ()
     reversal: Reversed | None = None
@@ -59,6 +63,11 @@ class Returnable:
     def takes_only(self) -> bool:
         """Whether taking it back takes points and gives none."""
         return self.row["type"] == "purchase" and not self.basket.tendered
+
+    @property
+    def documents(self) -> Sequence[UUID]:
+        """What granted its points, those of its stamps too."""
+        return [self.document_id, *(each.id for each in self.stampings)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,8 @@ class Done:
     row: dict[str, Any]
     postings: list[accounting.Posting]
     account: Account | None
+    stamps: Sequence[tuple[Stamping, int]] = ()
+    """The points of stamps that it took (negative) or gave back."""
 
 
 # --- load -----------------------------------------------------------------------------------------------------------
@@ -116,7 +127,8 @@ def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock:
             points=points,
             reasons=[Reason(**each) for each in reasons],
         )
-    return found
+    put = stamps.stampings(session, terms, {each.document_id for each in found.values()})
+    return {key: replace(each, stampings=put.get(each.document_id, ())) for key, each in found.items()}
 
 
 def _has_purchase(row: Fields) -> bool:
@@ -170,7 +182,7 @@ def complete(
     claimed. `voided`: the originals of the batch's voids."""
     past = past_of(session, returnable.values())
     owned = [each for each in returnable.values() if each.member_id is not None]
-    granted = ledger.granted_lots(session, sorted({each.document_id for each in owned}))
+    granted = ledger.granted_lots(session, sorted({id_ for each in owned for id_ in each.documents}))
     paid = [each for each in owned if each.basket.tendered]
     documents = {row["id"]: each.purchase["id"] for each in paid for row in (each.purchase, *past[each.purchase["id"]])}
     spent = _spent(session, program_id, documents, {each.member_id for each in owned if each.member_id}, now)
@@ -187,6 +199,7 @@ def complete(
             each,
             past=past[each.purchase["id"]],
             granted=granted.get(each.document_id, ()),
+            stamped=[(stamping, lot) for stamping in each.stampings for lot in granted.get(stamping.id, ())],
             spent=spent.get(each.purchase["id"], ()),
             conceded=conceded.get(each.purchase["id"], ()),
             reversal=reversals.get(each.row["id"]),
@@ -200,7 +213,7 @@ def complete(
 def _documents(owned: Iterable[Returnable], conceded: Mapping[UUID, Sequence[Conceded]]) -> set[UUID]:
     """The documents whose points a return of `owned` can take back."""
     given = {each.lot.lot.document_id for theirs in conceded.values() for each in theirs}
-    return given | {each.document_id for each in owned}
+    return given | {id_ for each in owned for id_ in each.documents}
 
 
 def _spent(
@@ -231,7 +244,7 @@ def with_what_returns_need(
     if not forgiving and not any(cover.forgiven for account in found.values() for cover in account.covers or ()):
         return found
     conceded = {given.lot.lot.document_id for each in owned for given in each.conceded}
-    return ledger.with_costs(session, found, {*conceded, *(each.document_id for each in owned)}, chart)
+    return ledger.with_costs(session, found, {*conceded, *(id_ for each in owned for id_ in each.documents)}, chart)
 
 
 def _conceded(session: Session, purchase_ids: Sequence[UUID]) -> dict[UUID, list[Conceded]]:
@@ -256,7 +269,13 @@ def _taking(terms: Timeline, version: Version, granted_at: datetime) -> Version 
 
 
 def just_bought(
-    terms: Timeline, row: Fields, version: Version, basket: Basket, account: Account | None, used: Mapping[UUID, int]
+    terms: Timeline,
+    row: Fields,
+    version: Version,
+    basket: Basket,
+    account: Account | None,
+    stampings: Sequence[Stamping],
+    used: Mapping[UUID, int],
 ) -> Returnable:
     """A purchase of this batch, as `load` and `complete` would find it. `account` is its member's."""
     return Returnable(
@@ -269,9 +288,16 @@ def just_bought(
         member_id=row["member_id"],
         points=row["points"],
         reasons=[Reason(**each) for each in row["reasons"]],
+        stampings=stampings,
         granted=() if account is None else ledger.granted_by(account, row["id"]),
+        stamped=() if account is None else stamped_by(account, stampings),
         used=used,
     )
+
+
+def stamped_by(account: Account, stampings: Iterable[Stamping]) -> list[tuple[Stamping, GrantedLot]]:
+    """What was put on stamp cards in this batch, with its lots."""
+    return [(each, lot) for each in stampings for lot in ledger.granted_by(account, each.id)]
 
 
 def just_returned(known: Returnable, row: Fields, postings: Posted) -> Returnable:
@@ -291,6 +317,7 @@ def as_now(known: Returnable, since: Sequence[Fields], account: Account | None) 
     return replace(
         known,
         granted=[ledger.granted_now(account, lot) for lot in known.granted],
+        stamped=[(stamping, ledger.granted_now(account, lot)) for stamping, lot in known.stamped],
         spent=ledger.spent_now(account, known.spent, documents, known.used),
         conceded=[replace(each, lot=ledger.granted_now(account, each.lot)) for each in known.conceded],
         reversal=reversal,
@@ -312,13 +339,14 @@ def decide(
     terms = known.version.terms
     before = return_rules.before(known.past)
     coming = return_rules.coming(item, known.basket, known.version, before, known.reasons)
-    act = Act(known.purchase["program_id"], id_, _not_before(known, item), now, terms.zone)
-    outcome, share = Outcome(), 0
+    act = Act(known.purchase["program_id"], id_, counts_from(known, item), now, terms.zone)
+    outcome, share, taken = Outcome(), 0, list[Back]()
     figures, profile = coming.figures, terms.posting_profile
     undone: list[accounting.Posting] = []
     if account is not None:
         so_far = return_rules.outcome_so_far(known.past)
-        account, outcome, share = _points(account, known, coming, so_far, act)
+        taken = stamps.taken_back(known.granted, known.stamped, coming.kept)
+        account, outcome, share = _points(account, known, taken, coming.figures, so_far, act)
         back = before.figures.plus(figures).consideration
         price_left = return_rules.whole(known.basket, terms).consideration - back if known.conceded else 0
         for each in known.conceded:
@@ -332,7 +360,7 @@ def decide(
     row = _row(item, id_, known, figures, outcome) | {"points": -outcome.taken_back}
     lines = {str(number): str(quantity) for number, quantity in coming.lines.items()}
     row["outcome"] |= {"lines": lines, "amount": coming.amount}
-    return Done(row, postings, account)
+    return Done(row, postings, account, stamps_taken(known.stamped, taken))
 
 
 def _without_withholding(known: Returnable) -> Returnable:
@@ -346,7 +374,7 @@ def _without_withholding(known: Returnable) -> Returnable:
     return replace(known, version=replace(known.version, terms=owing))
 
 
-def _not_before(known: Returnable, item: Return) -> datetime:
+def counts_from(known: Returnable, item: Return) -> datetime:
     """When a return counts in ledger and journal: when the till says, but not before what it takes back. A till's clock
     may be behind, and in another month than that of its neighbour."""
     instants: list[datetime] = [item.occurred_at, known.row["occurred_at"], known.purchase["occurred_at"]]
@@ -361,43 +389,51 @@ def _check_not_voided(known: Returnable) -> None:
         raise NothingToReturn
 
 
+Back = tuple[GrantedLot, int]
+"""A lot, and how many points a return takes of it."""
+
+
+def stamps_taken(stamped: Iterable[tuple[Stamping, GrantedLot]], taken: Sequence[Back]) -> list[tuple[Stamping, int]]:
+    """What of `taken` were stamps, as what they lose."""
+    of = {lot.lot.id: stamping for stamping, lot in stamped}
+    return [(of[lot.lot.id], -points) for lot, points in taken if lot.lot.id in of]
+
+
 def _points(
-    account: Account, known: Returnable, coming: return_rules.Coming, so_far: Outcome, act: Act
+    account: Account, known: Returnable, taken: Sequence[Back], figures: Figures, so_far: Outcome, act: Act
 ) -> tuple[Account, Outcome, int]:
-    """The account after the return, what became of its points, and what was deferred for those taken back."""
+    """The account after the return, what became of its points, and what was deferred for those `taken` back."""
     policy = known.version.terms.returns
-    given_back, gone, settled = coming.figures.tendered_points, 0, 0
+    given_back, gone, settled = figures.tendered_points, 0, 0
     if given_back:
         revive = policy.expired_meanwhile != "stay_expired"
         until = _revived_until(act, known) if revive else None
         account, gone, settled = ledger.restore(account, known.spent, given_back, act, until, revive=revive)
-    granted = sum(lot.granted for lot in known.granted)
-    taken_back = max(0, granted - coming.points_kept - sum(lot.returned for lot in known.granted))
     outcome = Outcome(given_back=given_back, stay_expired=gone, settled=settled)
-    refund = coming.figures.total - coming.figures.tendered
-    if not taken_back:
+    refund = figures.total - figures.tendered
+    if not taken:
         return account, outcome, 0
-    account, taken, share = _take_back(account, known, known.granted, taken_back, taken_back, refund, so_far, act)
-    return account, outcome.plus(taken), share
+    points = sum(part for _, part in taken)
+    account, of_taken, share = _take_back(account, known, taken, points, refund, so_far, act)
+    return account, outcome.plus(of_taken), share
 
 
 def _take_back(
     account: Account,
     known: Returnable,
-    granted: Sequence[GrantedLot],
-    points: int,
+    back: Sequence[Back],
     qualifying: int,
     refund: int,
     so_far: Outcome,
     act: Act,
 ) -> tuple[Account, Outcome, int]:
-    """The account without `points` of what was `granted`, what became of them, and what was deferred for them.
+    """The account without so many points of some lots, what became of them, and what was deferred for them.
 
     `refund` is what can be withheld from, minor units; `so_far` what returns of the purchase have done before.
     """
     terms = known.version.terms
-    account, reversal = ledger.reverse(account, granted, points, act, _most_debt(terms), qualifying)
-    outcome = _taken(reversal, points, refund, so_far, terms)
+    account, reversal = ledger.reverse(account, back, act, _most_debt(terms), qualifying)
+    outcome = _taken(reversal, sum(points for _, points in back), refund, so_far, terms)
     return ledger.forgive(account, reversal, outcome.written_off), outcome, reversal.allocated
 
 
@@ -436,7 +472,7 @@ def _concession(
     points = max(0, accounting.returned_part(lot.granted, back, conceded.price_left, lot.returned))
     if not points:
         return account, Outcome(), 0
-    account, outcome, amount = _take_back(account, known, [lot], points, 0, refund, so_far, act)
+    account, outcome, amount = _take_back(account, known, [(lot, points)], 0, refund, so_far, act)
     return account, replace(outcome, conceded=points), amount
 
 
@@ -466,7 +502,8 @@ def _postings(
     profile: accounting.Profile,
     chart: accounting.Chart,
 ) -> list[accounting.Posting]:
-    cohort_id = known.granted[0].lot.cohort_id if known.granted else None
+    lots = [*known.granted, *(lot for _, lot in known.stamped)]
+    cohort_id = lots[0].lot.cohort_id if lots else None  # all that a purchase granted is of one
     currency = known.purchase["currency"]
     event = accounting.Event(act.program_id, act.document_id, currency, act.occurred_at, act.period)
     sale = accounting.Sale(
@@ -525,7 +562,7 @@ def _void_of_return(
     # a guest's return took nothing back itself: that went with the claim
     taken_back = 0 if known.reversal is None else sum(each.points for each in known.reversal.returns)
     outcome = replace(outcome, taken_back=-taken_back)
-    act = Act(known.purchase["program_id"], id_, _not_before(known, item), now, known.version.terms.zone)
+    act = Act(known.purchase["program_id"], id_, counts_from(known, item), now, known.version.terms.zone)
     if account is not None and known.reversal is not None:
         if known.reversal.returns:
             account = ledger.undo(account, known.reversal, act)
@@ -553,7 +590,14 @@ def _void_of_return(
         for posting in known.postings
         if posting.cause != "write_off"
     ]
-    return Done(row, postings + moved, account)
+    return Done(row, postings + moved, account, _stamps_given(known))
+
+
+def _stamps_given(known: Returnable) -> list[tuple[Stamping, int]]:
+    """What the void of a return gives back to stamps."""
+    of = {stamping.id: stamping for stamping in known.stampings}
+    returns = () if known.reversal is None else known.reversal.returns
+    return [(of[each.lot.document_id], each.points) for each in returns if each.lot.document_id in of]
 
 
 def without_receipt(

@@ -47,8 +47,17 @@ from app.members import (
     UnknownMember,
 )
 from app.paging import Cursor, Limit, decode, link_next, page
-from app.programs import NoTerms, OccurredInFuture, OccurredTooLongAgo, Version, available_from, explain
-from app.tiers import discounts_out
+from app.programs import (
+    STAMPS,
+    NoTerms,
+    OccurredInFuture,
+    OccurredTooLongAgo,
+    Version,
+    available_from,
+    explain,
+)
+from app.stamps import effect_out
+from app.tiers import BenefitOut, benefits_out
 from app.transactions import buying, claims, events, return_rules, rules, service, uploads, waiting
 from app.transactions.claims import Claimed, Wanted
 from app.transactions.events import Happened, Reported
@@ -417,6 +426,7 @@ def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, *, dry_run: bool) 
         balance=balance_out(claimed.account),
         balance_at=now,
         expiring_next=expiring_out(claimed.account, claimed.version.terms.zone),
+        cards=[effect_out(each) for each in claimed.cards],
         entries=_made_once(claimed.account, claimed.duplicate, dry_run, enrolled=claimed.enrolled),
         postings=_postings(claimed.postings),
     )
@@ -515,6 +525,8 @@ def _out(recorded: Recorded, now: datetime, dry_run: bool, entries: PlannedEntri
         balance_at=now,
         expiring_next=None if account is None else expiring_out(account, recorded.version.terms.zone),
         tier=_tier(recorded),
+        discounts=_discounts(recorded),
+        cards=[effect_out(each) for each in recorded.cards],
         entries=entries,
         postings=_postings(recorded.postings),
     )
@@ -524,13 +536,21 @@ def _tier(recorded: Recorded) -> TierEffectOut | None:
     effect, tiers = recorded.tier, recorded.version.terms.tiers
     if effect is None:
         return None
-    before, after = (None if tiers is None else tiers.tier(code) for code in (effect.before, effect.after))
+    after = None if tiers is None else tiers.tier(effect.after)
     return TierEffectOut(
         before=effect.before,
         after=effect.after,
         earning_multiplier="1" if after is None else after.earning_multiplier,
-        discounts=[] if before is None else discounts_out(before),
     )
+
+
+def _discounts(recorded: Recorded) -> list[BenefitOut]:
+    """Of the tier and the clubs that the member was in before."""
+    terms, facts = recorded.version.terms, recorded.row["facts"] or {}
+    tier = None if terms.tiers is None else terms.tiers.tier(facts.get("tier"))
+    clubs = [terms.club(code) for code in facts.get("clubs", ())]
+    benefits = [benefit for each in (tier, *clubs) if each is not None for benefit in each.benefits]
+    return benefits_out([benefit for benefit in benefits if benefit.discount is not None])
 
 
 def _waits(outcome: Waiting, now: datetime, dry_run: bool, entries: PlannedEntries) -> TransactionOut:
@@ -552,16 +572,20 @@ def _waits(outcome: Waiting, now: datetime, dry_run: bool, entries: PlannedEntri
         balance_at=now,
         expiring_next=None,
         tier=None,
+        discounts=[],
+        cards=[],
         entries=entries,
         postings=[],
     )
 
 
 def _points(row: Fields, version: Version) -> PointsOut:
-    """`pending`: of what was earned, what was not available when it was recorded."""
+    """`pending`: of what was earned, what had to wait when it was recorded; stamps do, if only for themselves."""
     earned = row["points"]
     later = available_from(row["occurred_at"], version.terms)
     pending = earned if earned > 0 and (later is None or later > row["recorded_at"]) else 0
+    if earned > 0 and not pending:
+        pending = sum(reason["points"] for reason in row["reasons"] if reason["rule"].startswith(STAMPS))
     outcome = row["outcome"] or {}
     return PointsOut(
         earned=earned,

@@ -13,6 +13,7 @@ from app.ledger import BalanceOut, ExpiringOut, PlannedEntries
 from app.members import MemberRef
 from app.money import Rounding
 from app.programs import Basket, Line, Tender
+from app.stamps import CardEffectOut
 from app.tiers import BenefitOut
 from app.transactions.return_rules import Return
 from app.transactions.rules import Purchase
@@ -310,18 +311,19 @@ class ReturnOut(Answer):
 
 class TierEffectOut(Answer):
     """The member's tier before and after; null: none. `earning_multiplier`: of the tier after, which the next purchase
-    earns by. `discounts`: of the tier before, so for this purchase; one of them holds."""
+    earns by."""
 
     before: str | None
     after: str | None
     earning_multiplier: str
-    discounts: list[BenefitOut]
 
 
 class TransactionOut(Answer):
     """What a transaction did. For one that was known, `duplicate` is true and points, reasons and postings are those of
     the first time; `balance` is always the one at `balance_at`. A guest has no balance. A return that `waiting` says
-    waits for its purchase has done nothing yet. `tier` is null for a guest, for what was known, and without tiers."""
+    waits for its purchase has done nothing yet. `tier` is null for a guest, for what was known, and without tiers.
+    `discounts`: what the member's tier and clubs of before are good for at the till; one of them holds. `cards` are the
+    stamp cards it has changed; none for what was known."""
 
     id: UUID | None
     type: TransactionType
@@ -339,6 +341,8 @@ class TransactionOut(Answer):
     balance_at: Stamp
     expiring_next: ExpiringOut | None
     tier: TierEffectOut | None
+    discounts: list[BenefitOut]
+    cards: list[CardEffectOut]
     entries: PlannedEntries
     postings: list[PostingOut]
 
@@ -372,6 +376,7 @@ class ClaimOut(Answer):
     balance: BalanceOut
     balance_at: Stamp
     expiring_next: ExpiringOut | None
+    cards: list[CardEffectOut]
     entries: PlannedEntries
     postings: list[PostingOut]
 

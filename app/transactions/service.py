@@ -19,7 +19,7 @@ from sqlalchemy import RowMapping, Select, bindparam, delete, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from app import accounting, clubs, db, ledger, members, outbox, programs, tiers
+from app import accounting, clubs, db, ledger, members, outbox, programs, stamps, tiers
 from app.errors import NotFound, Problem, finding
 from app.idempotency import IdempotencyInProgress
 from app.ids import new_id
@@ -50,8 +50,8 @@ _KEY = ("source", "external_id", "type")
 class Recorded:
     """A transaction as the database has it, or would have it after a dry run: its row, its postings, its terms.
 
-    `account` is the member's after it (for a duplicate: now); None for a guest. `tier`: what it did to their tier, when
-    it was recorded.
+    `account` is the member's after it (for a duplicate: now); None for a guest. `tier` and `cards`: what it did to
+    their tier and their stamp cards, when it was recorded.
     """
 
     row: Fields
@@ -60,6 +60,7 @@ class Recorded:
     duplicate: bool
     account: ledger.Account | None
     tier: tiers.Effect | None = None
+    cards: Sequence[stamps.Effect] = ()
 
 
 Outcome = Recorded | Waiting | Problem
@@ -69,7 +70,7 @@ Member = UUID | Problem | None
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a batch's decisions rest on. `accounts`, `uses`, `customers`, `standings`, `memberships`, `known`,
+    """What a batch's decisions rest on. `accounts`, `uses`, `customers`, `standings`, `memberships`, `cards`, `known`,
     `newcomers`, `returnable` and `since` follow the decisions as they fall."""
 
     program_id: UUID
@@ -87,6 +88,7 @@ class _Loaded:
     customers: dict[UUID, Customer]
     standings: tiers.Standings
     memberships: clubs.Memberships
+    cards: stamps.Cards
     seen: dict[UUID, ledger.Account]
     """Accounts that are only answered."""
     returnable: dict[Key, Returnable]
@@ -199,6 +201,10 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
         accounts |= returns.with_what_returns_need(session, returnable.values(), owning, chart, versions)
     most = [verdict.most for verdict in judged if isinstance(verdict, Judged) and verdict.most]
     budgets = programs.budgets(session, program_id, most, lock=not dry_run) if most else None
+    stamped = {each.member_id for each in returnable.values() if each.member_id is not None and each.stampings}
+    bought = _baskets(items, people, judged)
+    cards, filling = stamps.load(session, program_id, terms, chart, accounts, bought, stamped, now)
+    accounts |= filling
     return _Loaded(
         program_id=program_id,
         chart=chart,
@@ -223,6 +229,7 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
             now,
             {each.document_id for each in returnable.values()},
         ),
+        cards=cards,
         seen=programs.look(session, program_id, to_see, now) if to_see else {},
         returnable=returnable,
         awaited=named.awaited,
@@ -263,7 +270,7 @@ def _needed(
             whole.add(member)
     for each in returnable:
         if each.member_id is not None:
-            needs[each.member_id] = needs[each.member_id].plus(each.points, each.document_id)
+            needs[each.member_id] = needs[each.member_id].plus(each.points, *each.documents)
             whole |= set() if each.takes_only else {each.member_id}
     return needs, whole
 
@@ -276,6 +283,17 @@ def _coming(
     for item, member, verdict in zip(items, people, judged, strict=True):
         if isinstance(member, UUID) and isinstance(verdict, Judged):
             found.setdefault(member, []).append(rules.counting(verdict, item.occurred_at, now))
+    return found
+
+
+def _baskets(
+    items: Sequence[Item], people: Sequence[Member], judged: Sequence[Judged | Problem | None]
+) -> dict[UUID, list[tuple[programs.Terms, Basket]]]:
+    """What each member buys, and the terms it falls under."""
+    found: dict[UUID, list[tuple[programs.Terms, Basket]]] = {}
+    for item, member, verdict in zip(items, people, judged, strict=True):
+        if isinstance(member, UUID) and isinstance(verdict, Judged) and isinstance(item, Purchase):
+            found.setdefault(member, []).append((verdict.version.terms, item.basket))
     return found
 
 
@@ -449,7 +467,9 @@ def _with_waiting(loaded: _Loaded, bought: Recorded, basket: Basket, writing: _W
     """A purchase of this batch that something comes back of: with the returns that have waited for it applied."""
     row, account = bought.row, bought.account
     key = row["source"], row["external_id"], row["type"]
-    loaded.returnable[key] = returns.just_bought(loaded.terms, row, bought.version, basket, account, loaded.used)
+    brought = loaded.cards.brought(row["id"])
+    known = returns.just_bought(loaded.terms, row, bought.version, basket, account, brought, loaded.used)
+    loaded.returnable[key] = known
     before = [item for item, _ in writing.waiting.values() if item.original == key]  # that the batch itself brought
     for item in [*loaded.waiting.for_purchases({key[:2]}), *before]:
         if item.key not in loaded.known:
@@ -483,10 +503,12 @@ def _purchase(
     loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID | None, writing: _Writing, now: datetime
 ) -> Recorded:
     id_ = loaded.taken.get(purchase.key) or new_id()
-    effect = None
+    effect: tiers.Effect | None = None
+    earned: stamps.Earned | None = None
     if member is not None:
         verdict = _known(loaded, purchase, verdict, member, now)
-        loaded.accounts[member] = _earn(loaded, verdict, member, id_, purchase.occurred_at, now)
+        earned = _earn(loaded, verdict, member, id_, purchase.occurred_at, now)
+        loaded.accounts[member] = earned.account
         earning = verdict.priced.earning
         credit = rules.credit_of(id_, rules.counted(earning), purchase.occurred_at, now)
         effect = loaded.standings.count(member, credit, "earned")
@@ -501,6 +523,7 @@ def _purchase(
     event = accounting.Event(sale.program_id, id_, sale.currency, sale.occurred_at, sale.period)
     profile = version.terms.posting_profile
     postings += accounting.tender_postings(event, priced.net_tendered, profile, loaded.chart)
+    postings += () if earned is None else earned.postings
     row = {
         "id": id_,
         "program_id": loaded.program_id,
@@ -528,7 +551,7 @@ def _purchase(
     writing.add(row, postings)
     account = None if member is None else loaded.accounts[member]
     loaded.known[purchase.key] = Recorded(row, postings, version, False, account)
-    return replace(loaded.known[purchase.key], tier=effect)
+    return replace(loaded.known[purchase.key], tier=effect, cards=() if earned is None else earned.effects)
 
 
 def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID, now: datetime) -> Judged:
@@ -553,9 +576,9 @@ def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID, n
 
 def _earn(
     loaded: _Loaded, verdict: Judged, member: UUID, document_id: UUID, occurred_at: datetime, now: datetime
-) -> ledger.Account:
-    """The member's account after a purchase: what it pays with points, then what it earns. MemberMayNotSpend,
-    InsufficientPoints, MemberMayNotEarn."""
+) -> stamps.Earned:
+    """The member's account after a purchase: what it pays with points, then what it earns, stamps too.
+    MemberMayNotSpend, InsufficientPoints, MemberMayNotEarn."""
     account, priced, terms = loaded.accounts[member], verdict.priced, verdict.version.terms
     gates = GATES[loaded.statuses.get(member, "active")]
     if not gates.earn:
@@ -565,10 +588,11 @@ def _earn(
             raise MemberMayNotSpend
         act = rules.act_of(loaded.program_id, document_id, occurred_at, now, terms, "redemption")
         account = ledger.spend(account, priced.tender.points, act)
-    if priced.earning.points:
-        act = rules.act_of(loaded.program_id, document_id, occurred_at, now, terms, "purchase")
-        account = ledger.accrue(account, rules.accrual_of(priced, terms, act))
-    return account
+    if not priced.earning.points:
+        return stamps.Earned(account)
+    act = rules.act_of(loaded.program_id, document_id, occurred_at, now, terms, "purchase")
+    whole = rules.accrual_of(priced, terms, act)
+    return loaded.cards.earn(account, whole, priced.earning.reasons, verdict.version)
 
 
 def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writing, now: datetime) -> Recorded | Waiting:
@@ -579,6 +603,7 @@ def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writin
     known = None if item.original is None else loaded.returnable.get(item.original)
     rules.check_currency(item.currency, version.terms.currency if known is None else known.purchase["currency"])
     id_ = loaded.taken.get(item.key) or new_id()
+    effects: Sequence[stamps.Effect] = ()
     if item.original is None:
         if version.terms.returns.without_receipt == "refuse":
             raise ReceiptNeeded
@@ -593,6 +618,7 @@ def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writin
         account = None if known.member_id is None else loaded.accounts[known.member_id]
         since = loaded.since.setdefault(known.purchase["id"], [])
         done = returns.decide(item, id_, returns.as_now(known, since, account), account, loaded.chart, now)
+        done, effects = _restamped(loaded, done, known, item, now)
         since.append(done.row | {"type": item.type})
         loaded.returnable[item.key] = returns.just_returned(known, since[-1], done.postings)
     if done.account is not None:
@@ -607,7 +633,19 @@ def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writin
     }
     writing.add(row, done.postings)
     loaded.known[item.key] = Recorded(row, done.postings, version, False, done.account)
-    return replace(loaded.known[item.key], tier=_counted_back(loaded, row, known, now))
+    return replace(loaded.known[item.key], tier=_counted_back(loaded, row, known, now), cards=effects)
+
+
+def _restamped(
+    loaded: _Loaded, done: returns.Done, known: Returnable, item: Return, now: datetime
+) -> tuple[returns.Done, Sequence[stamps.Effect]]:
+    """What was decided of a return, with what it does to stamp cards."""
+    if done.account is None or not done.stamps:
+        return done, ()
+    terms = known.version.terms
+    act = ledger.Act(loaded.program_id, done.row["id"], returns.counts_from(known, item), now, terms.zone)
+    account, effects = loaded.cards.move(done.account, done.stamps, act, terms)
+    return replace(done, account=account), effects
 
 
 def _counted_back(loaded: _Loaded, row: Fields, known: Returnable | None, now: datetime) -> tiers.Effect | None:
@@ -647,6 +685,7 @@ def _write(session: Session, loaded: _Loaded, writing: _Writing, now: datetime) 
         loaded.uses.write(session)
         loaded.standings.write(session)
         loaded.memberships.write(session)
+        loaded.cards.write(session)
     waiting.keep(session, loaded.program_id, list(writing.waiting.values()))
     recorded = [(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "return"]
     waiting.forget(session, loaded.program_id, [pair for pair in recorded if pair in loaded.waiting.keys])

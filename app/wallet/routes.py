@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from app import campaigns, clubs, ledger, members, redemptions, tiers
+from app import campaigns, clubs, ledger, members, redemptions, stamps, tiers
 from app.clients import TOKEN_LIFE, Caller, MemberCaller, member_token, needs, public, sign_token, signing_key
 from app.coalesce import Read
 from app.db import Database
@@ -203,6 +203,12 @@ def _clubs(
     program_id: UUID, session: Session, ids: Sequence[UUID], at: datetime
 ) -> list[clubs.BelongingList | Problem]:
     return service.clubs_of(session, program_id, ids, at)
+
+
+@router.get("/cards", responses=answers(*_REFUSALS), summary="Read your stamp cards")
+def read_my_cards(member: Annotated[MemberCaller, me()], database: Db, now: Now) -> stamps.CardList:
+    """How many stamps of how many, until when, and how many cards you have filled."""
+    return database.read(lambda session: stamps.cards_of(session, member.program_id, member.member_id, now))
 
 
 @router.get("/ledger", responses=answers(*_REFUSALS, CursorInvalid), summary="List your entries")
