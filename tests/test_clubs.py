@@ -234,7 +234,12 @@ def test_a_household_enjoys_it_too(database_url: str, clock: TestClock) -> None:
         assert bonus(buy(shop, "r3", 100, member={"card": "901"}, occurred_at="2026-11-22T11:59:00+00:00")) == 0
         mate = shop.get("/v1/members/lookup", card="901")["id"]
         (item,) = shop.get(f"/v1/members/{mate}/clubs")["items"]
-        assert (item["code"], item["household"], item["fee"], item["benefits"]) == ("friends", True, None, [PARKING])
+        assert (item["code"], item["household"], item["fee"], item["benefits"]) == (
+            "friends",
+            True,
+            None,
+            [PARKING | {"discount": None, "adds_nothing": False}],
+        )
         shop.http.delete(f"/v1/pools/{pool}/members/{mate}", headers={"Idempotency-Key": "gone"})
         assert shop.get(f"/v1/members/{mate}/clubs")["items"] == []
         shop.prove()
