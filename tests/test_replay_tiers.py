@@ -22,7 +22,8 @@ from tests.test_replay import ALWAYS, START, History, replayed, steps, take, ter
 from tests.test_tier_decisions import decide
 from tests.test_tiers import GOLD, SILVER, YEARLY, buy, check_history, code, history, until
 
-SOME = {"code": "some", "name": "Some", "qualification": {"spend": 900, "visits": 3}}
+SOME = {"code": "some", "name": "Some", "qualification": {"spend": 900, "visits": 3, "units": 5}}
+SINGLE = {"products": ["p1"]}
 MORE = {"code": "more", "name": "More", "qualification": {"points": 30, "visits": 2, "need": "all"}}
 MOST = {"code": "most", "name": "Most", "qualification": {"points": 90}, "earning_multiplier": "1.5"}
 TWO_DAYS = {"type": "rolling", "days": 2}
@@ -37,8 +38,9 @@ def test_what_was_published_replayed_moves_members_as_it_did(
 ) -> None:
     """In all and by segment, over all the time a version was in force and any part of it, with returns, voids of those,
     and claims of guests; and each purchase counts what it did."""
-    old = terms("first", "daily", "weekly", tiers={"levels": [SOME, MOST], "window": TWO_DAYS})
-    new = terms("north", "daily", tiers={"levels": [SOME, MORE, MOST], "window": {"type": "since_last_change"}})
+    old = terms("first", "daily", "weekly", tiers={"levels": [SOME, MOST], "window": TWO_DAYS, "counted": SINGLE})
+    levels = {"levels": [SOME, MORE, MOST], "counted": SINGLE | {"departments": ["D1"]}}
+    new = terms("north", "daily", tiers=levels | {"window": {"type": "since_last_change"}})
     history = History(database, old)
     for step in first:
         take(history, step)

@@ -44,7 +44,7 @@ def ending(**changes: str) -> str:
 ATTEMPTS = [
     trigger("qualifying_entry", "update", "UPDATE qualifying_entry SET spend = spend + 1"),
     trigger("qualifying_entry", "delete", "DELETE FROM qualifying_entry"),
-    check("qualifying_entry", "counts_something", entry(points="0", spend="0", visits="0")),
+    check("qualifying_entry", "counts_something", entry(points="0", spend="0", visits="0", units="0")),
     check("qualifying_entry", "visits_one_at_most", entry(visits="2")),
     check("qualifying_entry", "visits_one_at_most", entry(visits="-2")),
     check("qualifying_entry", "known_after_it_happened", entry(counted_at="'2030-01-01T00:00:00.000000+00:00'")),

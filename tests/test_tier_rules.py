@@ -26,6 +26,10 @@ GOLD: dict[str, Any] = {"code": "gold", "name": "Gold", "qualification": {"spend
 BLACK = {"code": "black", "name": "Black"}
 PLATINUM = {"code": "platinum", "name": "Platinum", "qualification": {"spend": 200_000}}
 LEVELS: list[dict[str, Any]] = [SILVER, GOLD, BLACK, PLATINUM]
+NIGHTS: list[dict[str, Any]] = [
+    SILVER | {"qualification": {"units": 3}},
+    GOLD | {"qualification": {"units": 6, "spend": 50_000, "need": "all"}},
+]
 ROLLING = {"type": "rolling", "months": 3}
 
 
@@ -349,6 +353,8 @@ def schemes(draw: st.DrawFn) -> dict[str, Any]:
     window = draw(st.sampled_from(WINDOWS))
     ends = window["type"] != "rolling"
     return scheme(
+        draw(st.sampled_from([LEVELS, NIGHTS])),
+        counted={"products": ["night"]},
         window=window,
         upgrade=draw(st.sampled_from(["at_once", "at_period_end"])) if ends else "at_once",
         downgrade=draw(st.sampled_from(["none", "one_step", "to_points"])),
@@ -363,11 +369,12 @@ def histories(draw: st.DrawFn) -> list[Credit]:
     found = []
     for number, amount in draw(st.lists(st.tuples(DAYS, AMOUNTS), max_size=25)):
         at = JOINED + timedelta(days=number, hours=number % 24)
-        credit = Credit(new_id(), at, at, at + timedelta(days=draw(st.sampled_from([0, 0, 3]))), Sums(0, amount, 1))
+        sums = Sums(0, amount, 1, number % 3)
+        credit = Credit(new_id(), at, at, at + timedelta(days=draw(st.sampled_from([0, 0, 3]))), sums)
         found.append(credit)
         if draw(st.sampled_from([False, False, True])):
             when = credit.recorded_at + timedelta(days=draw(st.integers(0, 400)))
-            found.append(Credit(new_id(), at, when, when, Sums(0, -amount, -1)))
+            found.append(Credit(new_id(), at, when, when, Sums().less(sums)))
     return found
 
 
@@ -430,7 +437,7 @@ def recorded(credits_: Sequence[Credit], terms: Timeline, until: datetime) -> tu
     ways: set[str] = set()
     for each in [*sorted(credits_, key=lambda credit: credit.recorded_at), None]:
         now = until if each is None else each.recorded_at
-        coming = [] if each is None else [Coming(each.counted_at, each.sums.spend, each.sums.points)]
+        coming = [] if each is None else [Coming(each.counted_at, each.sums.spend, each.sums.points, each.sums.units)]
         reads = BEGINNING if stored is None else needed_from(stored, terms, coming, now)
         if each is None or each.sums.spend < 0:
             reads = BEGINNING
@@ -517,6 +524,7 @@ def test_of_discounts_the_highest_holds(discounts: list[str | None], best: int |
             {"levels.0.qualification", "levels.1.earning_multiplier"},
         ),
         (scheme([GOLD | {"earning_multiplier": 1.5}]), {"levels.0.earning_multiplier"}),
+        (scheme(NIGHTS), {"counted"}),
         (scheme([GOLD | {"benefits": [OFF | {"kind": "soft"}]}]), {"levels.0.benefits.0"}),
         (scheme([GOLD | {"benefits": [OFF | {"discount": "0"}]}]), {"levels.0.benefits.0.discount"}),
         (scheme([GOLD | {"benefits": [OFF | {"discount": "100.5"}]}]), {"levels.0.benefits.0.discount"}),

@@ -141,7 +141,7 @@ def test_five_hundred_within_three_months(rolling: Shop, amounts: tuple[int, ...
     assert stands["next"] == {
         "code": "gold",
         "name": "Gold",
-        "missing": {"need": "any", "points": None, "spend": 50_000, "visits": None},
+        "missing": {"need": "any", "points": None, "spend": 50_000, "visits": None, "units": None},
     }
     until(rolling, "2027-02-22")
     assert code(rolling) is None
@@ -176,7 +176,7 @@ def test_points_to_the_next_tier_are_those_that_count(yearly: Shop) -> None:
     body = {"member": {"card": "900"}, "points": 500, "class": "goodwill", "reason": "long_queue"}
     assert yearly.http.post("/v1/adjustments", json=body, headers={"Idempotency-Key": "k"}).status_code == 201
     stands = tier(yearly)
-    assert stands["counted"] == {"points": 200, "spend": 20_000, "visits": 1}
+    assert stands["counted"] == {"points": 200, "spend": 20_000, "visits": 1, "units": 0}
     assert stands["next"]["missing"]["spend"] == 30_000
 
 
@@ -190,7 +190,7 @@ def test_a_year_later(yearly: Shop) -> None:
         "2028-01-01T05:00:00+00:00",
         "silver",
     )
-    assert stands["keep"] == {"need": "any", "points": None, "spend": 40_000, "visits": None}
+    assert stands["keep"] == {"need": "any", "points": None, "spend": 40_000, "visits": None, "units": None}
     parking = {"code": "parking", "name": "A place to park", "kind": "hard"}
     assert stands["tier"]["benefits"] == [parking | {"discount": None, "adds_nothing": False}]
     until(yearly, "2028-01-01")
@@ -217,7 +217,7 @@ def test_tiers_follow_returns_and_voids(yearly: Shop) -> None:
     assert yearly.post(returned("b1", "r1", total=20_000, occurred_at=now)).json()["tier"] == effect("silver", None)
     assert yearly.post(voided("v1", "b1", "return")).json()["tier"] == effect(None, "silver")
     assert yearly.post(voided("v2", "r1")).json()["tier"] == effect("silver", None)
-    assert tier(yearly)["counted"] == {"points": 0, "spend": 0, "visits": 0}
+    assert tier(yearly)["counted"] == {"points": 0, "spend": 0, "visits": 0, "units": 0}
     assert [why for _, _, why in history(yearly)] == ["earned", "returned", "returned", "returned"]
 
 
@@ -228,7 +228,7 @@ def test_in_one_batch_as_one_by_one(yearly: Shop) -> None:
     bodies = [purchase("r1", 30_000), purchase("r2", 30_000), returned("b1", "r1"), purchase("r3", 90_000)]
     results = [each["transaction"]["tier"] for each in yearly.batch(bodies)]
     assert [each["after"] for each in results] == [None, "silver", None, None]
-    assert tier(yearly)["counted"] == {"points": 300, "spend": 30_000, "visits": 1}
+    assert tier(yearly)["counted"] == {"points": 300, "spend": 30_000, "visits": 1, "units": 0}
 
 
 def test_a_return_without_its_receipt_counts_where_it_happens(yearly: Shop) -> None:
@@ -257,11 +257,11 @@ def test_a_guests_purchase_counts_when_it_is_claimed(yearly: Shop) -> None:
     yearly.post(returned("b1", "g1", total=5_000))
     path, body = f"/v1/transactions/{guest['id']}/claim", {"member": {"card": "900"}}
     assert yearly.http.post(path, json=body, headers={"Idempotency-Key": "k"}).status_code == 201
-    assert tier(yearly)["counted"] == {"points": 550, "spend": 55_000, "visits": 1}
+    assert tier(yearly)["counted"] == {"points": 550, "spend": 55_000, "visits": 1, "units": 0}
     assert code(yearly) == "silver"
     assert yearly.post(returned("b2", "g1", total=5_001)).json()["tier"] == effect("silver", None)
     assert yearly.post(returned("b3", "g1")).status_code == 201
-    assert tier(yearly)["counted"] == {"points": 0, "spend": 0, "visits": 0}
+    assert tier(yearly)["counted"] == {"points": 0, "spend": 0, "visits": 0, "units": 0}
 
 
 def test_what_earns_nothing_counts_for_nothing_but_a_visit(database_url: str, clock: TestClock) -> None:
@@ -271,14 +271,14 @@ def test_what_earns_nothing_counts_for_nothing_but_a_visit(database_url: str, cl
     with open_shop(settings_for(database_url), clock, YEARLY | {"tiers": {"levels": levels}}) as shop:
         buy(shop, "r1", 50)
         shop.post(purchase("r2", 50_000, tenders=[{"type": "gift_card", "amount": 50_000}]))
-        assert tier(shop)["counted"] == {"points": 0, "spend": 50, "visits": 2}
+        assert tier(shop)["counted"] == {"points": 0, "spend": 50, "visits": 2, "units": 0}
         clock.forward(hours=1)
         publish(shop, YEARLY | {"tiers": {"levels": levels}, "earning": earning})
         clock.forward(hours=1)
         buy(shop, "r3", 50_000)
         stands = tier(shop)
-        assert stands["counted"] == {"points": 0, "spend": 50, "visits": 3}
-        assert stands["next"]["missing"] == {"need": "all", "points": None, "spend": 50, "visits": None}
+        assert stands["counted"] == {"points": 0, "spend": 50, "visits": 3, "units": 0}
+        assert stands["next"]["missing"] == {"need": "all", "points": None, "spend": 50, "visits": None, "units": None}
         check_history(shop)
 
 
@@ -355,7 +355,7 @@ def test_many_purchases_of_one_member_at_once_count_each_once(
         buy(shop, "r0", 100)
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda n: buy(shop, f"r{n}", 5_000), range(1, 17)))
-        assert tier(shop)["counted"] == {"points": 801, "spend": 80_100, "visits": 17}
+        assert tier(shop)["counted"] == {"points": 801, "spend": 80_100, "visits": 17, "units": 0}
         risen = [answer["tier"] for answer in answers if answer["tier"]["before"] != answer["tier"]["after"]]
         assert risen == [effect(None, "silver")]
         assert history(shop) == [(None, "silver", "earned")]

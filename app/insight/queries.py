@@ -35,6 +35,7 @@ from app.clubs.models import ClubCredit, ClubMembership
 from app.ledger.models import CoverRow, Hold, HoldLot, Lot, LotReturnRow, LotUse, PointAccount, PointEntry
 from app.ledger.rules import BALANCES
 from app.members.models import Member, MemberIdentifier, MemberReferral, Pool, PoolMember
+from app.programs import MEASURES
 from app.programs.conditions import BUDGET
 from app.programs.models import Program, ProgramTerms, RuleBudget, RuleBudgetSlice, RuleUse
 from app.redemptions.models import Redemption, RewardRow, VoucherRow
@@ -764,7 +765,7 @@ def standings_are_sums_of_entries(program_id: UUID | None) -> Select[*tuple[Any,
     counted = and_(
         QualifyingEntry.member_id == MemberTier.member_id, QualifyingEntry.counted_at >= MemberTier.counted_from
     )
-    names = ("points", "spend", "visits")
+    names = MEASURES
     sums = [func.sum(getattr(QualifyingEntry, name)).label(name) for name in names]
     rows = select(MemberTier.member_id, *sums).outerjoin(QualifyingEntry, counted).group_by(MemberTier.member_id)
     found = rows.where(MemberTier.sums_until.is_not(None)).subquery()

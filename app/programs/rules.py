@@ -28,11 +28,13 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Earning:
-    """Points earned, why, and each line's part of the earning base (they sum to the base)."""
+    """Points earned, why, and each line's part of the earning base (they sum to the base). `units`: of the goods that
+    count towards tiers."""
 
     points: int
     reasons: tuple[Reason, ...]
     line_bases: tuple[int, ...]
+    units: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +264,15 @@ def _base(sale: Sale, terms: Terms, minimum: int) -> Earning:
         base = 0
     line_bases = spread(base, sale.eligible) if base else [0] * len(sale.eligible)
     points = rounded(base * rule.points, rule.per, rule.rounding)
-    return Earning(points, (Reason(BASE, base, points),) if base else (), tuple(line_bases))
+    reasons = (Reason(BASE, base, points),) if base else ()
+    return Earning(points, reasons, tuple(line_bases), _units(sale, terms))
+
+
+def _units(sale: Sale, terms: Terms) -> int:
+    """Whole units of the goods that count towards tiers."""
+    if terms.tiers is None or terms.tiers.counted.empty:
+        return 0
+    return int(sum(Fraction(sale.quantities[place]) for place in terms.tiers.counted.places(sale)))
 
 
 def _reason(each: Considered) -> Reason:
@@ -271,7 +281,7 @@ def _reason(each: Considered) -> Reason:
 
 def _with(earning: Earning, more: Sequence[Reason]) -> Earning:
     points = earning.points + sum(reason.points for reason in more)
-    return Earning(points, (*earning.reasons, *more), earning.line_bases)
+    return replace(earning, points=points, reasons=(*earning.reasons, *more))
 
 
 def _eligible(line: Line, terms: Terms) -> int:
@@ -396,13 +406,12 @@ def _earning_kept(basket: Basket, terms: Terms, parts: Sequence[Fraction | int],
     whole = _sale(basket, terms)
     forgiven = terms.returns.minimum_spend == "kept" and _base(whole, terms, terms.earning.minimum_spend).reasons
     eligible = [amount * part for amount, part in zip(whole.eligible, parts, strict=True)]
-    left = replace(whole, eligible=eligible)
+    quantities = [Fraction(line.quantity) * part for line, part in zip(basket.lines, parts, strict=True)]
+    left = replace(whole, eligible=eligible, quantities=quantities)
     earning = _base(left, terms, 0 if forgiven else terms.earning.minimum_spend)
     given = {reason.rule: reason for reason in reasons if reason.rule != BASE}
     if not earning.reasons or not given:
         return earning
-    quantities = [Fraction(line.quantity) * part for line, part in zip(basket.lines, parts, strict=True)]
-    left = replace(left, quantities=quantities)
     more = []
     for before in [reason for code, reason in given.items() if code.startswith(TIER)]:
         left_of_it = _of_tier(earning.reasons[0].base, terms, before.rule.removeprefix(TIER))

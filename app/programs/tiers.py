@@ -10,25 +10,38 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.programs.conditions import Goods
 from app.programs.days import MonthDay
 from app.wire import Request, Text, Token, chosen_by
 
-Measure = Literal["points", "spend", "visits"]
+Measure = Literal["points", "spend", "visits", "units"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What counts towards tiers: points earned, the earning base they were earned on (minor units), and purchases."""
+    """What counts towards tiers: points earned, the earning base they were earned on (minor units), purchases, and
+    whole units of the goods that are counted."""
 
     points: int = 0
     spend: int = 0
     visits: int = 0
+    units: int = 0
 
     def plus(self, other: "Sums") -> "Sums":
-        return Sums(self.points + other.points, self.spend + other.spend, self.visits + other.visits)
+        return Sums(
+            self.points + other.points,
+            self.spend + other.spend,
+            self.visits + other.visits,
+            self.units + other.units,
+        )
 
     def less(self, other: "Sums") -> "Sums":
-        return Sums(self.points - other.points, self.spend - other.spend, self.visits - other.visits)
+        return Sums(
+            self.points - other.points,
+            self.spend - other.spend,
+            self.visits - other.visits,
+            self.units - other.units,
+        )
 
 
 MEASURES = tuple(each.name for each in fields(Sums))
@@ -43,12 +56,14 @@ class Qualification(Request):
     spend: Annotated[Threshold, Field(description="Minor units of what counts for points")] = None
     visits: Threshold = None
     """Purchases."""
+    units: Threshold = None
+    """Units of the goods that are `counted`."""
     need: Literal["any", "all"] = "any"
 
     @model_validator(mode="after")
     def _asks_something(self) -> Self:
         if not self._asked:
-            raise PydanticCustomError("asks_nothing", "at least one of points, spend and visits")
+            raise PydanticCustomError("asks_nothing", "at least one of points, spend, visits and units")
         return self
 
     @cached_property
@@ -194,11 +209,15 @@ def _in_order(levels: list[Tier]) -> list[Tier]:
     return levels
 
 
+def _asks_for(levels: list[Tier], measure: Measure) -> bool:
+    return any(tier.qualification and getattr(tier.qualification, measure) for tier in levels)
+
+
 class TierTerms(Request):
     """The tiers of a programme, the lowest first, and when members rise and fall.
 
-    What is counted are purchases, in the window that they happened in, less what came back of them: points, spend and
-    visits that count here are never spent.
+    What is counted are purchases, in the window that they happened in, less what came back of them: points, spend,
+    visits and units that count here are never spent.
     """
 
     levels: Annotated[list[Tier], Field(min_length=1, max_length=50), AfterValidator(_in_order)]
@@ -212,6 +231,8 @@ class TierTerms(Request):
     """Whether a member who fell keeps the lower tier to the end of the next whole period, whatever they buy."""
     warn_days: Annotated[list[Annotated[int, Field(ge=1, le=366)]], Field(max_length=5)] = [30]
     """How many days ahead of a fall a warning event is sent."""
+    counted: Annotated[Goods, Field(validate_default=True)] = Goods()
+    """Goods whose units count (nights), of lines that earn; what is sold by weight counts by its whole units."""
 
     @field_validator("upgrade")
     @classmethod
@@ -219,6 +240,13 @@ class TierTerms(Request):
         if upgrade == "at_period_end" and isinstance(info.data.get("window"), Rolling):
             raise PydanticCustomError("window_has_no_end", "a rolling window has no end to wait for")
         return upgrade
+
+    @field_validator("counted")
+    @classmethod
+    def _what_is_asked_for(cls, counted: Goods, info: ValidationInfo) -> Goods:
+        if counted.empty and _asks_for(info.data.get("levels", []), "units"):
+            raise PydanticCustomError("counts_nothing", "a tier asks for units of goods that are not named")
+        return counted
 
     @cached_property
     def codes(self) -> tuple[str, ...]:
@@ -241,7 +269,7 @@ class TierTerms(Request):
 
     def asks_for(self, measure: Measure) -> bool:
         """Whether any tier is reached by it."""
-        return any(tier.qualification and getattr(tier.qualification, measure) for tier in self.levels)
+        return _asks_for(self.levels, measure)
 
     def rank(self, code: str | None) -> int:
         """The place of a tier, from 0 up; -1 for none of these."""

@@ -81,6 +81,7 @@ class Coming:
     counted_at: datetime
     spend: int
     points: int | None
+    units: int = 0
 
 
 def needed_from(stored: Kept, terms: Timeline, coming: Sequence[Coming], now: datetime) -> datetime | None:
@@ -138,7 +139,12 @@ def _may_rise(tiers: TierTerms | None, stored: Kept, coming: Sequence[Coming]) -
         return False
     if any(each.points is None for each in coming) and tiers.asks_for("points"):
         return True
-    more = Sums(sum(each.points or 0 for each in coming), sum(each.spend for each in coming), len(coming))
+    more = Sums(
+        points=sum(each.points or 0 for each in coming),
+        spend=sum(each.spend for each in coming),
+        visits=len(coming),
+        units=sum(each.units for each in coming),
+    )
     return tiers.reached(stored.counted.plus(more)) > tiers.rank(stored.state.tier)
 
 

@@ -17,7 +17,7 @@ class QualifyingEntry(Base):
 
     __tablename__ = "qualifying_entry"
     __table_args__ = (
-        CheckConstraint("points <> 0 OR spend <> 0 OR visits <> 0", name="counts_something"),
+        CheckConstraint("points <> 0 OR spend <> 0 OR visits <> 0 OR units <> 0", name="counts_something"),
         CheckConstraint("visits BETWEEN -1 AND 1", name="visits_one_at_most"),
         CheckConstraint("counted_at <= occurred_at AND occurred_at <= recorded_at", name="known_after_it_happened"),
         Index(None, "member_id", "counted_at"),
@@ -31,6 +31,8 @@ class QualifyingEntry(Base):
     spend: Mapped[int]
     """The earning base, minor units."""
     visits: Mapped[int]
+    units: Mapped[int]
+    """Of the goods that the terms count."""
     counted_at: Mapped[datetime]
     """In whose window it counts: when the purchase happened, for what came back of it too."""
     occurred_at: Mapped[datetime]
@@ -73,6 +75,7 @@ class MemberTier(Base):
     points: Mapped[int]
     spend: Mapped[int]
     visits: Mapped[int]
+    units: Mapped[int]
     reached_at: Mapped[datetime]
     counted_from: Mapped[datetime]
     sums_until: Mapped[datetime | None]

@@ -64,7 +64,7 @@ def columns_of(kept: Kept) -> dict[str, Any]:
 def _kept(row: Any) -> Kept:
     state = State(row.earned, row.earned_since, row.begins_at, row.spared_until, row.short_since)
     plain = {name: getattr(row, name) for name in _PLAIN}
-    return Kept(**plain, state=state, counted=Sums(row.points, row.spend, row.visits))
+    return Kept(**plain, state=state, counted=Sums(row.points, row.spend, row.visits, row.units))
 
 
 def members(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, Found]:
@@ -90,7 +90,7 @@ def records(session: Session, since: Mapping[UUID, datetime]) -> dict[UUID, Read
     found = {member_id: Read() for member_id in since}
     asked = db.rows_of(session, _SINCE, sorted(since.items()))
     for row in db.found(session, _entries, **asked):
-        sums = Sums(row.points, row.spend, row.visits)
+        sums = Sums(row.points, row.spend, row.visits, row.units)
         credit = Credit(row.document_id, row.counted_at, row.occurred_at, row.recorded_at, sums)
         found[row.member_id].credits.append(credit)
     for row in db.found(session, _decisions, ids=sorted(since)):

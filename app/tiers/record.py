@@ -79,12 +79,14 @@ class Counted:
         points: Counter[datetime] = Counter()
         spend: Counter[datetime] = Counter()
         visits: Counter[datetime] = Counter()
+        units: Counter[datetime] = Counter()
         for instant, sums in credits_:
             points[instant] += sums.points
             spend[instant] += sums.spend
             visits[instant] += sums.visits
+            units[instant] += sums.units
         instants = sorted(points)
-        each = (Sums(points[instant], spend[instant], visits[instant]) for instant in instants)
+        each = (Sums(points[instant], spend[instant], visits[instant], units[instant]) for instant in instants)
         return Counted(instants, list(accumulate(each, Sums.plus, initial=Sums())))
 
     def between(self, begins: datetime, ends: datetime) -> Sums:

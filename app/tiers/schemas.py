@@ -63,11 +63,12 @@ class TierOut(Answer):
 
 
 class SumsOut(Answer):
-    """What counts: points, minor units of the earning base, and purchases."""
+    """What counts: points, minor units of the earning base, purchases, and units of the goods that are counted."""
 
     points: int
     spend: int
     visits: int
+    units: int
 
 
 class MissingOut(Answer):
@@ -77,6 +78,7 @@ class MissingOut(Answer):
     points: int | None = None
     spend: int | None = None
     visits: int | None = None
+    units: int | None = None
 
 
 class NextTierOut(Answer):
@@ -183,7 +185,7 @@ def standing_out(member_id: UUID, stands: Standing, tiers: TierTerms | None, at:
 
 
 def sums_out(sums: Sums) -> SumsOut:
-    return SumsOut(points=sums.points, spend=sums.spend, visits=sums.visits)
+    return SumsOut(points=sums.points, spend=sums.spend, visits=sums.visits, units=sums.units)
 
 
 def _tier(tiers: TierTerms | None, code: str | None) -> TierOut | None:

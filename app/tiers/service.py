@@ -16,7 +16,7 @@ from app import db, ledger, outbox
 from app.errors import NotFound, Problem
 from app.ids import new_id
 from app.ledger import Past
-from app.programs import Timeline, timeline
+from app.programs import Sums, Timeline, timeline
 from app.tiers import queries
 from app.tiers.kept import (
     BEGINNING,
@@ -73,7 +73,7 @@ class Standings:
         if followed is None:
             return None
         before, sums = followed.tier, credit.sums
-        if (of is None or followed.has(of)) and (sums.points or sums.spend or sums.visits):
+        if (of is None or followed.has(of)) and sums != Sums():
             followed.count(credit, why)
         return Effect(before, followed.tier)
 
@@ -150,6 +150,7 @@ def _entry(member_id: UUID, credit: Credit) -> dict[str, Any]:
         "points": credit.sums.points,
         "spend": credit.sums.spend,
         "visits": credit.sums.visits,
+        "units": credit.sums.units,
         "counted_at": credit.counted_at,
         "occurred_at": credit.occurred_at,
         "recorded_at": credit.recorded_at,

@@ -90,7 +90,7 @@ class Figures:
 
     Minor units; `tendered_points` in points. `consideration` and `tax` are of the part paid in money,
     `net_paid_with_points` is net of VAT; `total` is all of it, tax included, `tendered` the part paid with points.
-    `base` is of what counts for points and tiers; `visits` is 1 when nothing is left of the purchase.
+    `base` and `units` are of what counts for points and tiers; `visits` is 1 when nothing is left of the purchase.
     """
 
     total: int = 0
@@ -101,18 +101,20 @@ class Figures:
     tendered_points: int = 0
     base: int = 0
     visits: int = 0
+    units: int = 0
 
     @property
     def possible(self) -> "Figures":
         """As a return can be. The void of another takes away what that was rounded to, which may leave this one a unit
         too few; the next has it again."""
-        points, base, visits = max(0, self.tendered_points), max(0, self.base), max(0, self.visits)
+        points, base = max(0, self.tendered_points), max(0, self.base)
+        visits, units = max(0, self.visits), max(0, self.units)
         if self.total <= 0:
-            return Figures(tendered_points=points, base=base, visits=visits)
+            return Figures(tendered_points=points, base=base, visits=visits, units=units)
         tendered, tax = min(max(0, self.tendered), self.total), max(0, self.tax)
         consideration = self.total - tendered - tax
         net_paid = max(0, self.net_paid_with_points)
-        return Figures(self.total, consideration, tax, net_paid, tendered, points, base, visits)
+        return Figures(self.total, consideration, tax, net_paid, tendered, points, base, visits, units)
 
     def less(self, other: "Figures") -> "Figures":
         return Figures(*(getattr(self, name) - getattr(other, name) for name in FIGURES))
@@ -163,8 +165,17 @@ def whole(basket: Basket, terms: Terms) -> Figures:
 def _figures(state: Kept) -> Figures:
     tendered, points = (0, 0) if state.tender is None else (state.tender.amount, state.tender.points)
     consideration = state.total - tendered - state.tax  # so that what is posted is what is refunded, to the unit
-    base, visits = sum(state.earning.line_bases), int(any(state.lines))
-    return Figures(state.total, consideration, state.tax, state.net_paid_with_points, tendered, points, base, visits)
+    return Figures(
+        total=state.total,
+        consideration=consideration,
+        tax=state.tax,
+        net_paid_with_points=state.net_paid_with_points,
+        tendered=tendered,
+        tendered_points=points,
+        base=sum(state.earning.line_bases),
+        visits=int(any(state.lines)),
+        units=state.earning.units,
+    )
 
 
 def coming(item: Return, basket: Basket, version: Version, before: Before, reasons: Sequence[Reason]) -> Coming:

@@ -350,12 +350,13 @@ def counting(judged: Judged, occurred_at: datetime, now: datetime) -> Coming:
     earning = judged.priced.earning
     terms = judged.version.terms
     sure = not (terms.personal or (terms.tiers is not None and terms.tiers.multiplies))
-    return Coming(min(occurred_at, now), sum(earning.line_bases), earning.points if sure else None)
+    points = earning.points if sure else None
+    return Coming(min(occurred_at, now), sum(earning.line_bases), points, earning.units)
 
 
 def counted(earning: Earning) -> Sums:
     """What a purchase that earned so much counts towards its member's tier."""
-    return Sums(earning.points, sum(earning.line_bases), 1)
+    return Sums(earning.points, sum(earning.line_bases), 1, earning.units)
 
 
 def bought(document_id: UUID, judged: Judged, basket: Basket, at: datetime) -> Bought:
@@ -367,7 +368,7 @@ def counted_back(row: Any) -> Sums:
     """What a return or a void takes from that again, or the void of a return gives back."""
     outcome = row["outcome"]
     figures = outcome["figures"]
-    return Sums(row["points"] + outcome["conceded"], -figures["base"], -figures["visits"])
+    return Sums(row["points"] + outcome["conceded"], -figures["base"], -figures["visits"], -figures.get("units", 0))
 
 
 def credit_of(document_id: UUID, sums: Sums, occurred_at: datetime, now: datetime) -> Credit:

@@ -25,7 +25,8 @@ ENTRIES = 20
 """Purchases of each member in the year that has ended."""
 
 _STANDINGS = (
-    "SELECT member_id, tier, since, earned, earned_since, points, spend, visits, counted_from, sums_until, review_at "
+    "SELECT member_id, tier, since, earned, earned_since, points, spend, visits, units, counted_from, sums_until, "
+    "review_at "
     "FROM member_tier ORDER BY member_id"
 )
 

@@ -26,7 +26,7 @@ VALUES (:transaction_id, :program_id, 'return', :source, 'fill-' || lpad(:number
         jsonb_build_object(
             'figures', jsonb_build_object('total', :total::bigint, 'consideration', :total::bigint, 'tax', 0,
                                           'net_paid_with_points', 0, 'tendered', 0, 'tendered_points', 0,
-                                          'base', :total::bigint, 'visits', 1),
+                                          'base', :total::bigint, 'visits', 1, 'units', 0),
             'taken_back', :points::bigint, 'expired', 0, 'debt', 0, 'written_off', 0, 'withheld', 0,
             'withheld_amount', 0, 'given_back', 0, 'stay_expired', 0, 'conceded', 0,
             'settled', 0, 'lines', :lines::jsonb, 'amount', 0));

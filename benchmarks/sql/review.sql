@@ -16,7 +16,8 @@ WITH year AS MATERIALIZED (
     GROUP BY member_id, due.tier
 ), standings AS (
     UPDATE member_tier m
-    SET tier = r.after, earned = r.after, points = 0, spend = 0, visits = 0, reached_at = year.begins_at,
+    SET tier = r.after, earned = r.after, points = 0, spend = 0, visits = 0, units = 0,
+        reached_at = year.begins_at,
         since = CASE WHEN r.after IS DISTINCT FROM r.before THEN year.begins_at ELSE m.since END,
         earned_since = CASE WHEN r.after IS DISTINCT FROM r.before THEN year.begins_at ELSE m.earned_since END,
         begins_at = CASE WHEN r.after IS DISTINCT FROM r.before THEN year.begins_at ELSE m.begins_at END,

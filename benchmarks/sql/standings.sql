@@ -7,8 +7,9 @@ WITH year AS (
 ), numbered AS (
     SELECT id AS member_id, row_number() OVER (ORDER BY id) AS number FROM member WHERE program_id = :program_id
 ), entries AS (
-    INSERT INTO qualifying_entry (member_id, document_id, points, spend, visits, counted_at, occurred_at, recorded_at)
-    SELECT member_id, uuidv7(), 1 + number % 7, 25 * (number % 1000), 1, at, at, at
+    INSERT INTO qualifying_entry (member_id, document_id, points, spend, visits, units, counted_at, occurred_at,
+                                  recorded_at)
+    SELECT member_id, uuidv7(), 1 + number % 7, 25 * (number % 1000), 1, 0, at, at, at
     FROM numbered, year, generate_series(1, :entries) AS n,
          LATERAL (SELECT begins_at + n * (ends_at - begins_at) / (:entries + 2) AS at) AS moment
 ), changes AS (
@@ -18,9 +19,9 @@ WITH year AS (
     FROM numbered, year, terms
 )
 INSERT INTO member_tier (member_id, program_id, terms_id, tier, since, earned, earned_since, begins_at, points, spend,
-                         visits, reached_at, counted_from, sums_until, review_at, decided, recorded_at)
+                         visits, units, reached_at, counted_from, sums_until, review_at, decided, recorded_at)
 SELECT member_id, :program_id, terms.id, 'tier_5', begins_at, 'tier_5', begins_at, begins_at,
-       :entries * (1 + number % 7), :entries * 25 * (number % 1000), :entries,
+       :entries * (1 + number % 7), :entries * 25 * (number % 1000), :entries, 0,
        begins_at + :entries * (ends_at - begins_at) / (:entries + 2), begins_at, ends_at, ends_at, false,
        begins_at + :entries * (ends_at - begins_at) / (:entries + 2)
 FROM numbered, year, terms;
