@@ -194,6 +194,19 @@ def test_leaving_with_a_refund_pays_back_what_is_not_earned(clubs: Shop) -> None
     assert ask(clubs, "friends/leaving", {"reason": "moved"}).json()["code"] == "not_in_club"
 
 
+def test_a_sale_that_is_taken_back_at_once_leaves_nothing(database_url: str, clock: TestClock) -> None:
+    """With its tax, and with the points; cash is where it was."""
+    paid = PAID | {"joining": PAID["joining"] | {"fee": 1160, "tax": 160}}
+    with open_shop(settings_for(database_url), clock, TERMS | {"clubs": [paid], "posting_profile": "full"}) as shop:
+        pay(shop)
+        left = ask(shop, "friends/leaving", {"reason": "mistake", "refund": True}).json()
+        assert left["refund"] == {"amount": 1160, "currency": "USD"}
+        assert posted(shop, "return") == [("2110", "1000", 926), ("2100", "1000", 74), ("2400", "1000", 160)]
+        run_jobs(shop.database, shop.clock())
+        assert {row["balance"] for row in shop.get("/v1/accounting/trial-balance")["items"]} == {0}
+        shop.prove()
+
+
 def test_spent_welcome_points_become_debt_or_stay(clubs: Shop) -> None:
     pay(clubs)
     member = member_of(clubs)

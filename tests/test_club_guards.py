@@ -4,9 +4,11 @@ import pytest
 from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.exc import DatabaseError
 
+from app import schema
 from app.clubs.models import ClubMembership
 from app.ids import new_id
-from tests.clubs import ask, buy, clubs, pay
+from app.worker import run_jobs
+from tests.clubs import ask, buy, clubs, forward_to, pay
 from tests.shop import Shop
 
 __all__ = ["clubs"]  # a fixture
@@ -32,6 +34,15 @@ REFUSED = {
     "warned_in_time": "warn_at = begins_at",
     "what_is_left_is_due": "earns_at = NULL",
 }
+
+
+def test_a_fee_that_was_earned_stops_the_way_back(clubs: Shop) -> None:
+    """The older journal has no such cause."""
+    pay(clubs)
+    forward_to(clubs, "2026-12-22T05:00:00+00:00")
+    run_jobs(clubs.database, clubs.clock())
+    with pytest.raises(DatabaseError, match=r"(?i)check"):
+        schema.migrate(clubs.database, "base")
 
 
 @pytest.mark.parametrize("name", REFUSED)

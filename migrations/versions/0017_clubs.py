@@ -61,9 +61,9 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """The database refuses if any part of a fee was recognised."""
+    _allow((CAUSES_NOW, CAUSES), (REST_NOW, REST))
     op.drop_table("club_credit")
     op.drop_table("club_membership")
-    _allow((CAUSES_NOW, CAUSES), (REST_NOW, REST))
 
 
 def _create_memberships() -> None:
