@@ -676,6 +676,7 @@ def fuzzed(engines: Engines, request: pytest.FixtureRequest) -> Iterator[Fuzzed]
 
 
 _TIERS = {"levels": [{"code": "gold", "name": "Gold", "qualification": {"spend": 1_000_000}}]}
+_CARD = {"code": "ten", "name": "Ten", "stamps": 10, "head_start": 2, "points_per_stamp": 5}
 _GIFT = {"kind": "manual", "tier": "gold", "until": "2030-01-01T00:00:00Z", "reason": "complaint"}
 
 
@@ -687,7 +688,8 @@ _CLUBS = [
 def one_of_each(shop: Shop, member: str) -> dict[str, Any]:
     """What the parameters of paths name, made for a member who has points."""
     terms = f"/v1/programs/{shop.program_id}/terms"
-    version = made(shop, terms, TERMS | {"transfers": {}, "pools": {}, "tiers": _TIERS, "clubs": _CLUBS})["version"]
+    rich = TERMS | {"transfers": {}, "pools": {}, "tiers": _TIERS, "clubs": _CLUBS, "stamp_cards": [_CARD]}
+    version = made(shop, terms, rich)["version"]
     made(shop, f"{terms}/{version}/publish", {})
     shop.clock.forward(minutes=1)
     for number, card in enumerate(("900", "901")):

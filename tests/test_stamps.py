@@ -556,32 +556,37 @@ def test_purchases_at_once_put_each_stamp_in_its_own_place(
 
 
 class Life:
-    """What a member does in some weeks, and how many stamps they should have: by a count of coffees kept."""
+    """What a member does in some weeks."""
 
     def __init__(self, shop: Shop, seed: int) -> None:
         self.shop, self.chance, self.count = shop, random.Random(seed), 0
-        self.bought: dict[str, int] = {}
-        self.back: dict[str, str] = {}
+        self.bought: list[str] = []
+        self.back: list[str] = []
+        cup = {"code": "cup", "name": "Cup", "points": 60, "supplier": {"type": "own", "cost": 50}, "currency": "USD"}
+        assert shop.http.post("/v1/rewards", json=cup).status_code == 201
 
     def act(self) -> None:
         self.count += 1
-        match self.chance.choice(["buy", "buy", "buy", "return", "part", "undo", "wait"]):
+        match self.chance.choice(["buy", "buy", "buy", "spend", "return", "part", "undo", "wait"]):
             case "buy":
-                number = self.chance.randint(1, 7)
-                drink(self.shop, number, f"r{self.count}")
-                self.bought[f"r{self.count}"] = number
+                drink(self.shop, self.chance.randint(1, 7), f"r{self.count}")
+                self.bought.append(f"r{self.count}")
             case "return" | "part" as how if self.bought:
-                of = self.chance.choice(sorted(self.bought))
                 lines = [{"line": 1, "quantity": "1"}] if how == "part" else None
-                answer = self.shop.post(self._now(returned(f"b{self.count}", of, lines=lines)))
+                body = returned(f"b{self.count}", self.chance.choice(self.bought), lines=lines)
+                answer = self.shop.post(self._now(body))
                 if answer.status_code == 201:
-                    self.back[f"b{self.count}"] = of
+                    self.back.append(f"b{self.count}")
                 else:
                     assert answer.json()["code"] in ("nothing_to_return", "return_too_large"), answer.text
             case "undo" if self.back:
-                of = self.chance.choice(sorted(self.back))
+                of = self.back.pop(self.chance.randrange(len(self.back)))
                 posted(self.shop, self._now(voided(f"v{self.count}", of, "return")))
-                del self.back[of]
+            case "spend":
+                order = {"member": {"card": "900"}, "reward": {"code": "cup"}, "immediate": True}
+                key = {"Idempotency-Key": f"o{self.count}"}
+                answer = self.shop.http.post("/v1/redemptions", json=order, headers=key)
+                assert answer.status_code == 201 or answer.json()["code"] == "insufficient_points", answer.text
             case "wait":
                 self.shop.clock.forward(days=self.chance.randint(1, 12))
             case _:

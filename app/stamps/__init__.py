@@ -6,7 +6,7 @@ they are. `load` answers the cards of a batch's members; they follow what is dec
 with it. `stampings` says which stamps a purchase brought, so that a return can take them.
 """
 
-from app.stamps.queries import has_cards, stampings
+from app.stamps.queries import stampings
 from app.stamps.rules import Effect, Stamping, taken_back
 from app.stamps.schemas import CardEffectOut, CardList, effect_out
 from app.stamps.service import Cards, Earned, cards_of, load
@@ -20,7 +20,6 @@ __all__ = [
     "Stamping",
     "cards_of",
     "effect_out",
-    "has_cards",
     "load",
     "stampings",
     "taken_back",
