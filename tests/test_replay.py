@@ -219,6 +219,20 @@ def test_what_was_published_replayed_is_what_was_granted(
     assert whole.all.published.points == points_of(database, history.program_id)
 
 
+def test_a_return_that_did_not_happen_gives_back_what_it_took_though_the_rest_came_back_since(
+    database: Database,
+) -> None:
+    old = terms("mondays")
+    history = History(database, old)
+    history.post(history.bought("900", 1, 8_500, 0))
+    history.back(returned(of="r1", total=400))
+    history.back(returned(of="r1"))
+    history.back(voided(of=history.returns[0], type_="return"))
+    totals = replayed(database, history.program_id, old)
+    assert totals.all.published == totals.all.draft
+    assert (totals.all.draft.points, totals.all.draft.taken_back) == (85, 81)
+
+
 def points_of(database: Database, program_id: UUID) -> int:
     """What purchases and claims have given, by their own word."""
     own = select(func.coalesce(func.sum(Transaction.points), 0)).where(
