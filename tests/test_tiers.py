@@ -298,6 +298,17 @@ def test_a_tier_is_inserted_between_two_of_members(yearly: Shop) -> None:
     assert history(yearly) == [(None, "silver", "earned"), ("silver", "pearl", "terms")]
 
 
+def test_whose_tier_there_is_no_more_has_fallen_to_the_next_lower_one(yearly: Shop) -> None:
+    """And that is what members are told, though the terms of now know nothing of where they come from."""
+    buy(yearly, "r1", 100_000)
+    publish(yearly, YEARLY | {"tiers": {"levels": [SILVER]}}, yearly.clock() + timedelta(hours=1))
+    yearly.clock.forward(hours=1)
+    buy(yearly, "r2", 100)
+    assert history(yearly) == [(None, "gold", "earned"), ("gold", "silver", "terms")]
+    assert [told["to"] for told in events(yearly, "member.tier_upgraded")] == ["gold"]
+    assert [(told["from"], told["to"]) for told in events(yearly, "member.tier_downgraded")] == [("gold", "silver")]
+
+
 def test_without_tiers_nothing_is_counted_and_nothing_asked(database_url: str, clock: TestClock) -> None:
     """What was bought before tiers were published does not count, nor what comes back of it."""
     with open_shop(settings_for(database_url), clock) as shop:

@@ -126,11 +126,16 @@ class Standings:
         }
 
     def _event(self, member_id: UUID, moved: Moved) -> outbox.Event:
+        payload = {"from": moved.before, "to": moved.after, "why": moved.why, "at": moved.at.isoformat()}
+        topic = f"member.tier_{'upgraded' if self._rises(moved) else 'downgraded'}"
+        return outbox.Event(self._program_id, topic, member_id, payload)
+
+    def _rises(self, moved: Moved) -> bool:
+        """Nobody rises from a tier that there is no more: they are left in the next lower one that stays."""
         version = self._terms.at(self._now)
         tiers = None if version is None else version.terms.tiers
-        up = tiers is not None and tiers.rank(moved.after) > tiers.rank(moved.before)
-        payload = {"from": moved.before, "to": moved.after, "why": moved.why, "at": moved.at.isoformat()}
-        return outbox.Event(self._program_id, f"member.tier_{'upgraded' if up else 'downgraded'}", member_id, payload)
+        dropped = moved.before is not None and (tiers is None or tiers.tier(moved.before) is None)
+        return tiers is not None and not dropped and tiers.rank(moved.after) > tiers.rank(moved.before)
 
     def _warning(self, member_id: UUID, stands: Standing) -> outbox.Event:
         assert stands.until is not None
