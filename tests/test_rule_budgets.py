@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DatabaseError
 
-from app.programs.budgets import CHUNKS, chunk
+from app.programs.budgets import CHUNKS, chunk, wanted
 from app.programs.conditions import Need
 from tests.conftest import Engines, settings_for
 from tests.points import publish
@@ -66,7 +66,7 @@ def why(shop: Shop, number: int) -> tuple[int, str | None, bool]:
     ids=["in advance", "as much as is needed", "beside what there is", "what is left", "nothing left", "cut down"],
 )
 def test_reserved_at_once(need: Need, reserved: int, room: int, more: int) -> None:
-    assert chunk(need, reserved, room) == more
+    assert chunk(wanted([{"opening": need}])["opening"], reserved, room) == more
 
 
 # --- one after the other --------------------------------------------------------------------------------------------
@@ -164,6 +164,16 @@ def test_what_was_given_and_what_is_left(opening: Shop, clock: TestClock) -> Non
     publish(opening, TERMS)
     assert opening.get(path)["items"] == [shown | {"in_force": False}]
     assert opening.http.get("/v1/programs/00000000-0000-0000-0000-000000000000/budgets").status_code == 404
+
+
+def test_purchases_of_older_terms_in_a_batch_take_nothing_from_others(opening: Shop, clock: TestClock) -> None:
+    """A late upload under a budget of 120, among those of today under one of 1,000: each as it would be alone."""
+    clock.forward(minutes=1)
+    publish(opening, budgeted(1_000))
+    now = {"occurred_at": clock().isoformat()}
+    bodies = [buy(0), buy(1, **now), buy(2), buy(3, **now), buy(4), buy(5)]
+    tried = [given(each["transaction"]) for each in opening.batch(bodies, dry_run=True)]
+    assert tried == [given(each["transaction"]) for each in opening.batch(bodies)] == [50, 50, 20, 50, 0, 0]
 
 
 # --- many at once ---------------------------------------------------------------------------------------------------

@@ -28,15 +28,23 @@ how many points may lie in a slice that nobody takes until they are gathered."""
 
 
 class Budgets:
-    """What may still be given, by rule: the room of a slice that it has locked; or, to look at, all that is left."""
+    """What may still be given, by rule: the room of a slice that it has locked; or, to look at, all that is left.
 
-    def __init__(self, room: Mapping[str, int], slices: Mapping[str, db.Row]) -> None:
+    `given`: what each rule had given before, where that is known: a purchase under terms with a smaller budget gets no
+    more than that one leaves.
+    """
+
+    def __init__(self, room: Mapping[str, int], given: Mapping[str, int], slices: Mapping[str, db.Row]) -> None:
         self._room = dict(room)
         self._before = room
+        self._given = given
         self._slices = slices
 
-    def room(self, rule: str) -> int:
-        return self._room.get(rule, 0)
+    def room(self, rule: str, budget: int) -> int:
+        room = self._room.get(rule, 0)
+        if rule not in self._given or not room:
+            return room
+        return max(0, min(room, budget - self._given[rule] - (self._before[rule] - room)))
 
     def give(self, rule: str, points: int) -> None:
         """Takes what a purchase was given; of a rule that there is no room for nothing is given."""
@@ -57,18 +65,40 @@ def budgets(session: Session, program_id: UUID, most: Iterable[Mapping[str, Need
     Where nothing is left nothing is locked. A statement for all rules, and one for each that has points to give; a few
     more for one that reserves.
     """
-    needs: dict[str, Need] = {}
+    needs = wanted(most)
+    before = given(session, program_id) if needs else {}
+    left = {rule: max(0, need.budget - before.get(rule, 0)) for rule, need in needs.items()}
+    if not lock:
+        return Budgets(left, {rule: before.get(rule, 0) for rule in needs}, {})
+    room, known, slices = {}, dict[str, int](), dict[str, db.Row]()
+    for rule in sorted(rule for rule, points in left.items() if points):
+        found = _free(session, program_id, rule, needs[rule]) or _reserved(session, program_id, rule, needs[rule])
+        room[rule], slices[rule] = found.room, {"program_id": program_id, "rule": rule, "number": found.number}
+        if found.given is not None:
+            known[rule] = found.given
+    return Budgets(room, known, slices)
+
+
+def wanted(most: Iterable[Mapping[str, Need]]) -> dict[str, "Wanted"]:
+    """What purchases want in all, by rule."""
+    found: dict[str, Wanted] = {}
     for each in most:
         for rule, need in each.items():
-            needs[rule] = needs[rule].plus(need) if rule in needs else need
-    room, slices = {}, dict[str, db.Row]()
-    if not lock:
-        return Budgets(_left(session, program_id, needs), slices)
-    for rule, left in sorted(_left(session, program_id, needs).items()):
-        if left > 0:
-            found = _free(session, program_id, rule, needs[rule]) or _reserved(session, program_id, rule, needs[rule])
-            room[rule], slices[rule] = found.room, {"program_id": program_id, "rule": rule, "number": found.number}
-    return Budgets(room, slices)
+            found[rule] = found[rule].plus(need) if rule in found else Wanted(need.points, need.budget, need.budget)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a batch may give by a rule at the most; the largest `budget` of the terms of its purchases, and the `least`:
+    where they differ, it has to be known exactly what was given."""
+
+    points: int
+    budget: int
+    least: int
+
+    def plus(self, need: Need) -> "Wanted":
+        return Wanted(self.points + need.points, max(self.budget, need.budget), min(self.least, need.budget))
 
 
 def given(session: Session, program_id: UUID) -> dict[str, int]:
@@ -86,12 +116,8 @@ _GIVEN = (RuleBudget.rule, RuleBudget.reserved - func.coalesce(func.sum(RuleBudg
 class _Slice:
     number: int
     room: int
-
-
-def _left(session: Session, program_id: UUID, needs: Mapping[str, Need]) -> dict[str, int]:
-    """By rule, the points that were not given yet."""
-    before = given(session, program_id) if needs else {}
-    return {rule: max(0, need.budget - before.get(rule, 0)) for rule, need in needs.items()}
+    given: int | None = None
+    """What the rule had given, if all slices were locked to know it."""
 
 
 def _slices(program_id: UUID, rule: str) -> Select[*tuple[int, int]]:
@@ -99,8 +125,10 @@ def _slices(program_id: UUID, rule: str) -> Select[*tuple[int, int]]:
     return select(RuleBudgetSlice.number, RuleBudgetSlice.room).where(mine).order_by(RuleBudgetSlice.number)
 
 
-def _free(session: Session, program_id: UUID, rule: str, need: Need) -> _Slice | None:
-    """A slice with room enough that nobody has locked. None where the budget has become less than what is reserved."""
+def _free(session: Session, program_id: UUID, rule: str, need: Wanted) -> _Slice | None:
+    """A slice with room enough that nobody has locked. None where a budget is less than what is reserved."""
+    if need.least < need.budget:
+        return None
     within = select(RuleBudget.rule).where(
         RuleBudget.program_id == program_id, RuleBudget.rule == rule, RuleBudget.reserved <= need.budget
     )
@@ -112,7 +140,7 @@ def _one(row: Row[*tuple[int, int]] | None) -> _Slice | None:
     return None if row is None else _Slice(*row)
 
 
-def _reserved(session: Session, program_id: UUID, rule: str, need: Need) -> _Slice:
+def _reserved(session: Session, program_id: UUID, rule: str, need: Wanted) -> _Slice:
     """A slice with more room than it had: from what is not reserved yet, else from all slices."""
     key = {"program_id": program_id, "rule": rule}
     db.claim_rows(session, RuleBudget, [key | {"reserved": 0, "budget": need.budget}], ["rule"])
@@ -120,12 +148,12 @@ def _reserved(session: Session, program_id: UUID, rule: str, need: Need) -> _Sli
     reserved = session.execute(budget.with_for_update()).scalar_one()
     rows = _slices(program_id, rule)
     mine = _one(session.execute(rows.limit(1).with_for_update(skip_locked=True)).first())
-    room = 0 if mine is None else mine.room
-    if reserved > need.budget or room + need.budget - reserved < need.points:
+    room, before = 0 if mine is None else mine.room, None
+    if need.least < need.budget or reserved > need.budget or room + need.budget - reserved < need.points:
         found = [_Slice(*row) for row in session.execute(rows.with_for_update())]
         reserved -= sum(each.room for each in found)
         db.update_rows(session, RuleBudgetSlice, _SLICE, [key | {"number": each.number, "room": 0} for each in found])
-        mine, room = (found[0] if found else None), 0
+        mine, room, before = (found[0] if found else None), 0, reserved
     more = chunk(need, reserved, room)
     if mine is None:
         number = _next(session, program_id, rule)
@@ -135,10 +163,10 @@ def _reserved(session: Session, program_id: UUID, rule: str, need: Need) -> _Sli
         db.update_rows(session, RuleBudgetSlice, _SLICE, [key | {"number": number, "room": room + more}])
     kept = key | {"reserved": reserved + more, "budget": max(need.budget, reserved)}
     db.update_rows(session, RuleBudget, ["program_id", "rule"], [kept])
-    return _Slice(number, room + more)
+    return _Slice(number, room + more, before)
 
 
-def chunk(need: Need, reserved: int, room: int) -> int:
+def chunk(need: Wanted, reserved: int, room: int) -> int:
     """How many points to reserve more for a slice that has some `room`, at most what is left: what is needed, and in
     advance of that a part of what is left, so that few batches have to."""
     left = max(0, need.budget - reserved)

@@ -295,10 +295,7 @@ class Limit(Request):
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What purchases may be given by a rule at the most, of its `budget` for all members together, points."""
+    """What a purchase may be given by a rule at the most, of its `budget` for all members together, points."""
 
     points: int
     budget: int
-
-    def plus(self, other: "Need") -> "Need":
-        return Need(self.points + other.points, min(self.budget, other.budget))

@@ -44,7 +44,9 @@ class Uses:
 
     def left(self, most: Mapping[str, Need]) -> dict[str, int]:
         """By rule, the points that budgets leave, where that is less than a purchase could get."""
-        rooms = {rule: 0 if self._budgets is None else self._budgets.room(rule) for rule in most}
+        rooms = {
+            rule: 0 if self._budgets is None else self._budgets.room(rule, need.budget) for rule, need in most.items()
+        }
         return {rule: room for rule, room in rooms.items() if room < most[rule].points}
 
     def known(
