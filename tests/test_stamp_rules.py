@@ -52,7 +52,6 @@ def some_card(on_it: int, **changes: Any) -> Card:
         (None, 8, {"head_start": 2}, [(1, 10, True, True)]),
         (None, 8, {"stamps": 8}, [(1, 8, True, True)]),
         (None, 11, {"head_start": 2}, [(1, 10, True, True), (2, 3, False, True)]),
-        (None, 11, {"head_start": 2, "head_start_again": True}, [(1, 10, True, True), (2, 5, False, True)]),
         (None, 25, {}, [(1, 10, True, True), (2, 10, True, True), (3, 5, False, True)]),
         (9, 1, {}, [(1, 10, True, False)]),
         (9, 2, {}, [(1, 10, True, False), (2, 1, False, True)]),

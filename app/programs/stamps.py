@@ -61,9 +61,8 @@ class StampCard(Request):
     stamps: Annotated[int, Field(ge=2, le=100)]
     """How many fill the card."""
     head_start: Annotated[int, Field(ge=0, le=99)] = 0
-    """How many of them are given when it is begun."""
-    head_start_again: bool = False
-    """Whether later cards of a member get them, too."""
+    """How many of them are given when a member's first card is begun. They stay, whatever comes back: on each card they
+    would pay whoever buys and returns."""
     points_per_stamp: Points
     """What each stamp stands for."""
     for_each: Annotated[ForVisit | ForItems, BeforeValidator(_for_each)] = ForVisit()

@@ -114,7 +114,7 @@ def placed(last: Card | None, promise: StampCard, stamps: int, act: Act, member_
 
 
 def _begun(promise: StampCard, number: int, act: Act, member_id: UUID, by: Version) -> Card:
-    given = promise.head_start if number == 1 or promise.head_start_again else 0
+    given = promise.head_start if number == 1 else 0
     day = max(act.occurred_at, act.recorded_at).astimezone(act.zone).date()
     days = promise.good_for_days
     return Card(
