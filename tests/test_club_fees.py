@@ -29,7 +29,7 @@ def test_a_fee_is_paid_for_the_membership_and_its_points(clubs: Shop) -> None:
     ]
     assert joined["balance"]["available"] == 100
     friends = belongs(clubs)["friends"]
-    assert friends["benefits"] == [PARKING]
+    assert friends["benefits"] == [PARKING | {"discount": None, "adds_nothing": False}]
     assert friends["fee"] == {"fee": 1000, "left": 926}
     assert friends["until"] == "2027-11-22T05:00:00+00:00"
 
