@@ -120,6 +120,16 @@ def test_each_purchase_brings_its_own_time() -> None:
     assert (belonging.since, belonging.until) == (NOON, second.ends_at)
 
 
+def test_of_two_purchases_of_one_moment_one_may_come_back() -> None:
+    """A sale that was posted twice, the first of which is voided: the other stands."""
+    terms = version(PURCHASE)
+    (first,) = buy(terms, NOON)
+    (second,) = buy(terms, NOON, mine=[first])
+    ended = rules.kept(first, terms, lines(1), [0], NOON, NOON)
+    (belonging,) = rules.belongings([ended, second], NOON + timedelta(days=1))
+    assert belonging.until == second.ends_at
+
+
 def test_a_purchase_brings_nothing_to_who_belongs_for_as_long() -> None:
     terms = version(PURCHASE | {"months": None})
     (first,) = buy(terms, NOON)

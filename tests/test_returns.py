@@ -600,6 +600,21 @@ def test_without_the_receipt_within_a_limit(engines: Engines, engine: str, total
         assert post(shop, other, 422)["code"] == "currency_mismatch"
 
 
+@pytest.mark.parametrize(("tender", "status"), [("cash", 201), ("points", 422)])
+def test_without_the_receipt_of_somebody_unknown_it_is_refused_whatever_follows_it(
+    engines: Engines, engine: str, tender: str, status: int
+) -> None:
+    """As one by one: a later purchase of the batch makes nobody a member before it, least of all a refused one."""
+    policy = {"without_receipt": "accept", "without_receipt_limit": 8}
+    paying = {"points_tender": {"value": {"amount": 1, "points": 1}}}
+    with shop_with(engines, engine, returns=policy, **paying) as shop:
+        bought = purchase("r1", tenders=[{"type": tender, "amount": 1000}])
+        results = shop.batch([without_receipt("b1", 800), bought])
+        assert [each["status"] for each in results] == [422, status]
+        assert results[0]["problem"]["code"] == "unknown_member"
+        shop.prove()
+
+
 def test_without_the_receipt_nobody_gets_more_than_the_limit_back_and_keeps_the_points(
     engines: Engines, engine: str
 ) -> None:

@@ -178,13 +178,14 @@ def _warned_at(begins_at: datetime, until: datetime | None, club: Club, zone: Zo
 def brought(
     joining: Joining, version: Version, lines: Sequence[Line], bases: Sequence[int], mine: Iterable[Membership]
 ) -> list[Membership]:
-    """The memberships that a purchase brings to somebody who has those that are `mine`: none that is within another."""
+    """The memberships that a purchase brings to who has those that are `mine`; none for good beside another."""
     known = list(mine)
     found = []
     for club in version.terms.clubs:
         if isinstance(club.joining, JoinedByPurchase) and club.joining.met(lines, bases):
             new = _begun(joining, club, version, joining.at, id=new_id(), document_id=joining.document_id)
-            if not any(_within(new, each) for each in known):
+            # one for good is asked of one purchase only: else each would leave a row that is open for ever
+            if new.ends_at is not None or not any(_within(new, each) for each in known):
                 found.append(new)
     return found
 

@@ -423,7 +423,11 @@ def may_enrol(version: Version, identifier: Identifier) -> bool:
 def _member(identifier: Identifier | Problem | None, found: Mapping[Identifier, UUID]) -> Member:
     if not isinstance(identifier, Identifier):
         return identifier
-    return found.get(identifier) or UnknownMember(findings=[finding(("member",), "unknown", "nobody has it")])
+    return found.get(identifier) or _unknown()
+
+
+def _unknown() -> UnknownMember:
+    return UnknownMember(findings=[finding(("member",), "unknown", "nobody has it")])
 
 
 def purchases(session: Session, program_id: UUID, transaction_ids: Iterable[UUID]) -> dict[UUID, Fields]:
@@ -608,6 +612,8 @@ def _return(loaded: _Loaded, item: Return, member: UUID | None, writing: _Writin
         if version.terms.returns.without_receipt == "refuse":
             raise ReceiptNeeded
         assert member is not None
+        if member in loaded.newcomers:  # whoever brings it back is nobody yet: a later item is to enrol them
+            raise _unknown()
         done = returns.without_receipt(item, id_, version, loaded.accounts[member], loaded.chart, now)
     elif known is None:
         if item.type == "void":
