@@ -207,10 +207,11 @@ def ids_of(shop: Shop, member: str) -> set[str]:
 def test_each_member_sees_their_own_only(shop: Shop, route: str) -> None:
     """Two members of one programme: nothing of the other's is in an answer, whoever the request names."""
     people = {}
-    publish(shop, with_(WELCOME))
+    publish(shop, with_(WELCOME, stamp_cards=[{"code": "ten", "name": "Ten", "stamps": 10, "points_per_stamp": 1}]))
+    at = shop.clock().isoformat()
     for card, purchases in (("900", 3), ("901", 2)):
         for number in range(purchases):
-            bought = shop.post(purchase(f"{card}-{number}", member={"card": card})).json()
+            bought = shop.post(purchase(f"{card}-{number}", member={"card": card}, occurred_at=at)).json()
             people[card] = bought["member"]["id"]
     mug = {"code": "mug", "name": "Mug", "points": 1000, "supplier": {"type": "own"}, "currency": "USD"}
     assert shop.http.post("/v1/rewards", json=mug).status_code == 201  # of which each is told what is missing
