@@ -127,6 +127,7 @@ def _meant(program_id: UUID, rows: Mapping[UUID, Fields], terms: Timeline, wante
     if isinstance(identifier, Problem):
         raise identifier
     assert identifier is not None
+    judged = replace(judged, most=programs.most(basket, version.terms, occasion))
     return _Meant(row, basket, judged, identifier)
 
 

@@ -151,7 +151,7 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     priced = judged.priced
     if priced.tender is not None and purchase.member is None:
         raise PointsTenderRefused("a guest has no points to pay with")
-    return judged
+    return replace(judged, most=most(purchase.basket, version.terms, occasion)) if granted else judged
 
 
 def priced_at(
@@ -170,8 +170,7 @@ def priced_at(
     priced = price(program_id, basket, occasion, version, granted=granted, earning=earning)
     if priced.earning.points > MOST_GRANTED:
         raise TooManyPoints
-    could = most(basket, version.terms, occasion) if granted else {}
-    return Judged(version, occasion, with_end(priced, terms, occasion.at, now), could)
+    return Judged(version, occasion, with_end(priced, terms, occasion.at, now))
 
 
 def facts_of(occasion: Occasion) -> dict[str, Any] | None:
