@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from app.programs import Terms
-from app.programs.schemas import PeriodExpiry
+from app.programs.ends import PeriodExpiry
 from tests.shop import TERMS, Shop
 
 CARD: dict[str, Any] = {"code": "three", "name": "Three", "stamps": 3, "points_per_stamp": 1}

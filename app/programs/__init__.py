@@ -33,6 +33,7 @@ from app.programs.campaigns import Anniversary, Birthday, Campaign, CustomEvent,
 from app.programs.clubs import Club, JoinedByFee, JoinedByPromise, JoinedByPurchase
 from app.programs.conditions import Customer, Need, Occasion
 from app.programs.days import add_months, date_in, day_begins
+from app.programs.ends import InactivityExpiry
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
 from app.programs.gifts import Gift, give, keeping, provided
 from app.programs.limits import Key as UseKey
@@ -59,7 +60,7 @@ from app.programs.rules import (
     tax_of,
     tender_of,
 )
-from app.programs.schemas import EXAMPLE_TERMS, InactivityExpiry, PendingEvent, Terms
+from app.programs.schemas import EXAMPLE_TERMS, PendingEvent, Terms
 from app.programs.service import (
     NoTerms,
     OccurredInFuture,

@@ -12,14 +12,8 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from app.programs.days import add_months, date_in, day_begins
-from app.programs.schemas import (
-    FixedDatesExpiry,
-    InactivityExpiry,
-    PendingDays,
-    PendingEvent,
-    PeriodExpiry,
-    Terms,
-)
+from app.programs.ends import FixedDatesExpiry, InactivityExpiry, PeriodExpiry
+from app.programs.schemas import PendingDays, PendingEvent, Terms
 
 _MONTHS = {"day": 0, "month": 1, "quarter": 3, "half_year": 6, "year": 12}
 
