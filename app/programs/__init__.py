@@ -33,7 +33,7 @@ from app.programs.campaigns import Anniversary, Birthday, Campaign, CustomEvent,
 from app.programs.clubs import Club, JoinedByFee, JoinedByPromise, JoinedByPurchase
 from app.programs.conditions import Customer, Need, Occasion
 from app.programs.days import add_months, date_in, day_begins
-from app.programs.ends import InactivityExpiry
+from app.programs.ends import InactivityExpiry, Span
 from app.programs.expiry import adopt_expiry, claim, ended, look, members_to_adopt, points_to_warn_of, warn_of_expiry
 from app.programs.gifts import Gift, give, keeping, provided
 from app.programs.limits import Key as UseKey
@@ -116,6 +116,7 @@ __all__ = [
     "Rolling",
     "SignUp",
     "SinceLastChange",
+    "Span",
     "StampCard",
     "Sums",
     "Tender",

@@ -12,7 +12,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from app.programs.days import add_months, date_in, day_begins
-from app.programs.ends import FixedDatesExpiry, InactivityExpiry, PeriodExpiry
+from app.programs.ends import FixedDatesExpiry, InactivityExpiry, Span
 from app.programs.schemas import PendingDays, PendingEvent, Terms
 
 _MONTHS = {"day": 0, "month": 1, "quarter": 3, "half_year": 6, "year": 12}
@@ -85,20 +85,21 @@ def cancels_at(occurred_at: datetime, terms: Terms) -> datetime | None:
 # --- until when -----------------------------------------------------------------------------------------------------
 
 
-def expires_at(granted_at: datetime, terms: Terms) -> datetime | None:
-    """The first instant at which points granted at `granted_at` are gone; None if no date is set for them.
+def expires_at(granted_at: datetime, terms: Terms, tier: str | None = None) -> datetime | None:
+    """The first instant at which points granted at `granted_at`, by a purchase in a `tier`, are gone; None if no date
+    is set for them.
 
     They are good to the end of a local day: the one so many months or days later (the last of its month where it has
     no such day), the last of the month, quarter, half-year or year that day falls in, or the next of the fixed dates.
     """
-    match terms.expiry:
-        case PeriodExpiry() as period:
-            return day_begins(_day_after(granted_at, period, terms.zone), terms.zone)
+    match terms.expiry_of(tier):
+        case None | InactivityExpiry():
+            return None
         case FixedDatesExpiry() as fixed:
             youngest = granted_at.astimezone(terms.zone).date() + timedelta(days=fixed.at_least_days)
             return day_begins(_next_date(youngest, fixed) + timedelta(days=1), terms.zone)
-        case _:
-            return None
+        case span:
+            return day_begins(_day_after(granted_at, span, terms.zone), terms.zone)
 
 
 def lapses_at(activity_at: datetime, terms: Terms) -> datetime | None:
@@ -206,7 +207,7 @@ def _days_later(instant: datetime, days: int, zone: ZoneInfo) -> datetime:
     return (instant.astimezone(zone) + timedelta(days=days)).astimezone(UTC)  # adds to the clock, not to the instant
 
 
-def _day_after(start: datetime, span: PeriodExpiry | InactivityExpiry, zone: ZoneInfo) -> date:
+def _day_after(start: datetime, span: Span, zone: ZoneInfo) -> date:
     """The day after the last of `span`."""
     first = start.astimezone(zone).date()
     last = first + timedelta(days=span.days) if span.days else add_months(first, span.months or 0)

@@ -211,7 +211,7 @@ TIER = "tier:"
 
 def _of_tier(base: int, terms: Terms, code: str | None) -> Reason:
     """What a tier that earns more than others adds to the points of a base, rounded as those are."""
-    tier = None if terms.tiers is None else terms.tiers.tier(code)
+    tier = terms.tier(code)
     assert tier is not None
     rule, more = terms.earning, tier.multiplier - 1
     points = rounded(base * rule.points * more.numerator, rule.per * more.denominator, rule.rounding)
@@ -220,11 +220,10 @@ def _of_tier(base: int, terms: Terms, code: str | None) -> Reason:
 
 def _tier_explained(base: int, terms: Terms, occasion: Occasion) -> list[Explained]:
     """What the member's tier added, where it earns more than others."""
-    if not base or not terms.favours(occasion.tier):
+    tier = terms.tier(occasion.tier)
+    if not base or tier is None or not terms.favours(tier.code):
         return []
-    assert terms.tiers is not None
-    reason, tier = _of_tier(base, terms, occasion.tier), terms.tiers.tier(occasion.tier)
-    assert tier is not None
+    reason = _of_tier(base, terms, tier.code)
     why = None if reason.points else "too_little"
     return [Explained(reason.rule, tier.name, base, reason.points, terms.earning.rounding, why)]
 

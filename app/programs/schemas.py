@@ -19,9 +19,9 @@ from app.programs.campaigns import Campaign
 from app.programs.clubs import Club, clubs_differ
 from app.programs.conditions import Goods, Tokens
 from app.programs.earning import InForce, Rule, Stacking
-from app.programs.ends import Days, Expiry, FixedDatesExpiry, InactivityExpiry, PeriodExpiry
+from app.programs.ends import Days, Expiry, FixedDatesExpiry, InactivityExpiry, PeriodExpiry, Span
 from app.programs.stamps import StampCard
-from app.programs.tiers import TierTerms
+from app.programs.tiers import Tier, TierTerms
 from app.wire import Answer, CurrencyCode, Minor, Request, Stamp, Text, Token, WireInstant, chosen_by
 
 IdentifierKind = Literal["card", "phone", "email", "partner"]
@@ -286,7 +286,7 @@ class Terms(Request):
     redemption_rate: Rate
     """The part of issued points expected to be used."""
     allocation: AllocationPolicy = AllocationPolicy()
-    expiry: Expiry | None = None
+    expiry: Annotated[Expiry | None, Field(validate_default=True)] = None
     """null: points never expire."""
     pending: Pending | None = None
     """null: points are available at once."""
@@ -314,11 +314,21 @@ class Terms(Request):
     def _pending_by_mode(cls, value: Any) -> Any:
         return chosen_by("mode", value, PendingDays, PendingEvent)
 
+    @field_validator("expiry")
+    @classmethod
+    def _by_date_if_tiers_have_their_own(cls, expiry: Expiry | None, info: ValidationInfo) -> Expiry | None:
+        tiers = info.data.get("tiers")
+        if tiers is not None and tiers.spans and (expiry is None or isinstance(expiry, InactivityExpiry)):
+            text = "where a tier has an expiry of its own, points go by dates: period or fixed_dates"
+            raise PydanticCustomError("tier_expiry_without_dates", text)
+        return expiry
+
     @field_validator("pending")
     @classmethod
     def _available_before_they_expire(cls, pending: Pending | None, info: ValidationInfo) -> Pending | None:
-        expiry = info.data.get("expiry")
-        if pending is not None and expiry is not None and pending.longest_days > expiry.shortest_days:
+        expiry, tiers = info.data.get("expiry"), info.data.get("tiers")
+        ends = [] if expiry is None else [expiry, *(tiers.spans if tiers is not None else ())]
+        if pending is not None and any(pending.longest_days > each.shortest_days for each in ends):
             raise PydanticCustomError("pending_beyond_expiry", "points could expire before they are available")
         return pending
 
@@ -388,10 +398,18 @@ class Terms(Request):
         """Whether any rule has a budget for all members together."""
         return any(rule.budget is not None for rule in self.rules)
 
+    def tier(self, code: str | None) -> Tier | None:
+        return None if self.tiers is None else self.tiers.tier(code)
+
     def favours(self, tier: str | None) -> bool:
         """Whether members of a tier earn more on the base than others."""
-        found = None if self.tiers is None else self.tiers.tier(tier)
+        found = self.tier(tier)
         return found is not None and found.multiplier > 1
+
+    def expiry_of(self, tier: str | None) -> Expiry | Span | None:
+        """What decides how long points are good that members of a tier earn."""
+        found = self.tier(tier)
+        return self.expiry if found is None or found.expiry is None else found.expiry
 
     @cached_property
     def selective(self) -> bool:

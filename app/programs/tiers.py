@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from app.programs.conditions import Goods
 from app.programs.days import MonthDay
+from app.programs.ends import Span
 from app.wire import Request, Text, Token, chosen_by
 
 Measure = Literal["points", "spend", "visits", "units"]
@@ -144,6 +145,8 @@ class Tier(Request):
     """null: by invitation only."""
     earning_multiplier: Multiplier = "1"
     """As many times the points of the base; what that adds is rounded as the base is."""
+    expiry: Span | None = None
+    """How long points are good that purchases earn; null: as the programme's."""
     benefits: Annotated[list[Benefit], Field(max_length=50)] = []
 
     @cached_property
@@ -261,6 +264,11 @@ class TierTerms(Request):
         """The tiers that can be reached, the highest first."""
         earned = [(rank, tier.qualification) for rank, tier in enumerate(self.levels) if tier.qualification is not None]
         return earned[::-1]
+
+    @cached_property
+    def spans(self) -> list[Span]:
+        """How long points are good that are earned in tiers with an expiry of their own."""
+        return [tier.expiry for tier in self.levels if tier.expiry is not None]
 
     @cached_property
     def multiplies(self) -> bool:

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy import RowMapping
 
 from app.paging import page
-from app.programs import Benefit, Sums, TierTerms, best_discount
+from app.programs import Benefit, Span, Sums, TierTerms, best_discount
 from app.tiers.kept import Why
 from app.tiers.record import DecisionKind
 from app.tiers.standing import Standing
@@ -54,11 +54,13 @@ class BenefitOut(Answer):
 
 
 class TierOut(Answer):
-    """A tier by the terms of now. `earning_multiplier` is a decimal."""
+    """A tier by the terms of now. `earning_multiplier` is a decimal; `expiry`: how long the points are good that its
+    members' purchases earn, null: as the programme's."""
 
     code: str
     name: str
     earning_multiplier: str
+    expiry: Span | None
     benefits: list[BenefitOut]
 
 
@@ -193,7 +195,13 @@ def _tier(tiers: TierTerms | None, code: str | None) -> TierOut | None:
     if tier is None:
         return None
     benefits = benefits_out(tier.benefits)
-    return TierOut(code=tier.code, name=tier.name, earning_multiplier=tier.earning_multiplier, benefits=benefits)
+    return TierOut(
+        code=tier.code,
+        name=tier.name,
+        earning_multiplier=tier.earning_multiplier,
+        expiry=tier.expiry,
+        benefits=benefits,
+    )
 
 
 def benefits_out(benefits: Sequence[Benefit]) -> list[BenefitOut]:

@@ -13,6 +13,7 @@ from app.errors import Problem, finding, or_problem
 from app.ledger import Account, Act
 from app.programs import PendingEvent, Terms, Timeline
 from app.transactions.returns import Fields, claims_of
+from app.transactions.rules import tier_of
 from app.transactions.service import purchases, shown
 
 CANCELLED = "cancelled"
@@ -69,13 +70,15 @@ class Happened:
 
 @dataclass(frozen=True, slots=True)
 class _Meant:
-    """The purchase that something has happened to, what granted its points (the purchase or its claim), and to whom."""
+    """The purchase that something has happened to, what granted its points (the purchase or its claim), to whom, and
+    in which tier."""
 
     row: Fields
     terms: Terms
     event: str
     document_id: UUID
     member_id: UUID
+    tier: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +120,11 @@ def _meant(rows: Mapping[UUID, Fields], timeline: Timeline, claims: Mapping[UUID
     if not isinstance(terms.pending, PendingEvent) or reported.event not in (terms.pending.event, CANCELLED):
         raise EventUnknown(findings=[finding(("event",), "event_unknown", "not what the purchase's terms wait for")])
     if row["member_id"] is not None:
-        return _Meant(row, terms, reported.event, row["id"], row["member_id"])
+        return _Meant(row, terms, reported.event, row["id"], row["member_id"], tier_of(row["facts"]))
     claim = claims.get(row["id"])
     if claim is None:
         raise PurchaseUnclaimed
-    return _Meant(row, terms, reported.event, claim.id, claim.member_id)
+    return _Meant(row, terms, reported.event, claim.id, claim.member_id, tier_of(claim.facts))
 
 
 def _happen(loaded: _Loaded, meant: _Meant, session: Session) -> Happened:
@@ -140,7 +143,7 @@ def _happen(loaded: _Loaded, meant: _Meant, session: Session) -> Happened:
 
 
 def _activated(account: Account, meant: _Meant, act: Act) -> Account:
-    until = programs.expires_at(meant.row["occurred_at"], meant.terms)
+    until = programs.expires_at(meant.row["occurred_at"], meant.terms, meant.tier)
     return ledger.activate(account, [act.document_id], act, until, lapses=programs.lapses(meant.terms))
 
 

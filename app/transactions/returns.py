@@ -18,6 +18,7 @@ from app.stamps import Stamping
 from app.transactions import return_rules
 from app.transactions.models import Transaction, TransactionClaim, TransactionConcession
 from app.transactions.return_rules import AlreadyVoided, Figures, Key, NothingToReturn, Outcome, ReceiptNeeded, Return
+from app.transactions.rules import tier_of
 from app.transactions.schemas import PurchaseIn, basket_of
 
 Posted = Sequence[accounting.Posting] | Sequence[accounting.JournalPosting]
@@ -490,7 +491,8 @@ def _revived_until(act: Act, known: Returnable) -> datetime | None:
     if terms.returns.expired_meanwhile == "grace_days":
         return day_end(act.occurred_at + timedelta(days=terms.returns.grace_days), terms)
     taken_over = taking is not None and taking.effective_from <= act.recorded_at
-    return expires_at(act.occurred_at, taking.terms if taking and taken_over else terms)
+    promised = taking.terms if taking and taken_over else terms
+    return expires_at(act.occurred_at, promised, tier_of(known.purchase["facts"]))
 
 
 def _postings(

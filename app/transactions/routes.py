@@ -533,10 +533,10 @@ def _out(recorded: Recorded, now: datetime, dry_run: bool, entries: PlannedEntri
 
 
 def _tier(recorded: Recorded) -> TierEffectOut | None:
-    effect, tiers = recorded.tier, recorded.version.terms.tiers
+    effect = recorded.tier
     if effect is None:
         return None
-    after = None if tiers is None else tiers.tier(effect.after)
+    after = recorded.version.terms.tier(effect.after)
     return TierEffectOut(
         before=effect.before,
         after=effect.after,
@@ -547,7 +547,7 @@ def _tier(recorded: Recorded) -> TierEffectOut | None:
 def _discounts(recorded: Recorded) -> list[BenefitOut]:
     """Of the tier and the clubs that the member was in before."""
     terms, facts = recorded.version.terms, recorded.row["facts"] or {}
-    tier = None if terms.tiers is None else terms.tiers.tier(facts.get("tier"))
+    tier = terms.tier(facts.get("tier"))
     clubs = [terms.club(code) for code in facts.get("clubs", ())]
     benefits = [benefit for each in (tier, *clubs) if each is not None for benefit in each.benefits]
     return benefits_out([benefit for benefit in benefits if benefit.discount is not None])

@@ -180,6 +180,11 @@ def facts_of(occasion: Occasion) -> dict[str, Any] | None:
     return {name: facts for name, facts in known.items() if facts} or None
 
 
+def tier_of(facts: dict[str, Any] | None) -> str | None:
+    """The tier somebody bought in, by the record."""
+    return None if facts is None else facts.get("tier")
+
+
 def remembered(occasion: Occasion, facts: dict[str, Any] | None) -> Occasion:
     """The occasion with what was known of a member, by the record."""
     return replace(occasion, known=True, **facts or {})
@@ -308,7 +313,7 @@ def price(
         paid,
         tax_of(basket),
         expected_points(earning.points, rate),
-        cancels_at(occurred_at, terms) or expires_at(occurred_at, terms),
+        cancels_at(occurred_at, terms) or expires_at(occurred_at, terms, occasion.tier),
         available_from(occurred_at, terms),
         CohortKey(program_id, terms.currency, month, "purchase", str(rate)),
         tender_of(basket, terms),

@@ -569,10 +569,10 @@ def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID, n
         customer = loaded.customers.get(member, Customer(False))
         left = loaded.uses.left(verdict.most)
         occasion = loaded.uses.known(member, version.terms, occasion, customer, left=left)
-    elif version.terms.favours(tier):
-        earning = programs.favoured(verdict.priced.earning, version.terms, tier)
     else:
-        return replace(verdict, occasion=occasion)
+        earning = programs.favoured(verdict.priced.earning, version.terms, tier)
+        if earning is verdict.priced.earning and version.terms.expiry_of(tier) is version.terms.expiry:
+            return replace(verdict, occasion=occasion)
     return rules.priced_at(
         loaded.program_id, purchase.basket, occasion, version, loaded.terms, now, granted=True, earning=earning
     )
