@@ -7,7 +7,7 @@ did.
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -120,7 +120,7 @@ def given_back(basket: Basket, terms: Terms, earning: Earning, past: Sequence[Ma
             sums = Sums().less(found[row["original_id"]])
         else:
             kept = left(basket, terms, before(past[:count]), reasons)
-            stays = replace(counted(kept.earning), visits=int(any(kept.lines)))
+            stays = counted(kept.earning)._replace(visits=int(any(kept.lines)))
             sums = _possible(whole.less(stays).less(taken))
         found[row["id"]] = sums
         taken = taken.plus(sums)

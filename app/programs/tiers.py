@@ -1,11 +1,11 @@
 """Tiers, as terms promise them: how they are reached, kept and lost, and what they are good for. Pure."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from datetime import date
 from fractions import Fraction
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -18,8 +18,7 @@ from app.wire import Request, Text, Token, chosen_by
 Measure = Literal["points", "spend", "visits", "units"]
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
+class Sums(NamedTuple):
     """What counts towards tiers: points earned, the earning base they were earned on (minor units), purchases, and
     whole units of the goods that are counted."""
 
@@ -45,7 +44,7 @@ class Sums:
         )
 
 
-MEASURES = tuple(each.name for each in fields(Sums))
+MEASURES = Sums._fields
 
 Threshold = Annotated[int | None, Field(ge=1, le=10**12)]
 
@@ -72,10 +71,15 @@ class Qualification(Request):
         named = {name: getattr(self, name) for name in MEASURES}
         return {name: least for name, least in named.items() if least is not None}
 
+    @cached_property
+    def _places(self) -> list[tuple[int, int]]:
+        """The same, by the place in `Sums`."""
+        return [(MEASURES.index(name), least) for name, least in self._asked.items()]
+
     def met(self, sums: Sums) -> bool:
         decides = self.need == "any"  # one that is reached, or one that is short
-        for name, least in self._asked.items():
-            if bool(getattr(sums, name) >= least) is decides:
+        for place, least in self._places:
+            if (sums[place] >= least) is decides:
                 return decides
         return not decides
 
@@ -251,6 +255,16 @@ class TierTerms(Request):
             raise PydanticCustomError("counts_nothing", "a tier asks for units of goods that are not named")
         return counted
 
+    def year_begins(self, joined_on: date) -> str:
+        """The day, `MM-DD`, on which each year begins of somebody who joined on a day; where periods are years."""
+        match self.window:
+            case ProgramYear(begins=month_day):
+                return month_day
+            case Anniversary():
+                return f"{joined_on:%m-%d}"
+            case _:
+                return "01-01"
+
     @cached_property
     def codes(self) -> tuple[str, ...]:
         return tuple(tier.code for tier in self.levels)
@@ -289,7 +303,10 @@ class TierTerms(Request):
 
     def reached(self, sums: Sums) -> int:
         """The place of the highest tier that so much is enough for; -1: of none."""
-        return next((rank for rank, asked in self._ladder if asked.met(sums)), -1)
+        for rank, asked in self._ladder:
+            if asked.met(sums):
+                return rank
+        return -1
 
     def below(self, rank: int) -> int:
         """The place of the next lower tier that can be reached."""

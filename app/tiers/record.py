@@ -5,11 +5,10 @@ there, too, from its own `occurred_at` on: as if it had not been bought. `record
 """
 
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import accumulate
+from operator import itemgetter
 from typing import Literal
 from uuid import UUID
 
@@ -76,18 +75,16 @@ class Counted:
 
     @staticmethod
     def of(credits_: Iterable[tuple[datetime, Sums]]) -> "Counted":
-        points: Counter[datetime] = Counter()
-        spend: Counter[datetime] = Counter()
-        visits: Counter[datetime] = Counter()
-        units: Counter[datetime] = Counter()
-        for instant, sums in credits_:
-            points[instant] += sums.points
-            spend[instant] += sums.spend
-            visits[instant] += sums.visits
-            units[instant] += sums.units
-        instants = sorted(points)
-        each = (Sums(points[instant], spend[instant], visits[instant], units[instant]) for instant in instants)
-        return Counted(instants, list(accumulate(each, Sums.plus, initial=Sums())))
+        instants: list[datetime] = []
+        totals = [Sums()]
+        for instant, sums in sorted(credits_, key=itemgetter(0)):
+            total = totals[-1].plus(sums)
+            if instants and instants[-1] == instant:
+                totals[-1] = total
+            else:
+                instants.append(instant)
+                totals.append(total)
+        return Counted(instants, totals)
 
     def between(self, begins: datetime, ends: datetime) -> Sums:
         """The sums from an instant on and before another."""

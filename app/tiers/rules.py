@@ -58,11 +58,8 @@ class Scheme:
 
     @cached_property
     def periods(self) -> Periods:
-        window = self.terms.window
-        month_day = getattr(window, "begins", None) or "01-01"
-        if window.type == "anniversary":
-            month_day = f"{self.joined_at.astimezone(self.zone):%m-%d}"
-        return Periods(self.terms, self.zone, month_day)
+        year_begins = self.terms.year_begins(self.joined_at.astimezone(self.zone).date())
+        return Periods(self.terms, self.zone, year_begins)
 
     def window(self, at: datetime, state: State) -> tuple[datetime, datetime | None]:
         """From when to when purchases count that are made at `at`; one that moves has no end."""
@@ -101,7 +98,7 @@ class Scheme:
     def next(self, counted: Counted, state: State, after: datetime) -> datetime | None:
         """The next instant at which anything can change."""
         instants = self._moving(counted, state, after) if self.span else self._ending(counted, state, after)
-        return min((each for each in instants if each > after), default=None)
+        return min([each for each in instants if each > after], default=None)
 
     def _moving(self, counted: Counted, state: State, after: datetime) -> Iterator[datetime]:
         assert self.span is not None
@@ -121,8 +118,8 @@ class Scheme:
             yield bought
         if falls or not at_once:
             begins, ends = self.periods.of(after, state.begins)
+            yield self.periods.review_of(begins)
             yield ends
-            yield from (self.periods.review_of(each) for each in (begins, ends))
 
     def step(self, counted: Counted, state: State, at: datetime) -> State:
         """The state after what happens at `at`."""
@@ -157,12 +154,11 @@ class Scheme:
 
     def _reviewed(self, counted: Counted, state: State, at: datetime, begins: datetime) -> State:
         """After the end of a period, if `at` is that, and after its days of grace."""
-        before = self.periods.before(begins, state.begins)
         if at == begins and self.terms.upgrade == "at_period_end":
-            state = self._raised(state, counted.between(before, begins), at)
+            state = self._raised(state, counted.between(self.periods.before(begins, state.begins), begins), at)
         if at != self.periods.review_of(begins) or self.terms.downgrade == "none":
             return state
-        reached = self.terms.reached(counted.between(before, at))
+        reached = self.terms.reached(counted.between(self.periods.before(begins, state.begins), at))
         spared = state.spared_until is not None and at <= state.spared_until
         if reached >= self.terms.rank(state.tier) or spared:
             return state
@@ -213,12 +209,13 @@ class Course:
         self.at, self.state = at, state
         self.reached_at = at
         """When anything last could have changed."""
-        self._place = sum(part.begins <= at for part in parts_) - 1
+        self._enter(sum(part.begins <= at for part in parts_) - 1)
 
-    @property
-    def scheme(self) -> Scheme | None:
+    def _enter(self, place: int) -> None:
+        self._place = place
+        self.scheme: Scheme | None = self._parts[place].scheme if place >= 0 else None
         """The tiers in force at `at`."""
-        return self._parts[self._place].scheme if self._place >= 0 else None
+        self._turn = self._parts[place + 1].begins if place + 1 < len(self._parts) else None
 
     def to(self, at: datetime) -> Iterator[Change]:
         """Goes on up to and with `at`; answers each change on the way."""
@@ -241,20 +238,19 @@ class Course:
     @property
     def _rises_by_purchases_only(self) -> bool:
         """Whether time, and other terms to come, raise nobody."""
-        scheme, last = self.scheme, self._place + 1 == len(self._parts)
-        return last and (scheme is None or scheme.terms.upgrade == "at_once")
+        return self._turn is None and (self.scheme is None or self.scheme.terms.upgrade == "at_once")
 
     def _next(self) -> datetime | None:
-        turn = self._parts[self._place + 1].begins if self._place + 1 < len(self._parts) else None
-        scheme = self.scheme
-        following = None if scheme is None else scheme.next(self._counted, self.state, self.at)
-        return min((each for each in (turn, following) if each is not None), default=None)
+        following = None if self.scheme is None else self.scheme.next(self._counted, self.state, self.at)
+        if following is None or self._turn is None:
+            return following or self._turn
+        return min(following, self._turn)
 
     def _after(self, at: datetime) -> State:
         state = self.state
-        if self._place + 1 < len(self._parts) and at == self._parts[self._place + 1].begins:
+        if at == self._turn:
             old = self.scheme
-            self._place += 1
+            self._enter(self._place + 1)
             state = carried(state, old, self.scheme, at)
         return state if self.scheme is None else self.scheme.step(self._counted, state, at)
 

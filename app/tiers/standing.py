@@ -114,6 +114,9 @@ def _decided(
     earned: Sequence[Change], decisions: Sequence[Decision], scheme: Scheme | None, known_at: datetime, at: datetime
 ) -> Iterator[Change]:
     """The changes of a tier, decisions included."""
+    if not decisions:
+        yield from earned
+        return
     terms = None if scheme is None else scheme.terms
     turns = {each.begins_at for each in decisions} | {each.ends_at(known_at) for each in decisions}
     instants = sorted({change.at for change in earned} | {turn for turn in turns if earned[0].at < turn <= at})
@@ -131,6 +134,8 @@ def _coming(
     course: Course, state: State, decisions: Sequence[Decision], at: datetime, known_at: datetime, tier: str | None
 ) -> Change | None:
     """The next change of a tier, if nothing more is bought and nothing more decided."""
+    if not decisions:
+        return course.ahead()
     turns = sorted(each.ends_at(known_at) for each in decisions if each.stands(at, known_at))
     earned, change = state.tier, course.ahead()
     while turns or change is not None:

@@ -11,29 +11,35 @@ MOMENT = timedelta(microseconds=1)
 """What two instants differ by at the least."""
 
 
-@dataclass(frozen=True, slots=True)
 class Periods:
     """Windows that follow upon each other: years from a day of the year, or periods since a member's last change."""
 
-    terms: TierTerms
-    zone: ZoneInfo
-    month_day: str
-    """The day on which years begin; not asked for where periods go from the last change."""
+    def __init__(self, terms: TierTerms, zone: ZoneInfo, month_day: str) -> None:
+        """`month_day`: on which years begin; not asked for where periods go from the last change."""
+        self._zone, self._month_day, self._grace_days = zone, month_day, terms.grace_days
+        self._months = terms.window.months if isinstance(terms.window, SinceLastChange) else None
+        self._latest: tuple[datetime, datetime] | None = None
 
     def of(self, at: datetime, since: datetime) -> tuple[datetime, datetime]:
         """The period that `at` is in, its end excluded. `since`: the last change."""
-        window = self.terms.window
-        if isinstance(window, SinceLastChange):
-            return _of_change(since, at, window.months, self.zone)
-        return _year(at.astimezone(self.zone).date(), self.month_day, self.zone)
+        if self._months is not None:
+            return _of_change(since, at, self._months, self._zone)
+        latest = self._latest  # most often asked for again
+        if latest is None or not latest[0] <= at < latest[1]:
+            self._latest = latest = self._year(at)
+        return latest
 
     def before(self, begins: datetime, since: datetime) -> datetime:
         """When the period began that ended at `begins`."""
-        return self.of(begins - MOMENT, since)[0]
+        last = begins - MOMENT
+        return (self._year(last) if self._months is None else self.of(last, since))[0]
 
     def review_of(self, ends: datetime) -> datetime:
         """When members fall who have not kept their tier in a period that `ends`: after the days of grace."""
-        return _later(ends, self.terms.grace_days, self.zone)
+        return _later(ends, self._grace_days, self._zone)
+
+    def _year(self, at: datetime) -> tuple[datetime, datetime]:
+        return _year(at.astimezone(self._zone).date(), self._month_day, self._zone)
 
 
 @lru_cache(maxsize=4096)
