@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from app.ids import new_id
 from app.programs import Sums, Terms, Tier, Timeline, Version, best_discount
 from app.tiers import Credit, Decision, Record, Standing, standing
-from app.tiers.kept import BEGINNING, Coming, Followed, Kept, Moved, needed_from
+from app.tiers.kept import BEGINNING, Coming, Followed, Kept, Moved, Present, needed_from
 from tests.shop import TERMS
 
 ZONE = ZoneInfo("America/New_York")
@@ -438,12 +438,12 @@ def recorded(credits_: Sequence[Credit], terms: Timeline, until: datetime) -> tu
     for each in [*sorted(credits_, key=lambda credit: credit.recorded_at), None]:
         now = until if each is None else each.recorded_at
         coming = [] if each is None else [Coming(each.counted_at, each.sums.spend, each.sums.points, each.sums.units)]
-        reads = BEGINNING if stored is None else needed_from(stored, terms, coming, now)
+        reads = BEGINNING if stored is None else needed_from(stored, Present(terms, now), coming)
         if each is None or each.sums.spend < 0:
             reads = BEGINNING
         ways.add("sums" if reads is None else "all" if reads == BEGINNING else "some")
         read = None if reads is None else [one for one in known if one.counted_at >= reads]
-        followed = Followed(JOINED, terms, now, stored, read, [], reads == BEGINNING)
+        followed = Followed(JOINED, Present(terms, now), stored, read, [], reads == BEGINNING)
         if each is not None:
             followed.count(each, "earned" if each.sums.spend >= 0 else "returned")
             known.append(each)

@@ -39,6 +39,10 @@ class Timeline:
         count = self._count(instant)
         return self.versions[count - 1] if count else None
 
+    def until(self, instant: datetime) -> tuple[Version, ...]:
+        """The versions that had taken effect by `instant`, oldest first."""
+        return self.versions[: self._count(instant)]
+
     def after(self, instant: datetime) -> tuple[Version, ...]:
         """The versions that took effect later than `instant`, oldest first."""
         return self.versions[self._count(instant) :]

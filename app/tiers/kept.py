@@ -5,14 +5,15 @@ changed with time, or whose purchase comes late, is followed anew: from where th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from itertools import takewhile
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from app.programs import Rolling, Sums, TierTerms, Timeline, Version, day_begins
 from app.tiers.record import Counted, Credit, Decision, Record
-from app.tiers.rules import Change, Course, Part, State, parts
+from app.tiers.rules import Change, Course, State, parts
 from app.tiers.standing import Standing, standing, stood
 
 Why = Literal["earned", "returned", "review", "terms", "manual", "invitation", "lock", "ended"]
@@ -22,8 +23,28 @@ window; other terms; a decision of staff, or its end."""
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Present:
+    """What holds `now`, for all members of a batch: the `version` of the terms in force, and its `tiers`."""
+
+    def __init__(self, terms: Timeline, now: datetime) -> None:
+        self.terms, self.now = terms, now
+        versions = terms.until(now)
+        self.version = versions[-1] if versions else None
+        self.tiers = None if self.version is None else self.version.terms.tiers
+        self._alike = list(takewhile(lambda version: _tiers_of(version) == _tiers_of(versions[-1]), reversed(versions)))
+        self.same = [version.id for version in self._alike]
+        """The versions up to the one in force that have had the same tiers all the while, the latest first."""
+
+    def held(self, at: datetime) -> bool:
+        """Whether the same tiers held at an instant up to now."""
+        return bool(self._alike) and at >= self._alike[-1].effective_from
+
+
+def _tiers_of(version: Version) -> tuple[TierTerms | None, str]:
+    return version.terms.tiers, version.terms.time_zone
+
+
+class Kept(NamedTuple):
     """A standing as it is stored, since `recorded_at` under the terms `terms_id`.
 
     `counted` is what counted from `counted_from` on; where the window moves, at most that. It is enough to go on if
@@ -34,14 +55,14 @@ class Kept:
     terms_id: UUID
     tier: str | None
     since: datetime | None
-    state: State
-    counted: Sums
     reached_at: datetime
     counted_from: datetime
     sums_until: datetime | None
     review_at: datetime | None
     decided: bool
     recorded_at: datetime
+    state: State
+    counted: Sums
 
 
 def kept(stands: Standing, version: Version, now: datetime) -> Kept:
@@ -84,45 +105,29 @@ class Coming:
     units: int = 0
 
 
-def needed_from(stored: Kept, terms: Timeline, coming: Sequence[Coming], now: datetime) -> datetime | None:
+def needed_from(stored: Kept, present: Present, coming: Sequence[Coming]) -> datetime | None:
     """From when on the member's record has to be read for what is coming, in this order; None: not at all."""
-    version = terms.at(now)
-    same = same_tiers(terms, now)
-    if version is None or stored.terms_id not in same or stored.decided:
+    if stored.terms_id not in present.same or stored.decided:
         return BEGINNING
     reached_at, tied = stored.reached_at, False
     for each in coming:
-        there = terms.at(each.counted_at)
-        if each.counted_at < max(reached_at, stored.counted_from) or there is None or there.id not in same:
+        if each.counted_at < reached_at or each.counted_at < stored.counted_from or not present.held(each.counted_at):
             return BEGINNING
         tied = tied or each.counted_at == reached_at
         reached_at = each.counted_at
-    suffice = _sums_suffice(stored, version, coming, now)
-    if tied and (not suffice or _due(stored, now) or _may_rise(version.terms.tiers, stored, coming)):
+    suffice = _sums_suffice(stored, present, coming)
+    if tied and (not suffice or _due(stored, present.now) or _may_rise(present.tiers, stored, coming)):
         return BEGINNING  # who goes on from an instant has left it behind
     return None if suffice else stored.counted_from
 
 
-def same_tiers(terms: Timeline, now: datetime) -> list[UUID]:
-    """The versions up to the one in force that have had the same tiers all the while, the latest first."""
-    found: list[UUID] = []
-    version = terms.at(now)
-    for each in reversed(terms.versions) if version is not None else ():
-        if each.effective_from > now:
-            continue
-        if version and (each.terms.tiers, each.terms.time_zone) != (version.terms.tiers, version.terms.time_zone):
-            break
-        found.append(each.id)
-    return found
-
-
-def _sums_suffice(stored: Kept, version: Version, coming: Sequence[Coming], now: datetime) -> bool:
-    tiers = version.terms.tiers
+def _sums_suffice(stored: Kept, present: Present, coming: Sequence[Coming]) -> bool:
+    tiers = present.tiers
     if tiers is None:
         return False
     if not isinstance(tiers.window, Rolling):
         return stored.sums_until is not None  # all that counted is among them, also for a review of their period
-    if stored.review_at is not None and now >= stored.review_at:
+    if stored.review_at is not None and present.now >= stored.review_at:
         return False
     # a tier that is short, or will be, falls by instants that only following it tells
     falls_at_once = tiers.grace_days == 0 and stored.state.spared_until is None
@@ -148,10 +153,9 @@ def _may_rise(tiers: TierTerms | None, stored: Kept, coming: Sequence[Coming]) -
     return tiers.reached(stored.counted.plus(more)) > tiers.rank(stored.state.tier)
 
 
-def asked_from(stored: Kept, terms: Timeline, now: datetime) -> datetime | None:
+def asked_from(stored: Kept, present: Present) -> datetime | None:
     """The same for who asks where the member stands now: exactly, so where the window moves all of it is needed."""
-    version, since = terms.at(now), needed_from(stored, terms, [], now)
-    tiers = None if version is None else version.terms.tiers
+    since, tiers = needed_from(stored, present, []), present.tiers
     return stored.counted_from if since is None and tiers and isinstance(tiers.window, Rolling) else since
 
 
@@ -171,7 +175,7 @@ class Moved:
 
 @dataclass(slots=True)
 class Followed:
-    """A member whose standing follows what is decided one after the other, all at `now`.
+    """A member whose standing follows what is decided one after the other, all at the `present`.
 
     `stored`: as it was read, None: nothing ever counted. `credits`: those from where the member was left on (`whole`:
     all), None: not read, since the sums are enough. What is new is in `new` and `moved`; `kept` is to be stored if
@@ -179,8 +183,7 @@ class Followed:
     """
 
     joined_at: datetime
-    terms: Timeline
-    now: datetime
+    present: Present
     stored: Kept | None
     credits: list[Credit] | None = None
     decisions: list[Decision] = field(default_factory=list)
@@ -196,7 +199,7 @@ class Followed:
         self.kept = self.stored
         if self.stored is None:
             self.credits = []
-        if self.stored is not None and (self.credits is not None or _due(self.stored, self.now)):
+        elif self.credits is not None or _due(self.stored, self.present.now):
             self._settle()
 
     @property
@@ -209,17 +212,17 @@ class Followed:
         if self.kept is None or self.kept.since is None or at >= self.kept.since:
             return self.tier
         if self.credits is not None and self.whole:
-            return standing(self._record(), self.terms, at, self.now).tier
+            return standing(self._record(), self.present.terms, at, self.present.now).tier
         before = [each.after for each in self.moved if each.at <= at]
         return before[-1] if before else None if self.stored is None else self.stored.tier
 
     @property
     def warned(self) -> Standing | None:
         """The standing, if the member has to be warned of its end by now, and was not."""
-        version = self._version
+        version = self.present.version
         if self.stands is None or self.stored is None or self.stored.review_at is None or version is None:
             return None
-        due = [at for at in warnings(self.stands, version) if self.stored.review_at <= at <= self.now]
+        due = [at for at in warnings(self.stands, version) if self.stored.review_at <= at <= self.present.now]
         return self.stands if due else None
 
     def has(self, document_id: UUID) -> bool:
@@ -243,15 +246,15 @@ class Followed:
 
     def _adds_only(self, credit: Credit) -> bool:
         """Whether all there is to do for a purchase in order was to add it to the sums."""
-        before, version = self.kept, self._version
-        if before is None or version is None or version.terms.tiers is None:
+        before, tiers = self.kept, self.present.tiers
+        if before is None or tiers is None:
             return False
         if self.stands is not None or credit.counted_at < max(before.reached_at, before.counted_from):
             return False  # time has just moved the member, and this may have come before that
-        tiers, sums = version.terms.tiers, before.counted.plus(credit.sums)
+        sums = before.counted.plus(credit.sums)
         if tiers.reached(sums) > tiers.rank(before.state.tier):
             return False
-        self.kept = replace(before, counted=sums, reached_at=credit.counted_at, recorded_at=self.now)
+        self.kept = before._replace(counted=sums, reached_at=credit.counted_at, recorded_at=self.present.now)
         return True
 
     def _follow(self, why: Why, document_id: UUID | None) -> None:
@@ -263,14 +266,14 @@ class Followed:
         stands = self._stands()
         for change in stands.history:
             if change.at > self.stored.recorded_at:
-                self._move(change, _why_then(change.at, self.terms, self.decisions), None)
+                self._move(change, _why_then(change.at, self.present.terms, self.decisions), None)
         self._keep(stands, "review", None)
 
     def _keep(self, stands: Standing, why: Why, document_id: UUID | None) -> None:
-        self._move(Change(self.now, stands.tier), why, document_id)
-        version, self.stands = self._version, stands
-        if version is not None:
-            self.kept = kept(stands, version, self.now)
+        self._move(Change(self.present.now, stands.tier), why, document_id)
+        self.stands = stands
+        if self.present.version is not None:
+            self.kept = kept(stands, self.present.version, self.present.now)
 
     def _move(self, change: Change, why: Why, document_id: UUID | None) -> None:
         before = self.moved[-1].after if self.moved else None if self.stored is None else self.stored.tier
@@ -280,32 +283,30 @@ class Followed:
     def _stands(self) -> Standing:
         if self.credits is None and self.stored is not None:
             more = [(each.counted_at, each.sums) for each in self.new]
-            return resumed(self.stored, parts(self.terms, self.joined_at), self.now, more)
-        return found_again(self._record(), self.terms, self.now, None if self.whole else self.stored)
+            return resumed(self.stored, self.joined_at, self.present, more)
+        return found_again(self._record(), self.present, None if self.whole else self.stored)
 
     def _record(self) -> Record:
         return Record(self.joined_at, self.credits or [], self.decisions)
 
-    @property
-    def _version(self) -> Version | None:
-        return self.terms.at(self.now)
 
-
-def found_again(record: Record, terms: Timeline, now: datetime, stored: Kept | None) -> Standing:
-    """The standing at `now`: from the whole `record`; or from where it was `stored`, and what has counted since."""
+def found_again(record: Record, present: Present, stored: Kept | None) -> Standing:
+    """The standing now: from the whole `record`; or from where it was `stored`, and what has counted since."""
     if stored is None:
-        return standing(record, terms, now, now)
-    counted = record.counted(now, now)
-    course = Course(parts(terms, record.joined_at), counted, stored.reached_at, stored.state)
-    return stood(course, counted, [], now, now, stored.since)
+        return standing(record, present.terms, present.now, present.now)
+    return _gone_on(stored, record.joined_at, present, record.counted(present.now, present.now))
 
 
 def resumed(
-    stored: Kept, parts_: Sequence[Part], now: datetime, more: Sequence[tuple[datetime, Sums]] = ()
+    stored: Kept, joined_at: datetime, present: Present, more: Sequence[tuple[datetime, Sums]] = ()
 ) -> Standing:
-    """The standing at `now` of somebody whose sums are enough, with what more has counted since."""
-    counted = Counted.of([(stored.counted_from, stored.counted), *more])
-    return stood(Course(parts_, counted, stored.reached_at, stored.state), counted, [], now, now, stored.since)
+    """The standing now of somebody whose sums are enough, with what more has counted since."""
+    return _gone_on(stored, joined_at, present, Counted.of([(stored.counted_from, stored.counted), *more]))
+
+
+def _gone_on(stored: Kept, joined_at: datetime, present: Present, counted: Counted) -> Standing:
+    course = Course(parts(present.terms, joined_at), counted, stored.reached_at, stored.state)
+    return stood(course, counted, [], present.now, present.now, stored.since)
 
 
 def _why_then(at: datetime, terms: Timeline, decisions: Sequence[Decision]) -> Why:

@@ -17,18 +17,13 @@ from app.tiers.models import MemberTier, QualifyingEntry, TierChange, TierDecisi
 from app.tiers.record import Credit, Decision
 from app.tiers.rules import State
 
-_PLAIN = (
-    "terms_id",
-    "tier",
-    "since",
-    "reached_at",
-    "counted_from",
-    "sums_until",
-    "review_at",
-    "decided",
-    "recorded_at",
-)
-"""What a stored standing and its row call the same."""
+_STATE = ("earned", "earned_since", "begins_at", "spared_until", "short_since")
+"""How a row calls what makes a `State`, in that order."""
+
+_SAME = Kept._fields[:-2]
+"""What a stored standing and its row call the same: all but its `State` and its `Sums`."""
+
+_STORED = (*_SAME, *_STATE, *MEASURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,34 +45,25 @@ class Read:
 
 def columns_of(kept: Kept) -> dict[str, Any]:
     """A standing as a row has it."""
-    state = {
-        "earned": kept.state.tier,
-        "earned_since": kept.state.since,
-        "begins_at": kept.state.begins,
-        "spared_until": kept.state.spared_until,
-        "short_since": kept.state.short_since,
-    }
-    sums = {name: getattr(kept.counted, name) for name in MEASURES}
-    return {name: getattr(kept, name) for name in _PLAIN} | state | sums
+    *plain, state, sums = kept
+    return dict(zip(_STORED, (*plain, *state, *sums), strict=True))
 
 
-def _kept(row: Any) -> Kept:
-    state = State(row.earned, row.earned_since, row.begins_at, row.spared_until, row.short_since)
-    plain = {name: getattr(row, name) for name in _PLAIN}
-    return Kept(**plain, state=state, counted=Sums(row.points, row.spend, row.visits, row.units))
+def _kept(stored: Sequence[Any]) -> Kept | None:
+    """A standing from the columns `_STORED`; None: there is no row."""
+    plain, state, sums = stored[: len(_SAME)], stored[len(_SAME) : -len(MEASURES)], stored[-len(MEASURES) :]
+    return None if plain[0] is None else Kept._make((*plain, State._make(state), Sums._make(sums)))
 
 
 def members(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, Found]:
     """Those of these ids that are members."""
     rows = db.found(session, _standings, ids=member_ids) if member_ids else ()
-    return {
-        row.id: Found(row.joined_by, row.enrolled_at, None if row.member_id is None else _kept(row)) for row in rows
-    }
+    return {id_: Found(program_id, joined_at, _kept(stored)) for id_, program_id, joined_at, *stored in rows}
 
 
 def _standings(engine: str) -> Select[*tuple[Any, ...]]:
-    stored = [column for column in MemberTier.__table__.c if column.name != "program_id"]
-    rows = select(Member.id, Member.program_id.label("joined_by"), Member.enrolled_at, *stored)
+    stored = [MemberTier.__table__.c[name] for name in _STORED]
+    rows = select(Member.id, Member.program_id, Member.enrolled_at, *stored)
     return rows.outerjoin(MemberTier, MemberTier.member_id == Member.id).where(
         db.one_of(engine, Member.id.expression, "ids")
     )

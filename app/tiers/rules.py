@@ -5,9 +5,10 @@ member from change to change; whatever it needs to go on is its `State`, so that
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from app.programs import Rolling, SinceLastChange, Sums, TierTerms, Timeline
@@ -18,8 +19,7 @@ _PERIODS_AHEAD = 3
 """Who does nothing is where they will be after so many: one that is kept, one that is lost, one that was spared."""
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """Where somebody stands by what they bought.
 
     `tier` since `since` (None: never changed). `begins`: from when the window counts that goes from the last change.
@@ -130,18 +130,18 @@ class Scheme:
         reached = self.terms.reached(counted.between(self.span.opens(at), at + MOMENT))
         rank = self.terms.rank(state.tier)
         if reached >= rank:
-            state = replace(state, short_since=None)
+            state = state._replace(short_since=None)
             return self._risen(state, reached, at) if reached > rank else state
-        state = replace(state, short_since=state.short_since or at)
+        state = state._replace(short_since=state.short_since or at)
         assert state.short_since is not None
         due = max(self.span.review_of(state.short_since), state.spared_until or at)
         if self.terms.downgrade == "none" or at < due:
             return state
         fallen = self._fallen(state, reached, at)
         if self.terms.rank(fallen.tier) > reached:
-            fallen = replace(fallen, short_since=at)
+            fallen = fallen._replace(short_since=at)
         step_by_step = self.terms.soft_landing or self.terms.downgrade == "one_step"
-        return replace(fallen, spared_until=self.span.leaves(at)) if step_by_step else fallen
+        return fallen._replace(spared_until=self.span.leaves(at)) if step_by_step else fallen
 
     def _end(self, counted: Counted, state: State, at: datetime) -> State:
         begins, _ = self.periods.of(at, state.begins)
@@ -166,7 +166,7 @@ class Scheme:
         if not self.terms.soft_landing:
             return fallen
         _, ends = self.periods.of(at, fallen.begins)
-        return replace(fallen, spared_until=self.periods.review_of(ends))
+        return fallen._replace(spared_until=self.periods.review_of(ends))
 
     def _raised(self, state: State, sums: Sums, at: datetime) -> State:
         reached = self.terms.reached(sums)

@@ -24,16 +24,15 @@ from app.tiers.kept import (
     Followed,
     Kept,
     Moved,
+    Present,
     Why,
     asked_from,
     found_again,
     needed_from,
     resumed,
-    same_tiers,
 )
 from app.tiers.models import MemberTier, QualifyingEntry, TierChange
 from app.tiers.record import Credit, Decision, Record
-from app.tiers.rules import parts
 from app.tiers.schemas import StandingOut, standing_out
 from app.tiers.standing import Standing, standing
 
@@ -184,14 +183,14 @@ def load(
     wanted = coming.keys() | set(whole)
     if not counts(terms) or not wanted:
         return Standings(program_id, terms, now, {})
-    found = queries.members(session, sorted(wanted - set(newcomers)))
+    found, present = queries.members(session, sorted(wanted - set(newcomers))), Present(terms, now)
     reads = {
-        id_: BEGINNING if id_ in whole else needed_from(each.kept, terms, coming.get(id_, ()), now)
+        id_: BEGINNING if id_ in whole else needed_from(each.kept, present, coming.get(id_, ()))
         for id_, each in found.items()
         if each.kept is not None
     }
     records = queries.records(session, {id_: since for id_, since in reads.items() if since is not None})
-    members = {id_: _followed(id_, found, records, reads, terms, now) for id_ in wanted}
+    members = {id_: _followed(id_, found, records, reads, present) for id_ in wanted}
     return Standings(program_id, terms, now, members)
 
 
@@ -200,16 +199,15 @@ def _followed(
     found: Mapping[UUID, queries.Found],
     records: Mapping[UUID, queries.Read],
     reads: Mapping[UUID, datetime | None],
-    terms: Timeline,
-    now: datetime,
+    present: Present,
 ) -> Followed:
     if id_ not in found:
-        return Followed(now, terms, now, None)
+        return Followed(present.now, present, None)
     member, read = found[id_], records.get(id_)
     if read is None:
-        return Followed(member.joined_at, terms, now, member.kept)
+        return Followed(member.joined_at, present, member.kept)
     whole = reads[id_] == BEGINNING
-    return Followed(member.joined_at, terms, now, member.kept, list(read.credits), list(read.decisions), whole)
+    return Followed(member.joined_at, present, member.kept, list(read.credits), list(read.decisions), whole)
 
 
 # --- review ---------------------------------------------------------------------------------------------------------
@@ -219,7 +217,7 @@ def outdated(
     session: Session, program_id: UUID, terms: Timeline, as_of: datetime, after: UUID | None, limit: int
 ) -> Sequence[UUID]:
     """Members who stand by other tiers than those in force at `as_of`, by id, from the one after `after`."""
-    return queries.outdated(session, program_id, same_tiers(terms, as_of), after, limit)
+    return queries.outdated(session, program_id, Present(terms, as_of).same, after, limit)
 
 
 def review(session: Session, program_id: UUID, terms: Timeline, member_ids: Sequence[UUID], now: datetime) -> int:
@@ -240,27 +238,23 @@ def standings(
     session: Session, program_id: UUID, member_ids: Sequence[UUID], now: datetime
 ) -> list[StandingOut | Problem]:
     """Where each member stands at `now`, exactly; NotFound where the programme has no such member."""
-    terms = timeline(session, program_id)
+    present = Present(timeline(session, program_id), now)
     found = queries.members(session, sorted(set(member_ids)))
     ours = {id_: each for id_, each in found.items() if each.program_id == program_id}
-    reads = {id_: asked_from(each.kept, terms, now) for id_, each in ours.items() if each.kept is not None}
+    reads = {id_: asked_from(each.kept, present) for id_, each in ours.items() if each.kept is not None}
     records = queries.records(session, {id_: since for id_, since in reads.items() if since is not None})
-    version = terms.at(now)
-    tiers = None if version is None else version.terms.tiers
     told: dict[UUID, StandingOut | Problem] = {
-        id_: standing_out(id_, _standing(each, records.get(id_), reads.get(id_), terms, now), tiers, now)
+        id_: standing_out(id_, _standing(each, records.get(id_), reads.get(id_), present), present.tiers, now)
         for id_, each in ours.items()
     }
     return [told.get(member_id) or NotFound() for member_id in member_ids]
 
 
-def _standing(
-    member: queries.Found, read: queries.Read | None, since: datetime | None, terms: Timeline, now: datetime
-) -> Standing:
+def _standing(member: queries.Found, read: queries.Read | None, since: datetime | None, present: Present) -> Standing:
     if member.kept is not None and read is None:
-        return resumed(member.kept, parts(terms, member.joined_at), now)
+        return resumed(member.kept, member.joined_at, present)
     record = Record(member.joined_at) if read is None else Record(member.joined_at, read.credits, read.decisions)
-    return found_again(record, terms, now, None if since == BEGINNING else member.kept)
+    return found_again(record, present, None if since == BEGINNING else member.kept)
 
 
 def records(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, Record]:
