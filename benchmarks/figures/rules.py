@@ -143,7 +143,8 @@ def published(stage: Shop, terms: Terms) -> Shop:
 
 
 def bought(bench: Bench, stage: Shop, service: Service, seconds: float) -> float:
+    """Purchases per second, made just before they are posted: after those of the round before."""
     settle_down(stage.url)
-    ran = bench.generator.run(service, purchases(stage), seconds)
+    ran = bench.generator.run(service, purchases(replace(stage, at=datetime.now(UTC))), seconds)
     check_there(stage.url, RECEIPTS, ran.accepted)
     return ran.per_second

@@ -76,11 +76,14 @@ def _looked_up(bench: Bench) -> list[Figure]:
 
 
 def _recorded(bench: Bench) -> list[Figure]:
-    """Purchases under rules and tiers, and without, in turns."""
+    """Purchases under rules and tiers, of members who bought through last year and stand accordingly; and without, in
+    turns."""
     rates = Rounds()
     with bench.fresh("tiered") as with_tiers, bench.fresh("untiered") as without, ExitStack() as stack:
         bodies = shop.baskets(without)
         stages = [published(with_tiers, tiered(ruled(bodies, ACTIVE))), published(without, ruled(bodies, 0))]
+        _age(bench, stages[0])
+        by_service(stages[0], "review")
         sides = [(stage, stack.enter_context(serving(stage.settings, 1))) for stage in stages]
         for number in range(-1, bench.plan.rounds):
             seconds = bench.plan.seconds if number >= 0 else 1
