@@ -19,12 +19,13 @@ from app.programs import (
     check_basket,
     check_points_tender,
     consideration,
+    earn,
     net_paid_with_points,
     stand_alone_prices,
     tax_of,
     tender_of,
 )
-from app.transactions.rules import price
+from app.transactions.rules import Judged, price
 from tests.baskets import OCCASION, basket, baskets, examples, line, rules, terms
 
 
@@ -149,7 +150,8 @@ def test_points_and_cash_worked_example() -> None:
     assert cash_part(bought) == Fraction(1, 5)
     assert stand_alone_prices(bought, rule) == [2000]
     version = Version(UUID(int=1), 1, datetime(2026, 1, 1, tzinfo=UTC), rule)
-    priced = price(UUID(int=2), bought, OCCASION, version, granted=True)
+    judged = Judged(version, OCCASION, earn(bought, rule, OCCASION), tender_of(bought, rule))
+    priced = price(UUID(int=2), bought, judged, granted=True)
     assert priced.earning.points == 20
     assert (priced.consideration, priced.allocation.points, priced.allocation.goods) == (2000, 26, (1974,))
     assert net_paid_with_points(bought, rule) == 8000

@@ -16,8 +16,8 @@ from app.accounting import returned_part
 from app.errors import Problem
 from app.insight.moves import Counting, MovesCompared, credits_of, given_back
 from app.ledger import MOST_GRANTED
-from app.programs import Basket, Customer, Occasion, Reason, Terms, Uses, Version
-from app.transactions.rules import check_amounts, check_currency, occasion_of, price
+from app.programs import Basket, Customer, Occasion, Reason, Terms, Uses, Version, earn
+from app.transactions.rules import Judged, check_amounts, check_currency, occasion_of, price
 
 AT_ONCE = timedelta(minutes=1)
 """How far apart two purchases may have been recorded whose order of arrival only the ledger knows: a unit of work does
@@ -217,8 +217,7 @@ class Life:
             check_amounts(row.basket, terms)
         except Problem as problem:
             return Replayed(refusal=problem.code)
-        priced = price(program_id, row.basket, occasion, draft, granted=True)
-        earning = priced.earning
+        earning = earn(row.basket, terms, occasion)
         points, reasons = earning.points, earning.reasons
         if points > MOST_GRANTED:
             return Replayed(refusal="too_many_points")
@@ -226,7 +225,8 @@ class Life:
         back = given_back(row.basket, terms, earning, row.past)
         taken_back = sum(sums.points for sums in back)
         self.counting.credits += credits_of(row.document_id, row.purchase, row.recorded_at, earning, row.past, back)
-        deferred = priced.allocation.points
+        judged = Judged(draft, occasion, earning)
+        deferred = price(program_id, row.basket, judged, granted=True).allocation.points
         return Replayed(
             reasons=reasons,
             points=points,

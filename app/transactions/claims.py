@@ -101,7 +101,7 @@ def claim(
     """
     terms = programs.timeline(session, program_id)
     rows = purchases(session, program_id, [each.transaction_id for each in wanted])
-    meant = [or_problem(_meant, program_id, rows, terms, each, now) for each in wanted]
+    meant = [or_problem(_meant, rows, terms, each) for each in wanted]
     good = [each for each in meant if not isinstance(each, Problem)]
     found, newcomers = _claimants(session, program_id, good, now, dry_run)
     loaded = _load(session, program_id, good, found, newcomers, now, dry_run)
@@ -114,7 +114,7 @@ def claim(
     return outcomes
 
 
-def _meant(program_id: UUID, rows: Mapping[UUID, Fields], terms: Timeline, wanted: Wanted, now: datetime) -> _Meant:
+def _meant(rows: Mapping[UUID, Fields], terms: Timeline, wanted: Wanted) -> _Meant:
     row = shown(rows, wanted.transaction_id, wanted.stores)
     if row["member_id"] is not None:
         raise rules.TransactionHasMember
@@ -122,13 +122,13 @@ def _meant(program_id: UUID, rows: Mapping[UUID, Fields], terms: Timeline, wante
     bought = PurchaseIn.model_validate(row["content"])
     basket = basket_of(bought)
     occasion = rules.occasion_of(row["occurred_at"], bought.store, bought.channel, version.terms)
-    judged = rules.priced_at(program_id, basket, occasion, version, terms, now, granted=True)
+    earning = programs.earn_at_least(basket, version.terms)
     identifier = identifier_of(wanted.member, version)
     if isinstance(identifier, Problem):
         raise identifier
     assert identifier is not None
-    judged = replace(judged, most=programs.most(basket, version.terms, occasion))
-    return _Meant(row, basket, judged, identifier)
+    most = programs.most(basket, version.terms, occasion)
+    return _Meant(row, basket, Judged(version, occasion, earning, most=most), identifier)
 
 
 def _claimants(
@@ -239,8 +239,9 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
     if before is not None and before["member_id"] != member_id:
         raise rules.TransactionClaimed
     claim_id, verdict = new_id(), _known(loaded, meant, member_id, before)
-    priced, reasons = verdict.priced, verdict.priced.earning.reasons
-    points = priced.earning.points
+    priced = rules.price(loaded.program_id, meant.basket, verdict, granted=True)
+    priced = rules.with_end(priced, loaded.terms, verdict.occasion.at, now)
+    points, reasons = verdict.earning.points, verdict.earning.reasons
     left = return_rules.left(meant.basket, version.terms, return_rules.before(past), reasons)
     taken_back = points - left.earning.points
     if before is not None:
@@ -261,7 +262,7 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
         "transaction_id": row["id"],
         "member_id": member_id,
         "points": points,
-        "reasons": rules.reasons_of(priced.earning),
+        "reasons": rules.reasons_of(verdict.earning),
         "facts": rules.facts_of(verdict.occasion),
         "recorded_at": now,
     }
@@ -280,7 +281,8 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
 
 
 def _known(loaded: _Loaded, meant: _Meant, member_id: UUID, before: Fields | None) -> Judged:
-    """What the purchase comes to when it is known who claims it, and what rules have given them; or had `before`."""
+    """What the purchase earns when it is known who claims it, and what rules have given them; or had `before`.
+    TooManyPoints."""
     verdict = meant.verdict
     version = verdict.version
     if before is None:
@@ -293,7 +295,8 @@ def _known(loaded: _Loaded, meant: _Meant, member_id: UUID, before: Fields | Non
             occasion = loaded.uses.known(member_id, version.terms, occasion, customer, left=left)
     else:
         occasion = rules.remembered(verdict.occasion, before["facts"])
-    return rules.priced_at(loaded.program_id, meant.basket, occasion, version, loaded.terms, loaded.now, granted=True)
+    earning = programs.earn(meant.basket, version.terms, occasion)
+    return replace(verdict, occasion=occasion, earning=rules.no_more_than_fits(earning))
 
 
 def _take_back(
@@ -310,7 +313,7 @@ def _take_back(
     gives its points back. What the granted points have paid of a debt is owed again, whatever the terms say of points
     already spent: nobody has spent these.
     """
-    version, reasons = meant.verdict.version, meant.verdict.priced.earning.reasons
+    version, reasons = meant.verdict.version, meant.verdict.earning.reasons
     undone = {row["original_id"] for row in past if row["type"] == "void"}
     standing = [row for row in past if row["type"] == "return" and row["id"] not in undone]
     postings: list[accounting.Posting] = []

@@ -124,19 +124,22 @@ class Purchase:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """An acceptable purchase: the version of terms it falls under, when and where it was, and what it comes to.
+    """An acceptable purchase: the version of terms it falls under, when and where it was, what it earns, and what of it
+    is paid with points.
 
     `most`: what rules with a budget could give for it, by their codes.
     """
 
     version: Version
     occasion: Occasion
-    priced: "Priced"
+    earning: Earning
+    tender: PointsTender | None = None
     most: Mapping[str, Need] = field(default_factory=dict)
 
 
-def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) -> Judged:
-    """What a purchase comes to. Raises the refusal of one that cannot be accepted, whoever the member is."""
+def judge(purchase: Purchase, terms: Timeline, now: datetime) -> Judged:
+    """What a purchase earns, as far as that does not depend on the member. Raises the refusal of one that cannot be
+    accepted, whoever the member is."""
     version = terms.at(purchase.occurred_at)
     if version is None:
         raise NoTerms
@@ -144,33 +147,21 @@ def judge(program_id: UUID, purchase: Purchase, terms: Timeline, now: datetime) 
     check_currency(purchase.currency, version.terms.currency)
     check_amounts(purchase.basket, version.terms)
     occasion = occasion_of(purchase.occurred_at, purchase.store, purchase.channel, version.terms)
-    granted = purchase.member is not None
+    basket, tender = purchase.basket, tender_of(purchase.basket, version.terms)
+    if purchase.member is None:
+        if tender is not None:
+            raise PointsTenderRefused("a guest has no points to pay with")
+        return Judged(version, occasion, no_more_than_fits(earn(basket, version.terms, occasion)))
     # what rules give a member is found out once, when it is known who that is
-    least = earn_at_least(purchase.basket, version.terms) if granted and version.terms.personal else None
-    judged = priced_at(program_id, purchase.basket, occasion, version, terms, now, granted=granted, earning=least)
-    priced = judged.priced
-    if priced.tender is not None and purchase.member is None:
-        raise PointsTenderRefused("a guest has no points to pay with")
-    return replace(judged, most=most(purchase.basket, version.terms, occasion)) if granted else judged
+    earning = earn_at_least(basket, version.terms) if version.terms.personal else earn(basket, version.terms, occasion)
+    return Judged(version, occasion, no_more_than_fits(earning), tender, most(basket, version.terms, occasion))
 
 
-def priced_at(
-    program_id: UUID,
-    basket: Basket,
-    occasion: Occasion,
-    version: Version,
-    terms: Timeline,
-    now: datetime,
-    *,
-    granted: bool,
-    earning: Earning | None = None,
-) -> Judged:
-    """What an acceptable basket comes to on an `occasion`, its points with the end that `terms` give them by now.
-    `earning`: if it is known what it earns. TooManyPoints."""
-    priced = price(program_id, basket, occasion, version, granted=granted, earning=earning)
-    if priced.earning.points > MOST_GRANTED:
+def no_more_than_fits(earning: Earning) -> Earning:
+    """TooManyPoints."""
+    if earning.points > MOST_GRANTED:
         raise TooManyPoints
-    return Judged(version, occasion, with_end(priced, terms, occasion.at, now))
+    return earning
 
 
 def facts_of(occasion: Occasion) -> dict[str, Any] | None:
@@ -282,21 +273,12 @@ def occasion_of(occurred_at: datetime, store: str | None, channel: str | None, t
     return Occasion(occurred_at.astimezone(terms.zone), store, channel)
 
 
-def price(
-    program_id: UUID,
-    basket: Basket,
-    occasion: Occasion,
-    version: Version,
-    *,
-    granted: bool,
-    earning: Earning | None = None,
-) -> Priced:
-    """Applies `version` to a basket whose sums match. IFRS 15.74: by stand-alone prices, at the time of the sale.
+def price(program_id: UUID, basket: Basket, judged: Judged, *, granted: bool) -> Priced:
+    """What an acceptable basket comes to. IFRS 15.74: by stand-alone prices, at the time of the sale.
 
     Where nobody is `granted` the points (a guest), they are counted but get no part of the price.
     """
-    terms, occurred_at = version.terms, occasion.at
-    earning = earning or earn(basket, terms, occasion)
+    terms, occurred_at, earning = judged.version.terms, judged.occasion.at, judged.earning
     rate = terms.redemption_rate.fraction
     paid = consideration(basket, terms)
     allocation = allocate(
@@ -313,10 +295,10 @@ def price(
         paid,
         tax_of(basket),
         expected_points(earning.points, rate),
-        cancels_at(occurred_at, terms) or expires_at(occurred_at, terms, occasion.tier),
+        cancels_at(occurred_at, terms) or expires_at(occurred_at, terms, judged.occasion.tier),
         available_from(occurred_at, terms),
         CohortKey(program_id, terms.currency, month, "purchase", str(rate)),
-        tender_of(basket, terms),
+        judged.tender,
         net_paid_with_points(basket, terms),
     )
 
@@ -351,8 +333,7 @@ def accrual_of(priced: Priced, terms: Terms, act: Act) -> Accrual:
 
 def counting(judged: Judged, occurred_at: datetime, now: datetime) -> Coming:
     """What a purchase may count towards its member's tier."""
-    earning = judged.priced.earning
-    terms = judged.version.terms
+    earning, terms = judged.earning, judged.version.terms
     sure = not (terms.personal or (terms.tiers is not None and terms.tiers.multiplies))
     points = earning.points if sure else None
     return Coming(min(occurred_at, now), sum(earning.line_bases), points, earning.units)
@@ -365,7 +346,7 @@ def counted(earning: Earning) -> Sums:
 
 def bought(document_id: UUID, judged: Judged, basket: Basket, at: datetime) -> Bought:
     """A purchase, as clubs see it."""
-    return Bought(document_id, judged.version, basket.lines, judged.priced.earning.line_bases, at)
+    return Bought(document_id, judged.version, basket.lines, judged.earning.line_bases, at)
 
 
 def counted_back(row: Any) -> Sums:

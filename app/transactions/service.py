@@ -175,7 +175,7 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     terms = programs.timeline(session, program_id)
     named = _name(session, program_id, items, dry_run)
     known = _stored(session, {key: row for key, row in named.found.items() if key in named.there}, terms)
-    judged = [_judge(program_id, item, terms, now) if item.key not in known else None for item in items]
+    judged = [_judge(item, terms, now) if item.key not in known else None for item in items]
     people, newcomers = _identify(session, program_id, items, judged, terms, now, dry_run)
     rows = {key: row for key, row in named.found.items() if key in named.originals}
     returnable = returns.load(session, rows, terms, lock=not dry_run)
@@ -239,7 +239,7 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
 
 def _pays(verdict: Judged | Problem | None) -> bool:
     """Whether a purchase is paid with points."""
-    return isinstance(verdict, Judged) and verdict.priced.tender is not None
+    return isinstance(verdict, Judged) and verdict.tender is not None
 
 
 def _limited(people: Sequence[Member], judged: Sequence[Judged | Problem | None]) -> set[programs.UseKey]:
@@ -264,7 +264,7 @@ def _needed(
     whole: set[UUID] = set()
     for item, member, verdict in zip(items, people, judged, strict=True):
         if isinstance(member, UUID) and isinstance(verdict, Judged):
-            tender = verdict.priced.tender
+            tender = verdict.tender
             needs[member] = needs[member].plus(0 if tender is None else tender.points)
         elif isinstance(member, UUID) and isinstance(item, Return):
             whole.add(member)
@@ -349,12 +349,12 @@ def _stored(session: Session, rows: Mapping[Key, Fields], terms: Timeline) -> di
     return {key: Recorded(row, postings[row["id"]], versions[row["terms_id"]], True, None) for key, row in rows.items()}
 
 
-def _judge(program_id: UUID, item: Item, terms: Timeline, now: datetime) -> Judged | Problem | None:
-    """What a purchase comes to, or why it is refused whoever it is for. Returns are judged when all is loaded."""
+def _judge(item: Item, terms: Timeline, now: datetime) -> Judged | Problem | None:
+    """What a purchase earns, or why it is refused whoever it is for. Returns are judged when all is loaded."""
     if isinstance(item, Return):
         return None
     try:
-        return rules.judge(program_id, item, terms, now)
+        return rules.judge(item, terms, now)
     except Problem as problem:
         return problem
 
@@ -510,10 +510,13 @@ def _purchase(
     effect: tiers.Effect | None = None
     earned: stamps.Earned | None = None
     if member is not None:
-        verdict = _known(loaded, purchase, verdict, member, now)
-        earned = _earn(loaded, verdict, member, id_, purchase.occurred_at, now)
+        verdict = _known(loaded, purchase, verdict, member)
+    priced = rules.price(loaded.program_id, purchase.basket, verdict, granted=member is not None)
+    priced = rules.with_end(priced, loaded.terms, verdict.occasion.at, now)
+    if member is not None:
+        earned = _earn(loaded, verdict, priced, member, id_, purchase.occurred_at, now)
         loaded.accounts[member] = earned.account
-        earning = verdict.priced.earning
+        earning = verdict.earning
         credit = rules.credit_of(id_, rules.counted(earning), purchase.occurred_at, now)
         effect = loaded.standings.count(member, credit, "earned")
         loaded.uses.count(member, verdict.version.terms, verdict.occasion.at, earning.reasons)
@@ -521,7 +524,7 @@ def _purchase(
         loaded.memberships.bring(member, rules.bought(id_, verdict, purchase.basket, purchase.occurred_at))
         if member in loaded.customers:
             loaded.customers[member] = replace(loaded.customers[member], bought=True)
-    priced, version = verdict.priced, verdict.version
+    version = verdict.version
     sale = rules.sale_of(priced, id_, purchase.occurred_at)
     postings = accounting.sale_postings(sale, version.terms.posting_profile, loaded.chart)
     event = accounting.Event(sale.program_id, id_, sale.currency, sale.occurred_at, sale.period)
@@ -558,32 +561,36 @@ def _purchase(
     return replace(loaded.known[purchase.key], tier=effect, cards=() if earned is None else earned.effects)
 
 
-def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID, now: datetime) -> Judged:
-    """What a purchase comes to when it is known who makes it, their tier, and what rules have given them."""
-    version, earning = verdict.version, None
+def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID) -> Judged:
+    """What a purchase earns when it is known who makes it, in which tier, and what rules have given them.
+    TooManyPoints."""
+    terms = verdict.version.terms
     tier = loaded.standings.tier_at(member, purchase.occurred_at)
     occasion = verdict.occasion if tier is None else replace(verdict.occasion, tier=tier)
     if belongs := loaded.memberships.clubs_at(member, purchase.occurred_at):
         occasion = replace(occasion, clubs=belongs)
-    if version.terms.personal:
+    if terms.personal:
         customer = loaded.customers.get(member, Customer(False))
         left = loaded.uses.left(verdict.most)
-        occasion = loaded.uses.known(member, version.terms, occasion, customer, left=left)
+        occasion = loaded.uses.known(member, terms, occasion, customer, left=left)
+        earning = programs.earn(purchase.basket, terms, occasion)
     else:
-        earning = programs.favoured(verdict.priced.earning, version.terms, tier)
-        if earning is verdict.priced.earning and version.terms.expiry_of(tier) is version.terms.expiry:
-            return replace(verdict, occasion=occasion)
-    return rules.priced_at(
-        loaded.program_id, purchase.basket, occasion, version, loaded.terms, now, granted=True, earning=earning
-    )
+        earning = programs.favoured(verdict.earning, terms, tier)
+    return replace(verdict, occasion=occasion, earning=rules.no_more_than_fits(earning))
 
 
 def _earn(
-    loaded: _Loaded, verdict: Judged, member: UUID, document_id: UUID, occurred_at: datetime, now: datetime
+    loaded: _Loaded,
+    verdict: Judged,
+    priced: rules.Priced,
+    member: UUID,
+    document_id: UUID,
+    occurred_at: datetime,
+    now: datetime,
 ) -> stamps.Earned:
     """The member's account after a purchase: what it pays with points, then what it earns, stamps too.
     MemberMayNotSpend, InsufficientPoints, MemberMayNotEarn."""
-    account, priced, terms = loaded.accounts[member], verdict.priced, verdict.version.terms
+    account, terms = loaded.accounts[member], verdict.version.terms
     gates = GATES[loaded.statuses.get(member, "active")]
     if not gates.earn:
         raise MemberMayNotEarn
