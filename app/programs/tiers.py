@@ -255,6 +255,11 @@ class TierTerms(Request):
             raise PydanticCustomError("counts_nothing", "a tier asks for units of goods that are not named")
         return counted
 
+    @property
+    def by_anniversary(self) -> bool:
+        """Whether years begin on the day a member joined."""
+        return isinstance(self.window, Anniversary)
+
     def year_begins(self, joined_on: date) -> str:
         """The day, `MM-DD`, on which each year begins of somebody who joined on a day; where periods are years."""
         match self.window:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from app.programs import Rolling, Sums, TierTerms, Timeline, Version, day_begins
 from app.tiers.record import Counted, Credit, Decision, Record
-from app.tiers.rules import Change, Course, State, parts
+from app.tiers.rules import Change, Course, Part, State, parts, same_for_all
 from app.tiers.standing import Standing, standing, stood
 
 Why = Literal["earned", "returned", "review", "terms", "manual", "invitation", "lock", "ended"]
@@ -34,6 +34,11 @@ class Present:
         self._alike = list(takewhile(lambda version: _tiers_of(version) == _tiers_of(versions[-1]), reversed(versions)))
         self.same = [version.id for version in self._alike]
         """The versions up to the one in force that have had the same tiers all the while, the latest first."""
+        self._parts = parts(terms, now) if same_for_all(terms) else None
+
+    def parts(self, joined_at: datetime) -> Sequence[Part]:
+        """Time by versions of terms, for a member."""
+        return self._parts if self._parts is not None else parts(self.terms, joined_at)
 
     def held(self, at: datetime) -> bool:
         """Whether the same tiers held at an instant up to now."""
@@ -305,7 +310,7 @@ def resumed(
 
 
 def _gone_on(stored: Kept, joined_at: datetime, present: Present, counted: Counted) -> Standing:
-    course = Course(parts(present.terms, joined_at), counted, stored.reached_at, stored.state)
+    course = Course(present.parts(joined_at), counted, stored.reached_at, stored.state)
     return stood(course, counted, [], present.now, present.now, stored.since)
 
 

@@ -190,6 +190,11 @@ class Part:
     scheme: Scheme | None
 
 
+def same_for_all(terms: Timeline) -> bool:
+    """Whether periods are the same whenever a member joined."""
+    return not any(version.terms.tiers and version.terms.tiers.by_anniversary for version in terms.versions)
+
+
 def parts(terms: Timeline, joined_at: datetime) -> list[Part]:
     """Time by versions of terms, the oldest first."""
     return [

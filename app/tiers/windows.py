@@ -18,28 +18,24 @@ class Periods:
         """`month_day`: on which years begin; not asked for where periods go from the last change."""
         self._zone, self._month_day, self._grace_days = zone, month_day, terms.grace_days
         self._months = terms.window.months if isinstance(terms.window, SinceLastChange) else None
-        self._latest: tuple[datetime, datetime] | None = None
+        self._found: dict[datetime, tuple[datetime, datetime]] = {}
 
     def of(self, at: datetime, since: datetime) -> tuple[datetime, datetime]:
         """The period that `at` is in, its end excluded. `since`: the last change."""
         if self._months is not None:
             return _of_change(since, at, self._months, self._zone)
-        latest = self._latest  # most often asked for again
-        if latest is None or not latest[0] <= at < latest[1]:
-            self._latest = latest = self._year(at)
-        return latest
+        found = self._found.get(at)  # the beginnings of years are asked for again and again
+        if found is None:
+            found = self._found[at] = _year(at.astimezone(self._zone).date(), self._month_day, self._zone)
+        return found
 
     def before(self, begins: datetime, since: datetime) -> datetime:
         """When the period began that ended at `begins`."""
-        last = begins - MOMENT
-        return (self._year(last) if self._months is None else self.of(last, since))[0]
+        return self.of(begins - MOMENT, since)[0]
 
     def review_of(self, ends: datetime) -> datetime:
         """When members fall who have not kept their tier in a period that `ends`: after the days of grace."""
         return _later(ends, self._grace_days, self._zone)
-
-    def _year(self, at: datetime) -> tuple[datetime, datetime]:
-        return _year(at.astimezone(self._zone).date(), self._month_day, self._zone)
 
 
 @lru_cache(maxsize=4096)
