@@ -117,6 +117,21 @@ def test_a_claimed_purchase_counts(clubs: Shop) -> None:
 # --- by a purchase --------------------------------------------------------------------------------------------------
 
 
+def test_the_till_is_told_which_club_a_purchase_has_brought(clubs: Shop) -> None:
+    """A dry run, the purchase, and the claim of a guest's; not again for what was known."""
+    gardeners = {"code": "gardeners", "name": "Gardeners", "until": "2027-05-22T04:00:00+00:00"}
+    body = purchase("r1", 5000, occurred_at=clubs.clock().isoformat())
+    body["lines"][0]["department"] = "GARDEN"
+    assert clubs.post(body, dry_run=True).json()["clubs"] == [gardeners]
+    assert [clubs.post(body).json()["clubs"] for _ in range(2)] == [[gardeners], []]
+    assert buy(clubs, "r2", 4999, "GARDEN")["clubs"] == []
+    guest = buy(clubs, "r3", 5000, "GARDEN", member=None)
+    assert guest["clubs"] == []
+    path, headers = f"/v1/transactions/{guest['id']}/claim", {"Idempotency-Key": "claim"}
+    claimed = clubs.http.post(path, json={"member": {"card": "901"}}, headers=headers)
+    assert claimed.json()["clubs"] == [gardeners]
+
+
 def test_whoever_buys_joins_from_then_on(clubs: Shop) -> None:
     assert bonus(buy(clubs, "r1", 4999, "GARDEN")) == 0
     assert belongs(clubs) == {}

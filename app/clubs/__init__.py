@@ -8,19 +8,23 @@ write down what time has done.
 
 from app.clubs.joining import Ended, Ending, Joined, Wanted, join, leave
 from app.clubs.queries import Due, earning, ending, over
-from app.clubs.schemas import BelongingList
+from app.clubs.rules import Membership
+from app.clubs.schemas import BelongingList, BroughtOut, brought_out
 from app.clubs.service import Bought, Memberships, belongings, end, load, offers, recognise
 
 __all__ = [
     "BelongingList",
     "Bought",
+    "BroughtOut",
     "Due",
     "Ended",
     "Ending",
     "Joined",
+    "Membership",
     "Memberships",
     "Wanted",
     "belongings",
+    "brought_out",
     "earning",
     "end",
     "ending",

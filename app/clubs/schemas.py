@@ -1,6 +1,6 @@
 """The wire of clubs. Amounts are minor units of the currency beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from app.accounting import PostingOut
 from app.clubs.rules import Belonging, EndedWhy, Membership, Why
 from app.ledger import BalanceOut, PlannedEntries
 from app.paging import page
-from app.programs import Club
+from app.programs import Club, Terms
 from app.tiers import BenefitOut, benefits_out
 from app.wire import Answer, ExternalId, Money, Request, Source, Stamp, Token
 
@@ -111,6 +111,14 @@ class BelongingOut(Answer):
     fee: FeeOut | None
 
 
+class BroughtOut(Answer):
+    """A club that a purchase has brought its member, from then on; until when as it is now, null: for good."""
+
+    code: str
+    name: str
+    until: Stamp | None
+
+
 class BelongingList(Answer):
     """The clubs of a member at an instant, by code."""
 
@@ -154,6 +162,11 @@ def membership_page(rows: Sequence[RowMapping], limit: int) -> MembershipPage:
     found = page(rows, limit, lambda row: [str(row["id"])])
     items = [MembershipOut(**{name: row[name] for name in MembershipOut.model_fields}) for row in found.rows]
     return MembershipPage(items=items, next=found.next)
+
+
+def brought_out(brought: Iterable[Membership], terms: Terms) -> list[BroughtOut]:
+    names = {club.code: club.name for club in terms.clubs}
+    return [BroughtOut(code=each.club, name=names[each.club], until=each.ends_at) for each in brought]
 
 
 def belonging_out(belonging: Belonging, club: Club, left: int) -> BelongingOut:

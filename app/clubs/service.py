@@ -82,15 +82,16 @@ class Memberships:
         for each in memberships:
             self._known.setdefault(each.member_id, {})[each.id] = each
 
-    def bring(self, member_id: UUID, bought: Bought) -> None:
-        """Lets a purchase bring what it is enough for."""
+    def bring(self, member_id: UUID, bought: Bought) -> Sequence[Membership]:
+        """Lets a purchase bring what it is enough for; answers that."""
         if not bought.version.terms.clubs:
-            return
+            return ()
         joining = Joining(self._program_id, member_id, bought.document_id, min(bought.at, self._now), self._now)
         new = rules.brought(joining, bought.version, bought.lines, bought.bases, self.of(member_id))
         if new:
             self.put(new)
             self._settle(member_id)  # what was bought long ago may be over
+        return [self._known[member_id][each.id] for each in new]
 
     def has_brought(self, member_id: UUID, document_id: UUID) -> bool:
         """Whether a purchase brought any of a member's."""

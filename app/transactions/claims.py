@@ -51,6 +51,7 @@ class Claimed:
     enrolled: bool
     account: ledger.Account
     taken_back: int
+    brought: Sequence[clubs.Membership] = ()
     cards: Sequence[stamps.Effect] = ()
     """What it did to stamp cards, when it was made."""
 
@@ -271,13 +272,14 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
     loaded.standings.count(member_id, credit, "earned")
     loaded.memberships.count(member_id, credit)
     bought = clubs.Bought(claim_id, version, meant.basket.lines, left.earning.line_bases, row["occurred_at"])
-    loaded.memberships.bring(member_id, bought)
+    brought = loaded.memberships.bring(member_id, bought)
     if member_id in loaded.customers:
         loaded.customers[member_id] = replace(loaded.customers[member_id], bought=True)
     loaded.claims[row["id"]], loaded.postings[claim_id], loaded.accounts[member_id] = new, posted, account
     enrolled = member_id in loaded.newcomers
     loaded.newcomers.discard(member_id)
-    return Claimed(new, row, posted, version, False, enrolled, account, taken_back, [*earned.effects, *off])
+    cards = [*earned.effects, *off]
+    return Claimed(new, row, posted, version, False, enrolled, account, taken_back, brought, cards)
 
 
 def _known(loaded: _Loaded, meant: _Meant, member_id: UUID, before: Fields | None) -> Judged:

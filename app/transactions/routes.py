@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app import idempotency
 from app.accounting import PostingOut
 from app.clients import Caller, keyed, needs
+from app.clubs import brought_out
 from app.edge import READING, WRITING, Db, DryRun, Now, StrictRoute, Writes
 from app.errors import (
     CursorInvalid,
@@ -426,6 +427,7 @@ def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, *, dry_run: bool) 
         balance=balance_out(claimed.account),
         balance_at=now,
         expiring_next=expiring_out(claimed.account, claimed.version.terms.zone),
+        clubs=brought_out(claimed.brought, claimed.version.terms),
         cards=[effect_out(each) for each in claimed.cards],
         entries=_made_once(claimed.account, claimed.duplicate, dry_run, enrolled=claimed.enrolled),
         postings=_postings(claimed.postings),
@@ -526,6 +528,7 @@ def _out(recorded: Recorded, now: datetime, dry_run: bool, entries: PlannedEntri
         expiring_next=None if account is None else expiring_out(account, recorded.version.terms.zone),
         tier=_tier(recorded),
         discounts=_discounts(recorded),
+        clubs=brought_out(recorded.brought, recorded.version.terms),
         cards=[effect_out(each) for each in recorded.cards],
         entries=entries,
         postings=_postings(recorded.postings),
@@ -573,6 +576,7 @@ def _waits(outcome: Waiting, now: datetime, dry_run: bool, entries: PlannedEntri
         expiring_next=None,
         tier=None,
         discounts=[],
+        clubs=[],
         cards=[],
         entries=entries,
         postings=[],

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationError, WrapValidator, mod
 from pydantic_core import PydanticCustomError
 
 from app.accounting import PostingOut
+from app.clubs import BroughtOut
 from app.errors import Finding, ProblemBody, finding
 from app.ledger import BalanceOut, ExpiringOut, PlannedEntries
 from app.members import MemberRef
@@ -322,8 +323,8 @@ class TransactionOut(Answer):
     """What a transaction did. For one that was known, `duplicate` is true and points, reasons and postings are those of
     the first time; `balance` is always the one at `balance_at`. A guest has no balance. A return that `waiting` says
     waits for its purchase has done nothing yet. `tier` is null for a guest, for what was known, and without tiers.
-    `discounts`: what the member's tier and clubs of before are good for at the till; one of them holds. `cards` are the
-    stamp cards it has changed; none for what was known."""
+    `discounts`: what the member's tier and clubs of before are good for at the till; one of them holds. `clubs` are
+    those it has brought, `cards` the stamp cards it has changed; none for what was known."""
 
     id: UUID | None
     type: TransactionType
@@ -342,6 +343,7 @@ class TransactionOut(Answer):
     expiring_next: ExpiringOut | None
     tier: TierEffectOut | None
     discounts: list[BenefitOut]
+    clubs: list[BroughtOut]
     cards: list[CardEffectOut]
     entries: PlannedEntries
     postings: list[PostingOut]
@@ -376,6 +378,7 @@ class ClaimOut(Answer):
     balance: BalanceOut
     balance_at: Stamp
     expiring_next: ExpiringOut | None
+    clubs: list[BroughtOut]
     cards: list[CardEffectOut]
     entries: PlannedEntries
     postings: list[PostingOut]

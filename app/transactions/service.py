@@ -51,7 +51,7 @@ class Recorded:
     """A transaction as the database has it, or would have it after a dry run: its row, its postings, its terms.
 
     `account` is the member's after it (for a duplicate: now); None for a guest. `tier` and `cards`: what it did to
-    their tier and their stamp cards, when it was recorded.
+    their tier and their stamp cards, `brought`: memberships of clubs that it has brought, when it was recorded.
     """
 
     row: Fields
@@ -60,6 +60,7 @@ class Recorded:
     duplicate: bool
     account: ledger.Account | None
     tier: tiers.Effect | None = None
+    brought: Sequence[clubs.Membership] = ()
     cards: Sequence[stamps.Effect] = ()
 
 
@@ -508,6 +509,7 @@ def _purchase(
 ) -> Recorded:
     id_ = loaded.taken.get(purchase.key) or new_id()
     effect: tiers.Effect | None = None
+    brought: Sequence[clubs.Membership] = ()
     earned: stamps.Earned | None = None
     if member is not None:
         verdict = _known(loaded, purchase, verdict, member)
@@ -521,7 +523,7 @@ def _purchase(
         effect = loaded.standings.count(member, credit, "earned")
         loaded.uses.count(member, verdict.version.terms, verdict.occasion.at, earning.reasons)
         loaded.memberships.count(member, credit)
-        loaded.memberships.bring(member, rules.bought(id_, verdict, purchase.basket, purchase.occurred_at))
+        brought = loaded.memberships.bring(member, rules.bought(id_, verdict, purchase.basket, purchase.occurred_at))
         if member in loaded.customers:
             loaded.customers[member] = replace(loaded.customers[member], bought=True)
     version = verdict.version
@@ -558,7 +560,8 @@ def _purchase(
     writing.add(row, postings)
     account = None if member is None else loaded.accounts[member]
     loaded.known[purchase.key] = Recorded(row, postings, version, False, account)
-    return replace(loaded.known[purchase.key], tier=effect, cards=() if earned is None else earned.effects)
+    cards = () if earned is None else earned.effects
+    return replace(loaded.known[purchase.key], tier=effect, brought=brought, cards=cards)
 
 
 def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID) -> Judged:
