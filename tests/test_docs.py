@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
+from textwrap import indent
 from typing import Any, get_args, get_origin
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from openapi_spec_validator import validate
 from pydantic import AliasChoices, BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from app import __version__, accounting, clients, db, telemetry, worker
+from app import __version__, accounting, blueprints, clients, db, telemetry, worker
 from app.cli import describe
 from app.config import Settings
 from app.errors import MEDIA_TYPE, Problem, every_problem
@@ -29,7 +30,7 @@ from app.holds.schemas import HoldIn
 from app.ledger import PlannedEntry
 from app.main import create_app
 from app.money import show
-from app.programs import Terms, check_basket
+from app.programs import EXAMPLE_TERMS, Terms, check_basket
 from app.redemptions.schemas import RedemptionIn
 from app.transactions.schemas import LineIn, PurchaseIn, ReturnIn, TenderIn, basket_of
 from app.transfers.schemas import TransferIn
@@ -332,6 +333,15 @@ def test_decisions_have_one_form(path: Path) -> None:
 def test_the_changelog_knows_this_version() -> None:
     assert re.search(rf"^## \[{re.escape(__version__)}\] - ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert f'version = "{__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_offers_are_terms_that_hold() -> None:
+    pieces = re.findall(r"^```yaml\n(.*?)^```$", page("offers"), re.MULTILINE | re.DOTALL)
+    assert len(pieces) >= 7
+    needed = {name: value for name, value in EXAMPLE_TERMS.items() if name != "expiry"}
+    around = yaml.safe_dump({"program": {"code": "shop", "name": "Shop"}, "terms": needed}, sort_keys=False)
+    for piece in pieces:
+        blueprints.read(around + indent(piece, "  "))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -18,6 +18,7 @@ from tests.conftest import settings_for
 from tests.points import balance, entries, events, publish
 from tests.shop import TERMS, Shop, TestClock, open_shop, purchase
 from tests.test_campaigns import enrol, set_status
+from tests.test_rewards import added, ordered
 
 REVIEW: dict[str, Any] = {
     "code": "reviews",
@@ -90,6 +91,20 @@ def test_an_event_gives_at_once_what_campaigns_promise(offering: Shop) -> None:
     (listed, _) = offering.get(f"/v1/members/{member}/bonuses")["items"]
     assert (listed["campaign"], listed["type"], listed["occasion"]) == ("reviews", "event", "app/e1")
     assert [told["campaign"] for told in events(offering, "campaign.granted")] == ["reviews", "students"]
+
+
+def test_what_is_traded_in_becomes_a_voucher(offering: Shop) -> None:
+    """An old thing brought back is an event, and what that gives buys a voucher, which burns at the till."""
+    publish(offering, OFFERED | {"campaigns": [REVIEW | {"occasion": {"type": "event", "event": "coat_traded_in"}}]})
+    added(offering, code="coat", points=30, item={"kind": "voucher", "value": 500, "valid_days": 30})
+    offering.clock.forward(seconds=1)
+    member = joined(offering)
+    assert given(send(offering, event="coat_traded_in", occurred_at=offering.clock().isoformat())) == [("reviews", 30)]
+    (voucher,) = ordered(offering, str(member), "coat", immediate=True)["vouchers"]
+    receipt = {"source": "store-1", "external_id": "r1"}
+    burnt = offering.client("terminal").post(f"/v1/vouchers/{voucher['code']}/burn", json=receipt)
+    assert (burnt.json()["status"], burnt.json()["value"]["amount"]) == ("burnt", 500)
+    assert balance(offering, member)["available"] == 0
 
 
 def test_points_for_an_event_are_never_deferred_revenue(offering: Shop) -> None:
