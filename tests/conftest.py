@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import URL, Dialect, Engine, create_engine, make_url
 
-from app import schema, telemetry
+from app import db, schema, telemetry
 from app.config import Settings
 from app.db import Database
 from app.ids import new_id
@@ -63,6 +64,23 @@ def create_postgres(server: str, name: str, template: str = "template1") -> str:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
     return make_url(server).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> Iterator[None]:
+    """Statements are compiled once for all databases of a run: that takes longer than most tests."""
+    dialects: dict[str, Dialect] = {}
+    statements: dict[str, dict[Any, Any]] = {}
+
+    def create(url: URL, **options: Any) -> Engine:
+        engine = create_engine(url, **options)
+        engine.dialect = dialects.setdefault(engine.name, engine.dialect)  # a compiled statement is for one
+        engine.update_execution_options(compiled_cache=statements.setdefault(engine.name, {}))
+        return engine
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(db, "create_engine", create)
+        yield
 
 
 @pytest.fixture(scope="session")

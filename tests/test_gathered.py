@@ -470,7 +470,7 @@ def test_locked_accounts_delay_nobody_else(engines: Engines) -> None:
             refused = [answer for till_ in stuck for answer in till_.result()]
             assert {answer.status_code for answer in refused} == {503}
             assert {answer.headers["Retry-After"] for answer in refused} == {"1"}
-            assert met.count("gatherer-0") <= 2 * 8
+            assert met.count("gatherer-0") < len(refused)
             let_go()
             assert {answer.status_code for card in cards[:2] for answer in till(card)} == {201}
         assert shop.get(f"/v1/members/{ids[0]}/balance")["balance"]["available"] == 100 + 4 * 10 - 1
