@@ -17,3 +17,10 @@ def new_id() -> UUID:
     milliseconds, rest = divmod(time.time_ns(), 1_000_000)
     fraction = (rest << 12) // 1_000_000
     return UUID(int=milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | _random.getrandbits(62))
+
+
+def following(id_: UUID, place: int) -> UUID:
+    """One of the ids that sort after another and before what is made next, by their `place`, from 0 (RFC 9562, 6.2
+    method 2)."""
+    random_bits = (id_.int + 1 + place) % (1 << 62)
+    return UUID(int=id_.int >> 62 << 62 | random_bits)

@@ -4,6 +4,7 @@ import json
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
+from itertools import permutations
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,7 @@ from app.db import Database
 from app.demo import EXAMPLES, SAMPLE
 from app.errors import Problem
 from app.ids import new_id
+from app.insight.moves import in_turn
 from app.insight.replaying import Period, PeriodInvalid, period, replay
 from app.insight.rules import Totals, at_once, in_order
 from app.members import Identifier, MemberRef
@@ -28,7 +30,7 @@ from app.members.service import change
 from app.programs import Terms
 from app.transactions.claims import Wanted
 from app.transactions.models import Transaction, TransactionClaim
-from app.transactions.schemas import TransactionIn, item_of
+from app.transactions.schemas import PurchaseIn, TransactionIn, basket_of, item_of
 from tests.shop import TERMS, Shop, make_program, purchase, returned, voided
 
 bodies: TypeAdapter[Any] = TypeAdapter(TransactionIn)
@@ -231,6 +233,27 @@ def test_a_return_that_did_not_happen_gives_back_what_it_took_though_the_rest_ca
     totals = replayed(database, history.program_id, old)
     assert totals.all.published == totals.all.draft
     assert (totals.all.draft.points, totals.all.draft.taken_back) == (85, 81)
+
+
+def test_what_came_back_in_one_batch_is_replayed_in_its_order(shop: Shop) -> None:
+    """All of it, that voided, and all of it again: not the second return before the void."""
+    shop.batch([purchase("p", 10_000), returned("b1", "p"), voided("v1", "b1", "return"), returned("b2", "p")])
+    shop.clock.forward(seconds=1)
+    totals = replayed(shop.database, shop.program_id, TERMS)
+    assert totals.all.published == totals.all.draft
+    assert (totals.all.draft.points, totals.all.draft.taken_back) == (100, 100)
+
+
+def test_what_came_back_is_put_in_an_order_in_which_it_can_have() -> None:
+    """Two servers' clocks may number a return before the void that made room for it."""
+    bought = basket_of(PurchaseIn.model_validate(purchase("p", 1000)))
+    (line,) = bought.lines
+    outcome = {"figures": {}, "lines": {line.number: str(line.quantity)}, "amount": 0}
+    none = outcome | {"lines": {}}
+    first = {"id": 1, "type": "return", "original_id": 0, "purchase_id": 0, "outcome": outcome}
+    again, undone = first | {"id": 2}, {**first, "id": 3, "type": "void", "original_id": 1, "outcome": none}
+    for past in permutations([first, again, undone]):
+        assert list(in_turn(bought, past)) == [first, undone, again]
 
 
 def points_of(database: Database, program_id: UUID) -> int:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -108,6 +109,32 @@ class Counting:
 
     documents: set[UUID] = field(default_factory=set)
     credits: list[Credit] = field(default_factory=list)
+
+
+def in_turn(basket: Basket, past: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """What came back of a purchase, in an order in which it can have. Clocks of two servers may number a return before
+    the void that made room for it: then what was undone comes first, each with its void."""
+    bought = {line.number: line.quantity for line in basket.lines}
+    if all(_fit(bought, past[:count]) for count in range(1, len(past) + 1)):
+        return past
+    undone = {row["original_id"] for row in past if row["type"] == "void"}
+    return sorted(past, key=lambda row: _turn(row, undone))
+
+
+def _turn(row: Mapping[str, Any], undone: Collection[UUID]) -> tuple[bool, UUID, bool]:
+    void = _undoes_a_return(row)
+    return not (void or row["id"] in undone), row["original_id"] if void else row["id"], void
+
+
+def _fit(bought: Mapping[int, Decimal], rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the last of these can have come after the others."""
+    if _undoes_a_return(rows[-1]):
+        return any(row["id"] == rows[-1]["original_id"] for row in rows)
+    return all(quantity <= bought[number] for number, quantity in before(rows).lines.items())
+
+
+def _undoes_a_return(row: Mapping[str, Any]) -> bool:
+    return row["type"] == "void" and row["original_id"] != row["purchase_id"]
 
 
 def given_back(basket: Basket, terms: Terms, earning: Earning, past: Sequence[Mapping[str, Any]]) -> list[Sums]:

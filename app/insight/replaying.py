@@ -21,7 +21,7 @@ from app import db, ledger, members, programs, stamps, tiers
 from app.db import Database
 from app.errors import Problem, finding
 from app.ids import new_id
-from app.insight.moves import Counting, Course
+from app.insight.moves import Counting, Course, in_turn
 from app.insight.rules import Bought, Life, Totals, at_once, in_order
 from app.ledger.models import PointEntry
 from app.members.models import Member
@@ -233,6 +233,7 @@ class _Reading:
         profile: Customer | None,
     ) -> Bought:
         sent = None if row.content is None else PurchaseIn.model_validate(row.content)
+        basket = None if sent is None else basket_of(sent)
         lots = granted.get(row.document_id, ())
         return Bought(
             document_id=row.document_id,
@@ -250,8 +251,8 @@ class _Reading:
             facts=row.facts,
             store=row.store,
             channel=None if sent is None else sent.channel,
-            basket=None if sent is None else basket_of(sent),
-            past=past,
+            basket=basket,
+            past=past if basket is None else in_turn(basket, past),
             profile=profile or Customer(False),
             granted=sum(lot.granted for lot in lots),
             taken_back=sum(lot.returned for lot in lots),

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from app import accounting, clubs, db, ledger, members, outbox, programs, stamps, tiers
 from app.errors import NotFound, Problem, finding
 from app.idempotency import IdempotencyInProgress
-from app.ids import new_id
+from app.ids import following, new_id
 from app.members import (
     GATES,
     Identifier,
@@ -157,16 +157,16 @@ class _Named:
 
 
 def _name(session: Session, program_id: UUID, items: Sequence[Item], dry_run: bool) -> _Named:
-    keys = {item.key for item in items}
+    ids = {item.key: new_id() for item in items}  # they sort as the items are decided
     originals = {item.original for item in items if isinstance(item, Return) and item.original is not None}
     # a return takes its purchase's key too, for as long as it takes to decide that it must wait: so that the purchase,
     # if it is on its way, either is there or finds what waits for it
-    taken = {} if dry_run else _take(session, program_id, sorted(keys | originals))
+    taken = {} if dry_run else _take(session, program_id, {key: new_id() for key in originals} | ids)
     queue = waiting.load(session, program_id, items)
-    waited = queue.for_purchases({key[:2] for key in keys if key[2] == "purchase"})
-    if waited and not dry_run:
-        taken |= _take(session, program_id, sorted(each.key for each in waited))
-    there = {*keys, *(each.key for each in waited)} - taken.keys()
+    waited = queue.for_purchases({key[:2] for key in ids if key[2] == "purchase"})
+    if waited and not dry_run:  # they are decided with their purchases
+        taken |= _take(session, program_id, {each.key: _after(ids, each, place) for place, each in enumerate(waited)})
+    there = {*ids, *(each.key for each in waited)} - taken.keys()
     found = _find(session, program_id, sorted(there | originals))
     awaited = originals | {each.original for each in waited if each.original is not None}
     return _Named(taken, queue, found, there, originals, awaited)
@@ -307,9 +307,18 @@ def _selected(people: Sequence[Member], judged: Sequence[Judged | Problem | None
     }
 
 
-def _take(session: Session, program_id: UUID, keys: Sequence[Key]) -> dict[Key, UUID]:
-    """Takes the keys nobody has; answers the new transaction's id for each."""
-    rows = [{"program_id": program_id, **dict(zip(_KEY, key, strict=True)), "transaction_id": new_id()} for key in keys]
+def _after(ids: Mapping[Key, UUID], waited: Return, place: int) -> UUID:
+    """An id for a return that has waited for a purchase of the batch: it sorts after that and before what follows."""
+    assert waited.original is not None
+    return following(ids[waited.original], place)
+
+
+def _take(session: Session, program_id: UUID, ids: Mapping[Key, UUID]) -> dict[Key, UUID]:
+    """Takes the keys nobody has, for transactions with these ids; answers which it got."""
+    rows = [
+        {"program_id": program_id, **dict(zip(_KEY, key, strict=True)), "transaction_id": ids[key]}
+        for key in sorted(ids)
+    ]
     try:
         won = db.claim_rows(session, TransactionKey, rows, [*_KEY, "transaction_id"])
     except DBAPIError as error:
