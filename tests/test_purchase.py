@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from app import programs
 from app.db import Database
 from app.programs import Terms
-from tests.shop import TERMS, Shop, purchase
+from tests.conftest import settings_for
+from tests.shop import TERMS, Shop, TestClock, open_shop, purchase
 
 
 def publish(shop: Shop, effective_from: datetime, **changes: Any) -> None:
@@ -281,6 +282,24 @@ def test_a_batch_takes_500_and_not_one_more(shop: Shop) -> None:
     response = shop.http.post("/v1/transactions/batch", json={"transactions": [purchase()] * 501})
     assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
     shop.prove()
+
+
+def test_whoever_is_refused_their_first_purchase_is_nobody(database_url: str, clock: TestClock) -> None:
+    """Nor has a bonus for joining; alone, and between others that are recorded."""
+    welcome = {"code": "welcome", "name": "Welcome", "occasion": {"type": "sign_up"}, "points": 100}
+    offered = TERMS | {"points_tender": {"value": {"amount": 1, "points": 1}}, "campaigns": [welcome]}
+    tenders = [{"type": "points", "amount": 500}, {"type": "cash", "amount": 500}]
+    paid = purchase("r1", 1000, tenders=tenders, member={"card": "nobody"})
+    with open_shop(settings_for(database_url), clock, offered) as shop:
+        refused = [shop.post(paid), shop.batch([purchase("r0"), paid, purchase("r2", member={"card": "new"})])[1]]
+        assert [each["code"] for each in (refused[0].json(), refused[1]["problem"])] == ["insufficient_points"] * 2
+        cards = {
+            card: shop.http.get("/v1/members/lookup", params={"card": card}).status_code for card in ("900", "new")
+        }
+        assert cards == {"900": 200, "new": 200}
+        assert shop.http.get("/v1/members/lookup", params={"card": "nobody"}).status_code == 404
+        assert shop.post(paid | {"tenders": [{"type": "cash", "amount": 1000}]}).json()["member"]["enrolled"]
+        shop.prove()
 
 
 def test_a_poisonous_item_fails_alone(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,12 +129,12 @@ def _turn(row: Mapping[str, Any], undone: Collection[UUID]) -> tuple[bool, UUID,
 def _fit(bought: Mapping[int, Decimal], rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the last of these can have come after the others."""
     if _undoes_a_return(rows[-1]):
-        return any(row["id"] == rows[-1]["original_id"] for row in rows)
+        return rows[-1]["original_id"] in {row["id"] for row in rows}
     return all(quantity <= bought[number] for number, quantity in before(rows).lines.items())
 
 
 def _undoes_a_return(row: Mapping[str, Any]) -> bool:
-    return row["type"] == "void" and row["original_id"] != row["purchase_id"]
+    return bool(row["type"] == "void" and row["original_id"] != row["purchase_id"])
 
 
 def given_back(basket: Basket, terms: Terms, earning: Earning, past: Sequence[Mapping[str, Any]]) -> list[Sums]:

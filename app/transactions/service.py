@@ -121,7 +121,8 @@ def record(
 
     A refused item never disturbs its neighbours and leaves nothing behind, its key included. Items of one member are
     decided in order. Returns that waited for a purchase are applied with it. IdempotencyInProgress when another
-    transaction is working on one of the keys. A `dry_run` locks and writes nothing.
+    transaction is working on one of the keys. Raises the refusal of somebody who became a member only to be refused. A
+    `dry_run` locks and writes nothing.
     """
     if not items:
         return []
@@ -129,6 +130,9 @@ def record(
     writing = _Writing()
     outcomes = [_decide(loaded, position, item, writing, now) for position, item in enumerate(items)]
     if not dry_run:
+        for member, outcome in zip(loaded.members, outcomes, strict=True):
+            if isinstance(outcome, Problem) and member in loaded.newcomers:
+                raise outcome
         _write(session, loaded, writing, now)
     return outcomes
 

@@ -59,7 +59,7 @@ def carry_out(
     try:
         return idempotency.carry_out(database, attempt, now, as_one, repeatable=True)
     except Exception as error:
-        if not begun or (isinstance(error, Problem) and not met_a_lock(error)):
+        if not begun or (isinstance(error, Problem) and error.passing and not met_a_lock(error)):
             raise
         structlog.get_logger().warning("an upload is carried out in parts", exc_info=True)
     apart = reply(outcomes := record_in_parts(database, program_id, items, now))
