@@ -365,16 +365,19 @@ def schemes(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Credit]:
-    """Purchases, some of them known later, some of them returned."""
+    """Purchases, some of them known later, some of them returned, now and then something without a receipt."""
     found = []
     for number, amount in draw(st.lists(st.tuples(DAYS, AMOUNTS), max_size=25)):
         at = JOINED + timedelta(days=number, hours=number % 24)
         sums = Sums(0, amount, 1, number % 3)
-        credit = Credit(new_id(), at, at, at + timedelta(days=draw(st.sampled_from([0, 0, 3]))), sums)
+        credit = Credit(new_id(), at, at, at + timedelta(days=draw(st.sampled_from([0, 0, 3, 40]))), sums)
         found.append(credit)
         if draw(st.sampled_from([False, False, True])):
             when = credit.recorded_at + timedelta(days=draw(st.integers(0, 400)))
             found.append(Credit(new_id(), at, when, when, Sums().less(sums)))
+        if draw(st.sampled_from([False] * 7 + [True])):
+            when = credit.recorded_at + timedelta(days=draw(st.integers(0, 90)))
+            found.append(Credit(new_id(), when, when, when, Sums(0, -draw(AMOUNTS), 0, 0)))
     return found
 
 
@@ -445,13 +448,16 @@ def recorded(credits_: Sequence[Credit], terms: Timeline, until: datetime) -> tu
         read = None if reads is None else [one for one in known if one.counted_at >= reads]
         followed = Followed(JOINED, Present(terms, now), stored, read, [], reads == BEGINNING)
         if each is not None:
+            before = standing(Record(JOINED, known), terms, each.counted_at, now)
+            assert followed.tier_at(each.counted_at) == before.tier
             followed.count(each, "earned" if each.sums.spend >= 0 else "returned")
             known.append(each)
         stored = followed.kept
         moved += followed.moved
-        if stored is not None and stored.sums_until is not None:
+        if stored is not None:
             whole = standing(Record(JOINED, known), terms, now, now)
-            assert (stored.tier, stored.counted) == (whole.tier, whole.counted)
+            assert stored.tier == whole.tier
+            assert stored.sums_until is None or stored.counted == whole.counted
     return stored, moved, ways
 
 

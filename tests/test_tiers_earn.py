@@ -39,9 +39,11 @@ def test_a_purchase_earns_by_the_tier_before_it(earning: Shop) -> None:
 
 
 def test_in_one_batch_as_one_by_one(earning: Shop) -> None:
-    results = earning.batch([purchase("r1", 100_000), purchase("r2"), returned("b1", "r1"), purchase("r3")])
+    later = purchase("r3", occurred_at=earning.clock().isoformat())
+    results = earning.batch([purchase("r1", 100_000), purchase("r2"), returned("b1", "r1"), later, purchase("r4")])
     assert given(results[1]["transaction"]) == {"tier:gold": 10, "vip": 7}
     assert given(results[3]["transaction"]) == {}
+    assert given(results[4]["transaction"]) == {"tier:gold": 10, "vip": 7}, "it was made before the goods came back"
 
 
 def test_a_preview_shows_the_upgrade_and_what_it_changes(earning: Shop) -> None:

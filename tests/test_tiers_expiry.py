@@ -63,7 +63,8 @@ def test_the_tier_before_a_purchase_says_how_long_its_points_are_good(opened: Op
 
 def test_in_one_batch_as_one_by_one(opened: Opener) -> None:
     shop = opened()
-    shop.batch([purchase("r1", 150_000), purchase("r2"), returned("b1", "r1"), purchase("r3", 3_000)])
+    later = purchase("r3", 3_000, occurred_at=shop.clock().isoformat())
+    shop.batch([purchase("r1", 150_000), purchase("r2"), returned("b1", "r1"), later])
     assert ends(shop) == [(1500, A_YEAR), (10, TWO_YEARS), (30, A_YEAR)]
 
 

@@ -43,6 +43,11 @@ class Sums(NamedTuple):
             self.units - other.units,
         )
 
+    @property
+    def lost(self) -> "Sums":
+        """Of what is less than nothing, how much less."""
+        return Sums(*(max(0, -each) for each in self))
+
 
 MEASURES = Sums._fields
 

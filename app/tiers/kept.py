@@ -78,7 +78,7 @@ def kept(stands: Standing, version: Version, now: datetime) -> Kept:
         tier=stands.tier,
         since=stands.since,
         state=stands.state,
-        counted=stands.counted,
+        counted=stands.at_most,
         reached_at=stands.reached_at,
         counted_from=stands.counted_from or BEGINNING,
         sums_until=stands.sums_until,
@@ -116,7 +116,9 @@ def needed_from(stored: Kept, present: Present, coming: Sequence[Coming]) -> dat
         return BEGINNING
     reached_at, tied = stored.reached_at, False
     for each in coming:
-        if each.counted_at < reached_at or each.counted_at < stored.counted_from or not present.held(each.counted_at):
+        # what is late counts in a window of before, and earns by the tier that stood then: neither is stored
+        late = each.counted_at < stored.recorded_at or each.counted_at < reached_at
+        if late or each.counted_at < stored.counted_from or not present.held(each.counted_at):
             return BEGINNING
         tied = tied or each.counted_at == reached_at
         reached_at = each.counted_at
@@ -214,10 +216,12 @@ class Followed:
 
     def tier_at(self, at: datetime) -> str | None:
         """What stood at an instant, as known now."""
-        if self.kept is None or self.kept.since is None or at >= self.kept.since:
-            return self.tier
-        if self.credits is not None and self.whole:
+        if self.kept is None:
+            return None
+        if self.credits is not None and self.whole and at < self.present.now:
             return standing(self._record(), self.present.terms, at, self.present.now).tier
+        if self.kept.since is None or at >= self.kept.since:
+            return self.tier
         before = [each.after for each in self.moved if each.at <= at]
         return before[-1] if before else None if self.stored is None else self.stored.tier
 
@@ -225,9 +229,9 @@ class Followed:
     def warned(self) -> Standing | None:
         """The standing, if the member has to be warned of its end by now, and was not."""
         version = self.present.version
-        if self.stands is None or self.stored is None or self.stored.review_at is None or version is None:
+        if self.stands is None or self.stored is None or version is None:
             return None
-        due = [at for at in warnings(self.stands, version) if self.stored.review_at <= at <= self.present.now]
+        due = [at for at in warnings(self.stands, version) if self.stored.recorded_at < at <= self.present.now]
         return self.stands if due else None
 
     def has(self, document_id: UUID) -> bool:

@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 from operator import itemgetter
 from typing import Literal
 from uuid import UUID
@@ -72,24 +73,35 @@ class Counted:
     instants: Sequence[datetime] = ()
     totals: Sequence[Sums] = field(default=(Sums(),))
     """Before the first instant, and after each."""
+    losses: Sequence[tuple[datetime, Sums]] = ()
+    """Where less was bought than came back, for once without a receipt: how much less."""
 
     @staticmethod
     def of(credits_: Iterable[tuple[datetime, Sums]]) -> "Counted":
         instants: list[datetime] = []
-        totals = [Sums()]
+        totals, less = [Sums()], False
         for instant, sums in sorted(credits_, key=itemgetter(0)):
-            total = totals[-1].plus(sums)
+            total, less = totals[-1].plus(sums), less or min(sums) < 0
             if instants and instants[-1] == instant:
                 totals[-1] = total
             else:
                 instants.append(instant)
                 totals.append(total)
-        return Counted(instants, totals)
+        steps = zip(instants, pairwise(totals), strict=True) if less else ()
+        each = ((at, after.less(before)) for at, (before, after) in steps)
+        return Counted(instants, totals, [(at, sums.lost) for at, sums in each if min(sums) < 0])
 
     def between(self, begins: datetime, ends: datetime) -> Sums:
         """The sums from an instant on and before another."""
         first, last = bisect_left(self.instants, begins), bisect_left(self.instants, ends)
         return self.totals[last].less(self.totals[first]) if first < last else Sums()
+
+    def gained(self, begins: datetime, ends: datetime) -> Sums:
+        """The same without losses: what is left when those have gone out of a window, and more."""
+        sums = self.between(begins, ends)
+        for at, lost in self.losses:
+            sums = sums.plus(lost) if begins <= at < ends else sums
+        return sums
 
     def next(self, after: datetime) -> datetime | None:
         """The first instant from `after` on at which anything counted."""

@@ -104,6 +104,8 @@ class Scheme:
         assert self.span is not None
         if (bought := counted.next(after + MOMENT)) is not None:
             yield bought
+        for loss, _ in counted.losses:
+            yield self.span.leaves(loss)  # what a return without a receipt took counts again
         if self.terms.downgrade == "none" or state.tier is None:
             return
         if state.short_since is not None:
@@ -243,7 +245,9 @@ class Course:
     @property
     def _rises_by_purchases_only(self) -> bool:
         """Whether time, and other terms to come, raise nobody."""
-        return self._turn is None and (self.scheme is None or self.scheme.terms.upgrade == "at_once")
+        if self._counted.losses or self._turn is not None:
+            return False
+        return self.scheme is None or self.scheme.terms.upgrade == "at_once"
 
     def _next(self) -> datetime | None:
         following = None if self.scheme is None else self.scheme.next(self._counted, self.state, self.at)

@@ -21,8 +21,9 @@ class Standing:
     `tier` (None: none) since `since` (None: never another). `until`: when that changes if nothing more is bought, into
     `projected`; None: never. `counted`: in the window, from `begins` until `ends` (None: it moves along). `keep`: what
     is missing so as not to fall then; `missing` for the tier `next`, by measure, where one is enough unless all are
-    needed. `decided`: a decision stands; the `state` is without it. `reached_at`, `counted_from` and `sums_until`: how
-    to go on from here (`Scheme.resumed_from`).
+    needed. `decided`: a decision stands; the `state` is without it. `at_most`: what may be counted later
+    of what counts until now. `reached_at`, `counted_from` and `sums_until`: how to go on from here
+    (`Scheme.resumed_from`).
     """
 
     tier: str | None
@@ -39,6 +40,7 @@ class Standing:
     """Whether what comes is a lower tier."""
     decided: bool
     state: State
+    at_most: Sums
     reached_at: datetime
     counted_from: datetime | None
     sums_until: datetime | None
@@ -88,6 +90,7 @@ def stood(
         and scheme.terms.rank(coming.tier) < scheme.terms.rank(now.tier),
         decided=any(each.stands(at, known_at) for each in decisions),
         state=state,
+        at_most=known if scheme is None or not scheme.span else counted.gained(window[0] or at, at + MOMENT),
         reached_at=reached_at,
         counted_from=resumed[0],
         sums_until=resumed[1],
