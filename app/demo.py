@@ -55,10 +55,10 @@ REWARD = {
     "currency": "USD",
 }
 COMES_BACK = 25
-"""Every so manieth purchase that earned points comes back."""
+"""Every so many-th purchase that earned points comes back."""
 
 JOINS = 10
-"""Every so manieth member pays for each club that has a fee."""
+"""Every so many-th member pays for each club that has a fee."""
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ import pytest
 from app import clients
 from app.worker import run_jobs
 from tests.conftest import settings_for
+from tests.points import publish
 from tests.shop import Shop, TestClock, make_key, open_shop, returned
 from tests.test_tiers import GOLD, SILVER, YEARLY, buy, check_history, code, history, member_of, tier, until
 
@@ -52,6 +53,18 @@ def test_a_manual_tier_is_no_floor_for_ever(shop: Shop) -> None:
     assert run_jobs(shop.database, shop.clock())["review-tiers"] == 1
     assert history(shop) == [(None, "gold", "manual"), ("gold", "silver", "ended")]
     assert decide(shop, until=None).status_code == 422
+
+
+def test_a_given_tier_goes_with_the_terms_that_have_it_no_more(shop: Shop) -> None:
+    """When they take effect, whenever that is written down."""
+    assert decide(shop).status_code == 201
+    shop.clock.forward(hours=1)
+    publish(shop, INVITING | {"tiers": {"levels": [SILVER]}})
+    shop.clock.forward(minutes=1)
+    run_jobs(shop.database, shop.clock())
+    assert history(shop)[-1] == ("gold", None, "terms")
+    changed = shop.get(f"/v1/members/{member_of(shop)}/tier/history")["items"][0]["changed_at"]
+    assert changed == "2026-11-22T13:00:00+00:00"
 
 
 def test_a_given_tier_is_the_least_a_locked_one_the_very_one(shop: Shop) -> None:

@@ -42,6 +42,21 @@ def test_what_time_did_is_written_once_at_its_instant(shop: Shop) -> None:
     assert stored(shop, TierChange) == 4
 
 
+def test_whose_fall_has_been_put_off_is_warned_of_the_other(database_url: str, clock: TestClock) -> None:
+    """The day to warn of it comes before anybody has looked again: late is better than never."""
+    monthly = {"levels": [SILVER], "window": {"type": "rolling", "months": 1}, "warn_days": [30]}
+    with open_shop(settings_for(database_url), clock, YEARLY | {"tiers": monthly}) as shop:
+        buy(shop, "r1", 60_000)
+        until(shop, "2026-12-06")
+        buy(shop, "r2", 60_000)
+        for day in ("2026-12-08", "2026-12-23", "2026-12-24", "2027-01-05"):
+            until(shop, day)
+            reviewed(shop)
+        (told,) = events(shop, "member.tier_will_downgrade")
+        assert told["at"] == "2027-01-06T05:00:00+00:00"
+        check_history(shop)
+
+
 def test_members_are_warned_ahead_once_a_day_named(shop: Shop) -> None:
     """With what is missing; and not any more when that was bought."""
     buy(shop, "r1", 50_000)

@@ -15,6 +15,7 @@ from app.outbox import OutboxEvent
 from app.tiers import queries
 from app.tiers.kept import BEGINNING
 from app.tiers.models import MemberTier, QualifyingEntry, TierChange
+from app.worker import run_jobs
 from tests.conftest import settings_for
 from tests.points import publish
 from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned, voided
@@ -237,6 +238,31 @@ def test_a_return_without_its_receipt_counts_where_it_happens(yearly: Shop) -> N
     assert yearly.post(body).json()["tier"] == effect("silver", None)
 
 
+def test_what_came_back_without_a_receipt_leaves_the_window_like_a_purchase(rolling: Shop) -> None:
+    """Then what it took counts again, though nobody buys anything."""
+    body = returned("b1", original=None, member={"card": "900"}, total=9_000, currency="USD")
+    buy(rolling, "r1", 100)
+    assert rolling.post(body).status_code == 201
+    until(rolling, "2027-01-10")
+    assert buy(rolling, "r2", 55_000)["tier"] == effect(None, None)
+    assert tier(rolling)["until"] == "2027-02-22T05:00:00+00:00"
+    until(rolling, "2027-02-23")
+    assert (code(rolling), tier(rolling)["since"]) == ("silver", "2027-02-22T05:00:00+00:00")
+    until(rolling, "2027-08-01")
+    assert buy(rolling, "r3", 50_000)["tier"] == effect(None, "silver")
+
+
+def test_late_uploads_in_order_count_in_the_window_of_their_day(database_url: str, clock: TestClock) -> None:
+    """300.00 of 22 November count on 20 February, though not any more when that is uploaded."""
+    graceful = {"levels": [SILVER, GOLD], "window": THREE_MONTHS, "grace_days": 14}
+    with open_shop(settings_for(database_url), clock, ROLLING | {"tiers": graceful}) as shop:
+        until(shop, "2027-02-23")
+        buy(shop, "r1", 30_000, "2026-11-22T12:00:00-05:00")
+        assert buy(shop, "r2", 25_000, "2027-02-20T12:00:00-05:00")["tier"] == effect(None, "silver")
+        assert tier(shop)["since"] == "2027-02-20T17:00:00+00:00"
+        check_history(shop)
+
+
 def test_late_uploads_count_when_they_happened(yearly: Shop) -> None:
     """A December bought in time, uploaded in January: the member never fell, though it was known so for some days."""
     buy(yearly, "r1", 50_000, "2025-05-01T12:00:00-04:00")
@@ -296,6 +322,26 @@ def test_a_tier_is_inserted_between_two_of_members(yearly: Shop) -> None:
     assert (code(yearly), code(yearly, "901")) == ("pearl", "gold")
     buy(yearly, "r3", 100)
     assert history(yearly) == [(None, "silver", "earned"), ("silver", "pearl", "terms")]
+
+
+def test_what_terms_to_come_will_do_is_told(database_url: str, clock: TestClock) -> None:
+    """By all that will count then, not by what counts now."""
+    monthly = {"levels": [SILVER], "window": {"type": "rolling", "months": 1}}
+    with open_shop(settings_for(database_url), clock, YEARLY | {"tiers": monthly}) as shop:
+        until(shop, "2026-11-25")
+        buy(shop, "r1", 30_000)
+        until(shop, "2027-01-05")
+        run_jobs(shop.database, shop.clock())
+        buy(shop, "r2", 30_000)
+        shop.clock.forward(minutes=1)
+        wide = {"levels": [SILVER], "window": THREE_MONTHS}
+        publish(shop, YEARLY | {"tiers": wide}, datetime.fromisoformat("2027-01-10T05:00:00+00:00"))
+        told = tier(shop)
+        assert (told["tier"], told["until"], told["projected"]) == (None, "2027-01-10T05:00:00+00:00", "silver")
+        assert told == tier(shop, as_of=shop.clock().isoformat())
+        until(shop, "2027-01-11")
+        assert code(shop) == "silver"
+        check_history(shop)
 
 
 def test_whose_tier_there_is_no_more_has_fallen_to_the_next_lower_one(yearly: Shop) -> None:

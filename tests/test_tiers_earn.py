@@ -76,6 +76,19 @@ def test_a_late_upload_earns_by_the_tier_of_its_time(earning: Shop) -> None:
     assert given(buy(earning, "after", 1_000, "2026-06-02T12:00:00-04:00")) == {"tier:silver": 2}
 
 
+def test_a_late_upload_earns_by_the_tier_of_its_time_though_that_was_lost_since(earning: Shop) -> None:
+    """In October nobody knew what would come back in November; nor what a guest had bought in June."""
+    buy(earning, "r1", 100_000, "2026-06-01T12:00:00-04:00")
+    guest = earning.post(purchase("g1", 100_000, member=None, occurred_at="2026-06-01T12:00:00-04:00")).json()
+    buy(earning, "r2", 100, card="901")
+    earning.post(returned("b1", "r1", total=60_000))
+    path, headers = f"/v1/transactions/{guest['id']}/claim", {"Idempotency-Key": "k1"}
+    assert earning.http.post(path, json={"member": {"card": "901"}}, headers=headers).status_code == 201
+    october = "2026-10-01T12:00:00-04:00"
+    assert (code(earning), given(buy(earning, "late", 1_000, october))) == (None, {"tier:gold": 10, "vip": 7})
+    assert (code(earning, "901"), given(buy(earning, "l2", 1_000, october, card="901"))) == ("gold", {})
+
+
 def test_a_claimed_purchase_earns_by_the_tier_of_its_time(earning: Shop) -> None:
     buy(earning, "r1", 100_000, "2026-06-01T12:00:00-04:00")
     guest = earning.post(purchase("g1", member=None)).json()

@@ -34,6 +34,8 @@ class Present:
         self._alike = list(takewhile(lambda version: _tiers_of(version) == _tiers_of(versions[-1]), reversed(versions)))
         self.same = [version.id for version in self._alike]
         """The versions up to the one in force that have had the same tiers all the while, the latest first."""
+        self.others_ahead = any(_tiers_of(each) != _tiers_of(versions[-1]) for each in terms.after(now) if versions)
+        """Whether other tiers have been published, to come: what they will count may be long ago."""
         self._parts = parts(terms, now) if same_for_all(terms) else None
 
     def parts(self, joined_at: datetime) -> Sequence[Part]:
@@ -112,7 +114,7 @@ class Coming:
 
 def needed_from(stored: Kept, present: Present, coming: Sequence[Coming]) -> datetime | None:
     """From when on the member's record has to be read for what is coming, in this order; None: not at all."""
-    if stored.terms_id not in present.same or stored.decided:
+    if stored.terms_id not in present.same or stored.decided or present.others_ahead:
         return BEGINNING
     reached_at, tied = stored.reached_at, False
     for each in coming:

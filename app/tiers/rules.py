@@ -224,6 +224,16 @@ class Course:
         """The tiers in force at `at`."""
         self._turn = self._parts[place + 1].begins if place + 1 < len(self._parts) else None
 
+    @property
+    def turns(self) -> set[datetime]:
+        """When the parts of time begin."""
+        return {part.begins for part in self._parts}
+
+    def terms_at(self, instant: datetime) -> TierTerms | None:
+        """The tiers in force at an instant."""
+        schemes = [part.scheme for part in self._parts if part.begins <= instant]
+        return schemes[-1].terms if schemes and schemes[-1] is not None else None
+
     def to(self, at: datetime) -> Iterator[Change]:
         """Goes on up to and with `at`; answers each change on the way."""
         while (following := self._next()) is not None and following <= at:

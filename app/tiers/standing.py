@@ -68,7 +68,7 @@ def stood(
     before = course.state
     earned = [Change(before.since or course.at, before.tier), *course.to(at)]
     state, scheme, reached_at = course.state, course.scheme, course.reached_at
-    history = list(_decided(earned, decisions, scheme, known_at, at))
+    history = list(_decided(earned, decisions, course, known_at, at))
     now = history[-1]
     window = (None, None) if scheme is None else scheme.window(at, state)
     resumed = (None, None) if scheme is None else scheme.resumed_from(at, state)
@@ -114,20 +114,19 @@ def overlaid(
 
 
 def _decided(
-    earned: Sequence[Change], decisions: Sequence[Decision], scheme: Scheme | None, known_at: datetime, at: datetime
+    earned: Sequence[Change], decisions: Sequence[Decision], course: Course, known_at: datetime, at: datetime
 ) -> Iterator[Change]:
     """The changes of a tier, decisions included."""
     if not decisions:
         yield from earned
         return
-    terms = None if scheme is None else scheme.terms
-    turns = {each.begins_at for each in decisions} | {each.ends_at(known_at) for each in decisions}
+    turns = {each.begins_at for each in decisions} | {each.ends_at(known_at) for each in decisions} | course.turns
     instants = sorted({change.at for change in earned} | {turn for turn in turns if earned[0].at < turn <= at})
     place, before, first = 0, None, True
     for instant in instants:
         while place + 1 < len(earned) and earned[place + 1].at <= instant:
             place += 1
-        tier = overlaid(earned[place].tier, decisions, terms, instant, known_at)
+        tier = overlaid(earned[place].tier, decisions, course.terms_at(instant), instant, known_at)
         if first or tier != before:
             yield Change(instant, tier)
         before, first = tier, False
