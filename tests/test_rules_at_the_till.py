@@ -100,6 +100,9 @@ def test_a_dry_run_says_what_the_purchase_then_earns(ruled: Shop) -> None:
     done = ruled.post(shopping(channel="app")).json()
     assert foreseen["points"] == done["points"]
     assert done["points"]["earned"] == 87
+    explained = ruled.get("/v1/transactions/store-1/r1")["explanation"]
+    assert (foreseen["explanation"], done["explanation"]) == (explained, None)
+    assert sum(each["points"] for each in explained) == 87
 
 
 def test_returns_take_back_what_rules_gave(ruled: Shop) -> None:

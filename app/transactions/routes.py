@@ -526,6 +526,7 @@ def _out(recorded: Recorded, now: datetime, dry_run: bool, entries: PlannedEntri
         balance=None if account is None else balance_out(account),
         balance_at=now,
         expiring_next=None if account is None else expiring_out(account, recorded.version.terms.zone),
+        explanation=_explanation(row, None, recorded.version) if imagined else None,
         tier=_tier(recorded),
         discounts=_discounts(recorded),
         clubs=brought_out(recorded.brought, recorded.version.terms),
@@ -574,6 +575,7 @@ def _waits(outcome: Waiting, now: datetime, dry_run: bool, entries: PlannedEntri
         balance=None,
         balance_at=now,
         expiring_next=None,
+        explanation=None,
         tier=None,
         discounts=[],
         clubs=[],
@@ -604,7 +606,7 @@ def _points(row: Fields, version: Version) -> PointsOut:
 def _explanation(row: Fields, claim: TransactionClaim | None, version: Version) -> list[ExplainedOut]:
     if row["type"] != "purchase":
         return []
-    bought = PurchaseIn.model_validate(row["content"])
+    bought = PurchaseIn.model_validate(rules.parsed(row["content"]))
     occasion = rules.occasion_of(bought.occurred_at, bought.store, bought.channel, version.terms)
     if row["member_id"] is not None or claim is not None:
         occasion = rules.remembered(occasion, row["facts"] if claim is None else claim.facts)

@@ -341,6 +341,9 @@ class TransactionOut(Answer):
     balance: BalanceOut | None
     balance_at: Stamp
     expiring_next: ExpiringOut | None
+    explanation: Annotated[
+        list[ExplainedOut] | None, Field(description="Of a dry run: what became of each rule; else null")
+    ]
     tier: TierEffectOut | None
     discounts: list[BenefitOut]
     clubs: list[BroughtOut]
