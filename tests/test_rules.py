@@ -219,7 +219,7 @@ def test_only_rules_about_what_was_bought_are_looked_at() -> None:
     rules = [*others, rule("always", **VISIT), dairy, rule("elsewhere", **VISIT, on={"departments": ["Meat"]})]
     found = ruled(*rules)
     sale = _sale(SHOPPING, found)
-    assert [each.code for each in found.in_force(OCCASION.at.date()).about(sale)] == ["always", "dairy"]
+    assert [rule.code for rule, _ in found.in_force(OCCASION.at.date()).about(sale)] == ["always", "dairy"]
     assert more(SHOPPING, *rules) == {"always": 50, "dairy": 50}
 
 

@@ -10,7 +10,7 @@ Pure; points whole, money in minor units. For one purchase, in this order:
 A rule multiplies the points of the base, never those of another rule: so their order does not matter.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -132,18 +132,26 @@ class Rule(Request):
 
     def consider(self, sale: Sale, occasion: Occasion) -> Considered:
         """What it gives for a purchase, whatever other rules do."""
-        if why := self.when.unmet(occasion) or self._unmet(occasion):
+        if not self.when.in_force(occasion.at.date()):
+            return Considered(self, 0, 0, "not_in_force")
+        return self.give(sale, occasion, self._places(sale))
+
+    def give(self, sale: Sale, occasion: Occasion, places: Iterable[int]) -> Considered:
+        """The same of a rule in force, which is about the lines at these `places`."""
+        if why := self.when.unmet_in_force(occasion) or self._unmet(occasion):
             return Considered(self, 0, 0, why)
-        given = self.apply(sale, self.when.minimum_spend, self.when.minimum_quantity)
+        given = self._give(sale, places, self.when.minimum_spend, self.when.minimum_quantity)
         room = occasion.allowed.get(self.code)
         return given if room is None or given.points <= room else given._replace(points=room, capped=True)
 
     def apply(self, sale: Sale, minimum_spend: int, minimum_quantity: int) -> Considered:
         """The same, when time and place are right."""
+        return self._give(sale, self._places(sale), minimum_spend, minimum_quantity)
+
+    def _give(self, sale: Sale, places: Iterable[int], minimum_spend: int, minimum_quantity: int) -> Considered:
         part = self._part(sale)
         if not part:
             return Considered(self, 0, 0, "tenders" if self.when.tenders else "nothing_earns")
-        places = self._places(sale)
         base = round_to_int(sum([sale.eligible[place] for place in places]) * part)
         if base <= 0:
             return Considered(self, 0, 0, "goods")
@@ -187,7 +195,10 @@ class Rule(Request):
         return sum(sale.paid_by.get(tender, 0) for tender in set(tenders)) if tenders else sale.part
 
     def _places(self, sale: Sale) -> Iterable[int]:
-        places = sale.everywhere if self.on.empty else self.on.places(sale)
+        return self.left_of(sale.everywhere if self.on.empty else self.on.places(sale), sale)
+
+    def left_of(self, places: Iterable[int], sale: Sale) -> Iterable[int]:
+        """Those of the lines of its goods that are not excluded."""
         return places if self.excluded.empty else set(places) - self.excluded.places(sale)
 
 
@@ -201,14 +212,18 @@ class InForce:
 
     rules: tuple[Rule, ...]
 
-    def about(self, sale: Sale) -> list[Rule]:
-        """Those that are about any goods of a sale that earn; no other gives anything for it."""
+    def about(self, sale: Sale) -> list[tuple[Rule, Iterable[int]]]:
+        """Those that are about any goods of a sale that earn, and where these are; no other gives anything for it."""
         everywhere, by_kind = self._index
-        places = set(everywhere)
+        found: dict[int, Collection[int]] = dict.fromkeys(everywhere, sale.everywhere)
         for there, index in by_kind:
-            for name in index.keys() & getattr(sale, there).keys():
-                places.update(index[name])
-        return [self.rules[place] for place in sorted(places)]
+            lines = getattr(sale, there)
+            for name in index.keys() & lines.keys():
+                for number in index[name]:
+                    others = found.get(number)
+                    found[number] = lines[name] if others is None else {*others, *lines[name]}
+        rules = ((self.rules[number], places) for number, places in sorted(found.items()))
+        return [(rule, rule.left_of(places, sale)) for rule, places in rules]
 
     @cached_property
     def _index(self) -> tuple[list[int], list[tuple[str, dict[str, list[int]]]]]:

@@ -157,7 +157,8 @@ def earn(basket: Basket, terms: Terms, occasion: Occasion) -> Earning:
     earning = favoured(_base(sale, terms, terms.earning.minimum_spend), terms, occasion.tier)
     if not terms.every_rule or not earning.reasons:
         return earning
-    considered = [each.consider(sale, occasion) for each in terms.in_force(occasion.at.date()).about(sale)]
+    about = terms.in_force(occasion.at.date()).about(sale)
+    considered = [rule.give(sale, occasion, places) for rule, places in about]
     return _with(earning, [_reason(each) for each in standing(considered, terms.stacking)])
 
 
@@ -197,7 +198,7 @@ def most(basket: Basket, terms: Terms, occasion: Occasion) -> dict[str, Need]:
     if not terms.budgeted:
         return {}
     sale, found = _sale(basket, terms), {}
-    for rule in terms.in_force(occasion.at.date()).about(sale):
+    for rule, _ in terms.in_force(occasion.at.date()).about(sale):
         if rule.budget is not None and rule.when.unmet(occasion) is None:
             given = rule.apply(sale, rule.when.minimum_spend, rule.when.minimum_quantity)
             if given.points:
