@@ -6,14 +6,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, select, text
 from sqlalchemy.orm import Session
 
 from app import programs
 from app.db import Database
 from app.programs import Terms
+from app.transactions.models import Transaction
 from tests.conftest import settings_for
-from tests.shop import TERMS, Shop, TestClock, open_shop, purchase
+from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned, voided
 
 
 def publish(shop: Shop, effective_from: datetime, **changes: Any) -> None:
@@ -284,6 +285,18 @@ def test_a_batch_takes_500_and_not_one_more(shop: Shop) -> None:
     shop.prove()
 
 
+def test_ids_of_a_batch_sort_as_it_was_decided(shop: Shop) -> None:
+    """Not by their numbers; a return that has waited comes with its purchase, what is there twice where it is first."""
+    one = {"lines": [{"line": 1, "quantity": "0.5"}]}
+    assert shop.post(returned("z-waited", "y", **one)).json()["waiting"]
+    half = returned("x-half", "y", **one)
+    bodies = [purchase("y", 1000), half, voided("w-void", "x-half", "return"), half, returned("a-rest", "y")]
+    assert [each["status"] for each in shop.batch(bodies)] == [201, 201, 201, 200, 201]
+    rows = select(Transaction.external_id).order_by(Transaction.id)
+    recorded = shop.database.read(lambda session: session.scalars(rows).all())
+    assert recorded == ["y", "z-waited", "x-half", "w-void", "a-rest"]
+
+
 def test_whoever_is_refused_their_first_purchase_is_nobody(database_url: str, clock: TestClock) -> None:
     """Nor has a bonus for joining; alone, and between others that are recorded."""
     welcome = {"code": "welcome", "name": "Welcome", "occasion": {"type": "sign_up"}, "points": 100}
@@ -384,6 +397,8 @@ def test_a_dry_run_answers_the_same_and_writes_nothing(shop: Shop) -> None:
         assert told.pop("dry_run") is True
         assert real.pop("dry_run") is False
         assert (type(told.pop("entries")), real.pop("entries")) == (list, None)
+        explained = shop.get(f"/v1/transactions/store-1/{body['external_id']}")["explanation"]
+        assert (told.pop("explanation"), real.pop("explanation")) == (None if real["duplicate"] else explained, None)
         if not real["duplicate"]:
             assert told.pop("id") is None
             real.pop("id")

@@ -161,7 +161,7 @@ class _Named:
 
 
 def _name(session: Session, program_id: UUID, items: Sequence[Item], dry_run: bool) -> _Named:
-    ids = {item.key: new_id() for item in items}  # they sort as the items are decided
+    ids = {key: new_id() for key in dict.fromkeys(item.key for item in items)}  # they sort as the items are decided
     originals = {item.original for item in items if isinstance(item, Return) and item.original is not None}
     # a return takes its purchase's key too, for as long as it takes to decide that it must wait: so that the purchase,
     # if it is on its way, either is there or finds what waits for it
