@@ -1,10 +1,11 @@
 """What was bought and how it was paid, as rules see it. Pure; money in minor units."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,17 @@ class Basket:
         return sum([tender.amount for tender in self.tenders if tender.type == "points"])
 
 
+class Chosen(NamedTuple):
+    """Some lines of a sale: their positions, and what of them is eligible for points."""
+
+    places: Collection[int]
+    amount: Fraction | int
+
+    def plus(self, other: "Chosen") -> "Chosen":
+        """With lines that are not among them."""
+        return Chosen([*self.places, *other.places], self.amount + other.amount)
+
+
 @dataclass(frozen=True)  # without slots: where its goods are is kept
 class Sale:
     """A purchase, or what is left of one, for rules to look at.
@@ -68,25 +80,30 @@ class Sale:
     points: int
     per: int
 
-    @cached_property
-    def everywhere(self) -> list[int]:
-        """The positions of the lines that earn."""
-        return [position for position, amount in enumerate(self.eligible) if amount]
+    def at(self, places: Collection[int]) -> Chosen:
+        """The lines at some positions."""
+        return Chosen(places, sum([self.eligible[place] for place in places]))
 
     @cached_property
-    def by_department(self) -> dict[str | None, list[int]]:
+    def everything(self) -> Chosen:
+        """The lines that earn."""
+        return self.at([position for position, amount in enumerate(self.eligible) if amount])
+
+    @cached_property
+    def by_department(self) -> dict[str | None, Chosen]:
+        """The same by department; so too by category and product."""
         return self._by([line.department for line in self.lines])
 
     @cached_property
-    def by_category(self) -> dict[str | None, list[int]]:
+    def by_category(self) -> dict[str | None, Chosen]:
         return self._by([line.category for line in self.lines])
 
     @cached_property
-    def by_product(self) -> dict[str | None, list[int]]:
+    def by_product(self) -> dict[str | None, Chosen]:
         return self._by([line.product for line in self.lines])
 
-    def _by(self, values: Sequence[str | None]) -> dict[str | None, list[int]]:
+    def _by(self, values: Sequence[str | None]) -> dict[str | None, Chosen]:
         found: dict[str | None, list[int]] = {}
-        for position in self.everywhere:
+        for position in self.everything.places:
             found.setdefault(values[position], []).append(position)
-        return found
+        return {value: self.at(places) for value, places in found.items()}

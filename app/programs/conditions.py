@@ -57,8 +57,8 @@ class Goods(Request):
     @cached_property
     def _named(self) -> list[tuple[str, frozenset[str]]]:
         """Of the kinds of name that it has: where a sale has them, and which."""
-        kinds = (("by_department", self.departments), ("by_category", self.categories), ("by_product", self.products))
-        return [(there, frozenset(names)) for there, names in kinds if names]
+        kinds = zip(("by_department", "by_category", "by_product"), self._sets, strict=True)
+        return [(there, names) for there, names in kinds if names]
 
     @cached_property
     def empty(self) -> bool:
@@ -66,16 +66,25 @@ class Goods(Request):
 
     def contain(self, line: Line) -> bool:
         """Whether a line is among them."""
-        of = (self.departments, line.department), (self.categories, line.category), (self.products, line.product)
-        return any(name in names for names, name in of)
+        departments, categories, products = self._sets
+        return line.department in departments or line.category in categories or line.product in products
+
+    @cached_property
+    def _sets(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+        return frozenset(self.departments), frozenset(self.categories), frozenset(self.products)
+
+    @cached_property
+    def mixed(self) -> bool:
+        """Whether it has names of more than one kind, which may be of the same line."""
+        return len(self._named) > 1
 
     def places(self, sale: Sale) -> set[int]:
         """The positions of those lines of a sale that earn."""
         found: set[int] = set()
         for there, names in self._named:
-            lines = getattr(sale, there)
-            for name in names if len(names) < len(lines) else names & lines.keys():
-                found.update(lines.get(name, ()))
+            chosen = getattr(sale, there)
+            for name in names if len(names) < len(chosen) else names & chosen.keys():
+                found.update(chosen[name].places if name in chosen else ())
         return found
 
 
@@ -140,8 +149,6 @@ class When(Request):
 
     def unmet_in_force(self, occasion: Occasion) -> str | None:
         """The same, on a day on which the rule is in force."""
-        if self._always:
-            return None
         local = occasion.at
         if self.weekdays and _WEEKDAYS[local.weekday()] not in self.weekdays:
             return "weekday"
@@ -154,7 +161,8 @@ class When(Request):
         return None
 
     @cached_property
-    def _always(self) -> bool:
+    def anywhere(self) -> bool:
+        """Whether there is no condition but on the days, and on what is bought."""
         return not (self.weekdays or self.hours or self.stores or self.channels)
 
     def in_force(self, day: date) -> bool:

@@ -24,7 +24,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.money import Rounding, round_to_int, rounded
-from app.programs.basket import Basket, Sale
+from app.programs.basket import Basket, Chosen, Sale
 from app.programs.conditions import BUDGET, LIFETIME, Customer, Goods, Limit, Occasion, Used, When, Who
 from app.wire import Request, Text, Token, chosen_by
 
@@ -55,7 +55,7 @@ class PerAmount(Request):
     per: Annotated[int, Field(ge=1, le=10**12, description="Minor units")]
     rounding: Rounding = "down"
 
-    def points_for(self, base: int, _sale: Sale, _places: Iterable[int]) -> int:
+    def points_for(self, base: int, _sale: Sale, _places: Collection[int]) -> int:
         return rounded(base * self.points, self.per, self.rounding)
 
 
@@ -66,7 +66,7 @@ class PerItem(Request):
     points: Points
     items: Annotated[int, Field(ge=1, le=1_000_000)] = 1
 
-    def points_for(self, _base: int, sale: Sale, places: Iterable[int]) -> int:
+    def points_for(self, _base: int, sale: Sale, places: Collection[int]) -> int:
         return floor(_quantity(sale, places)) // self.items * self.points
 
 
@@ -76,7 +76,7 @@ class Fixed(Request):
     type: Literal["fixed"]
     points: Points
 
-    def points_for(self, _base: int, _sale: Sale, _places: Iterable[int]) -> int:
+    def points_for(self, _base: int, _sale: Sale, _places: Collection[int]) -> int:
         return self.points
 
 
@@ -95,7 +95,7 @@ class Multiply(Request):
             raise PydanticCustomError("adds_nothing", "`times` must be more than `divisor`")
         return self
 
-    def points_for(self, base: int, sale: Sale, _places: Iterable[int]) -> int:
+    def points_for(self, base: int, sale: Sale, _places: Collection[int]) -> int:
         return rounded(base * sale.points * (self.times - self.divisor), sale.per * self.divisor, self.rounding)
 
 
@@ -134,32 +134,35 @@ class Rule(Request):
         """What it gives for a purchase, whatever other rules do."""
         if not self.when.in_force(occasion.at.date()):
             return Considered(self, 0, 0, "not_in_force")
-        return self.give(sale, occasion, self._places(sale))
+        return self.give(sale, occasion, self._chosen(sale))
 
-    def give(self, sale: Sale, occasion: Occasion, places: Iterable[int]) -> Considered:
-        """The same of a rule in force, which is about the lines at these `places`."""
-        if why := self.when.unmet_in_force(occasion) or self._unmet(occasion):
+    def give(self, sale: Sale, occasion: Occasion, chosen: Chosen) -> Considered:
+        """The same of a rule in force, which is about the lines that are `chosen`."""
+        when = self.when
+        if not when.anywhere and (why := when.unmet_in_force(occasion)):
             return Considered(self, 0, 0, why)
-        given = self._give(sale, places, self.when.minimum_spend, self.when.minimum_quantity)
-        room = occasion.allowed.get(self.code)
+        if self.personal and (why := self._unmet(occasion)):
+            return Considered(self, 0, 0, why)
+        given = self._give(sale, chosen, when.minimum_spend, when.minimum_quantity)
+        room = occasion.allowed.get(self.code) if occasion.allowed else None
         return given if room is None or given.points <= room else given._replace(points=room, capped=True)
 
     def apply(self, sale: Sale, minimum_spend: int, minimum_quantity: int) -> Considered:
         """The same, when time and place are right."""
-        return self._give(sale, self._places(sale), minimum_spend, minimum_quantity)
+        return self._give(sale, self._chosen(sale), minimum_spend, minimum_quantity)
 
-    def _give(self, sale: Sale, places: Iterable[int], minimum_spend: int, minimum_quantity: int) -> Considered:
-        part = self._part(sale)
+    def _give(self, sale: Sale, chosen: Chosen, minimum_spend: int, minimum_quantity: int) -> Considered:
+        part = self._part(sale) if self.when.tenders else sale.part
         if not part:
             return Considered(self, 0, 0, "tenders" if self.when.tenders else "nothing_earns")
-        base = round_to_int(sum([sale.eligible[place] for place in places]) * part)
+        base = round_to_int(chosen.amount * part)
         if base <= 0:
             return Considered(self, 0, 0, "goods")
         if base < minimum_spend:
             return Considered(self, base, 0, "minimum_spend")
-        if minimum_quantity and _quantity(sale, places) < minimum_quantity:
+        if minimum_quantity and _quantity(sale, chosen.places) < minimum_quantity:
             return Considered(self, base, 0, "minimum_quantity")
-        points = self.gives.points_for(base, sale, places)
+        points = self.gives.points_for(base, sale, chosen.places)
         if self.most is not None and points > self.most:
             return Considered(self, base, self.most, capped=True)
         return Considered(self, base, points, None if points else "too_little")
@@ -169,7 +172,7 @@ class Rule(Request):
             return None if self.who.everybody else "guest"
         return occasion.unmet.get(self.code)
 
-    @property
+    @cached_property
     def personal(self) -> bool:
         """Whether what it gives depends on the member."""
         limited = bool(self.limits) or self.cooldown_hours is not None or self.budget is not None
@@ -191,15 +194,15 @@ class Rule(Request):
         return "limit" if least == 0 else least
 
     def _part(self, sale: Sale) -> Fraction | int:
-        tenders = self.when.tenders
-        return sum(sale.paid_by.get(tender, 0) for tender in set(tenders)) if tenders else sale.part
+        return sum(sale.paid_by.get(tender, 0) for tender in set(self.when.tenders))
 
-    def _places(self, sale: Sale) -> Iterable[int]:
-        return self.left_of(sale.everywhere if self.on.empty else self.on.places(sale), sale)
+    def _chosen(self, sale: Sale) -> Chosen:
+        chosen = sale.everything if self.on.empty else sale.at(self.on.places(sale))
+        return chosen if self.excluded.empty else self.left_of(chosen, sale)
 
-    def left_of(self, places: Iterable[int], sale: Sale) -> Iterable[int]:
+    def left_of(self, chosen: Chosen, sale: Sale) -> Chosen:
         """Those of the lines of its goods that are not excluded."""
-        return places if self.excluded.empty else set(places) - self.excluded.places(sale)
+        return sale.at(set(chosen.places) - self.excluded.places(sale))
 
 
 _KINDS = (("departments", "by_department"), ("categories", "by_category"), ("products", "by_product"))
@@ -212,34 +215,39 @@ class InForce:
 
     rules: tuple[Rule, ...]
 
-    def about(self, sale: Sale) -> list[tuple[Rule, Iterable[int]]]:
-        """Those that are about any goods of a sale that earn, and where these are; no other gives anything for it."""
-        everywhere, by_kind = self._index
-        found: dict[int, Collection[int]] = dict.fromkeys(everywhere, sale.everywhere)
+    def about(self, sale: Sale) -> list[tuple[Rule, Chosen]]:
+        """Those that are about any goods of a sale that earn, and which these are; no other gives anything for it."""
+        everything, mixed, by_kind = self._index
+        found = dict.fromkeys(everything, sale.everything)
+        for number in mixed:
+            if places := self.rules[number].on.places(sale):
+                found[number] = sale.at(places)
         for there, index in by_kind:
-            lines = getattr(sale, there)
-            for name in index.keys() & lines.keys():
+            chosen = getattr(sale, there)
+            for name in index.keys() & chosen.keys():
                 for number in index[name]:
                     others = found.get(number)
-                    found[number] = lines[name] if others is None else {*others, *lines[name]}
-        rules = ((self.rules[number], places) for number, places in sorted(found.items()))
-        return [(rule, rule.left_of(places, sale)) for rule, places in rules]
+                    found[number] = chosen[name] if others is None else others.plus(chosen[name])
+        rules = ((self.rules[number], found[number]) for number in sorted(found))
+        return [(rule, chosen if rule.excluded.empty else rule.left_of(chosen, sale)) for rule, chosen in rules]
 
     @cached_property
-    def _index(self) -> tuple[list[int], list[tuple[str, dict[str, list[int]]]]]:
-        """The positions of rules about all goods; and by kind of name, those of rules that name certain goods."""
+    def _index(self) -> tuple[list[int], list[int], list[tuple[str, dict[str, list[int]]]]]:
+        """The positions of rules about all goods; of those about names of several kinds; and by kind of name, those of
+        the others."""
         by_kind: list[tuple[str, dict[str, list[int]]]] = []
         for kind, there in _KINDS:
             index: dict[str, list[int]] = {}
             for place, rule in enumerate(self.rules):
-                for name in set(getattr(rule.on, kind)):
+                for name in () if rule.on.mixed else set(getattr(rule.on, kind)):
                     index.setdefault(name, []).append(place)
             if index:
                 by_kind.append((there, index))
-        return [place for place, rule in enumerate(self.rules) if rule.on.empty], by_kind
+        everything = [place for place, rule in enumerate(self.rules) if rule.on.empty]
+        return everything, [place for place, rule in enumerate(self.rules) if rule.on.mixed], by_kind
 
 
-def _quantity(sale: Sale, places: Iterable[int]) -> Fraction | Decimal:
+def _quantity(sale: Sale, places: Collection[int]) -> Fraction | Decimal:
     """Of a sale all quantities are decimals, of what is left of one all are fractions."""
     return sum([sale.quantities[place] for place in places])  # type: ignore[return-value]  # there is a place
 
@@ -275,24 +283,25 @@ def _within(room: int | str | None, left: int | None) -> int | str | None:
     return min(left, left if room is None else room) or "budget"
 
 
-def standing(considered: Sequence[Considered], stacking: Mapping[str, Stacking]) -> list[Considered]:
+def standing(considered: Iterable[Considered], stacking: Mapping[str, Stacking]) -> list[Considered]:
     """Those that give points, and that their group lets stand."""
-    best = _best(considered, stacking)
-    return [each for each in considered if each.points and not _loses(each, best)]
+    given = [each for each in considered if each.points]
+    best = _best(given, stacking)
+    return [each for each in given if best.get(each.rule.group, each) is each]
 
 
 def stacked(considered: Sequence[Considered], stacking: Mapping[str, Stacking]) -> list[Considered]:
     """All of them, where those that their group does not let stand give nothing: `outdone`."""
-    best = _best(considered, stacking)
-    return [_outdone(each) if _loses(each, best) else each for each in considered]
+    stand = standing(considered, stacking)
+    return [each if not each.points or any(each is one for one in stand) else _outdone(each) for each in considered]
 
 
-def _best(considered: Sequence[Considered], stacking: Mapping[str, Stacking]) -> dict[str, Considered]:
+def _best(given: Iterable[Considered], stacking: Mapping[str, Stacking]) -> dict[str | None, Considered]:
     """By group of which only one stands, that one."""
-    found: dict[str, Considered] = {}
-    for each in considered:
+    found: dict[str | None, Considered] = {}
+    for each in given:
         group = each.rule.group
-        if each.why is None and group is not None and stacking[group] != "all":
+        if group is not None and stacking[group] != "all":
             best = found.get(group)
             if best is None or _beats(each, best, stacking[group]):
                 found[group] = each
@@ -300,14 +309,9 @@ def _best(considered: Sequence[Considered], stacking: Mapping[str, Stacking]) ->
 
 
 def _beats(one: Considered, other: Considered, policy: Stacking) -> bool:
-    if policy == "priority":
-        return one.rule.priority < other.rule.priority
-    return (one.points, -one.rule.priority) > (other.points, -other.rule.priority)
-
-
-def _loses(each: Considered, best: Mapping[str, Considered]) -> bool:
-    winner = best.get(each.rule.group or "")
-    return winner is not None and winner is not each and each.why is None
+    if policy == "best" and one.points != other.points:
+        return one.points > other.points
+    return one.rule.priority < other.rule.priority
 
 
 def _outdone(each: Considered) -> Considered:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil, gcd
+from typing import NamedTuple
 
 from app.errors import Finding, finding
 from app.money import Rounding, round_to_int, rounded, spread
@@ -17,8 +18,7 @@ from app.programs.earning import Considered, paid_by, stacked, standing
 from app.programs.schemas import BASE, PointValue, Terms
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(NamedTuple):
     """One rule's part of the points, with the base it was given on."""
 
     rule: str
@@ -26,8 +26,7 @@ class Reason:
     points: int
 
 
-@dataclass(frozen=True, slots=True)
-class Earning:
+class Earning(NamedTuple):
     """Points earned, why, and each line's part of the earning base (they sum to the base). `units`: of the goods that
     count towards tiers."""
 
@@ -158,7 +157,7 @@ def earn(basket: Basket, terms: Terms, occasion: Occasion) -> Earning:
     if not terms.every_rule or not earning.reasons:
         return earning
     about = terms.in_force(occasion.at.date()).about(sale)
-    considered = [rule.give(sale, occasion, places) for rule, places in about]
+    considered = [rule.give(sale, occasion, chosen) for rule, chosen in about]
     return _with(earning, [_reason(each) for each in standing(considered, terms.stacking)])
 
 
@@ -174,7 +173,7 @@ def favoured(earning: Earning, terms: Terms, tier: str | None) -> Earning:
     base, *others = earning.reasons
     more = _of_tier(base.base, terms, tier)
     reasons = (base, more, *others) if more.points else earning.reasons
-    return replace(earning, points=earning.points + more.points, reasons=reasons)
+    return earning._replace(points=earning.points + more.points, reasons=reasons)
 
 
 def explain(basket: Basket, terms: Terms, occasion: Occasion) -> list[Explained]:
@@ -247,10 +246,10 @@ def _sale(basket: Basket, terms: Terms) -> Sale:
     """All of a basket, as rules see it."""
     return Sale(
         lines=basket.lines,
-        eligible=[_eligible(line, terms) for line in basket.lines],
+        eligible=_eligible(basket, terms),
         quantities=[line.quantity for line in basket.lines],
         part=earning_part(basket, terms),
-        paid_by=paid_by(basket, terms.earning.non_earning_tenders) if terms.every_rule else {},
+        paid_by=paid_by(basket, terms.earning.non_earning_tenders) if terms.asks_for_tenders else {},
         points=terms.earning.points,
         per=terms.earning.per,
     )
@@ -281,19 +280,19 @@ def _reason(each: Considered) -> Reason:
 
 def _with(earning: Earning, more: Sequence[Reason]) -> Earning:
     points = earning.points + sum(reason.points for reason in more)
-    return replace(earning, points=points, reasons=(*earning.reasons, *more))
+    return earning._replace(points=points, reasons=(*earning.reasons, *more))
 
 
-def _eligible(line: Line, terms: Terms) -> int:
-    excluded = terms.earning.excluded
-    if (
-        line.quantity == 0
-        or line.department in excluded.departments
-        or line.category in excluded.categories
-        or line.product in excluded.products
-    ):
-        return 0
-    return net(line, terms) + (line.tax if terms.earning.earn_on_tax else 0)
+def _eligible(basket: Basket, terms: Terms) -> list[int]:
+    """What each line brings in, with its tax if that earns; nothing where goods are excluded or there are none."""
+    excluded, chooses = terms.earning.excluded, not terms.earning.excluded.empty
+    taxed = terms.earning.earn_on_tax - terms.prices_include_tax
+    return [
+        0
+        if not line.quantity or (chooses and excluded.contain(line))
+        else line.amount - line.discount + taxed * line.tax
+        for line in basket.lines
+    ]
 
 
 # --- paying with points ---------------------------------------------------------------------------------------------
@@ -415,7 +414,7 @@ def _earning_kept(basket: Basket, terms: Terms, parts: Sequence[Fraction | int],
     more = []
     for before in [reason for code, reason in given.items() if code.startswith(TIER)]:
         left_of_it = _of_tier(earning.reasons[0].base, terms, before.rule.removeprefix(TIER))
-        more.append(replace(left_of_it, points=min(left_of_it.points, before.points)))
+        more.append(left_of_it._replace(points=min(left_of_it.points, before.points)))
     for rule in terms.every_rule:
         if given_by := given.get(rule.code):
             when = rule.when

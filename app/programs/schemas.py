@@ -394,6 +394,11 @@ class Terms(Request):
         return any(rule.personal for rule in self.every_rule)
 
     @cached_property
+    def asks_for_tenders(self) -> bool:
+        """Whether any rule is about what was paid with certain tenders."""
+        return any(rule.when.tenders for rule in self.every_rule)
+
+    @cached_property
     def budgeted(self) -> bool:
         """Whether any rule has a budget for all members together."""
         return any(rule.budget is not None for rule in self.rules)
