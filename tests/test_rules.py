@@ -135,7 +135,7 @@ def test_rules_do_not_multiply_each_other() -> None:
 
 
 def at(text: str, **parts: Any) -> Occasion:
-    return replace(OCCASION, at=datetime.fromisoformat(text), **parts)
+    return OCCASION._replace(at=datetime.fromisoformat(text), **parts)
 
 
 WHEN: dict[str, tuple[dict[str, Any], Occasion, str | None]] = {
@@ -153,7 +153,7 @@ WHEN: dict[str, tuple[dict[str, Any], Occasion, str | None]] = {
     "over midnight, at noon": ({"hours": {"begin": "22:00", "end": "02:00"}}, OCCASION, "hours"),
     "in this store": ({"stores": ["7", "8"]}, OCCASION, None),
     "in another store": ({"stores": ["8"]}, OCCASION, "store"),
-    "in none that the till names": ({"stores": ["8"]}, replace(OCCASION, store=None), "store"),
+    "in none that the till names": ({"stores": ["8"]}, OCCASION._replace(store=None), "store"),
     "through this channel": ({"channels": ["pos"]}, OCCASION, None),
     "through another": ({"channels": ["app"]}, OCCASION, "channel"),
 }
@@ -532,9 +532,9 @@ def test_what_limits_leave(given: dict[str, Any], used: dict[str, Used], room: i
 def test_a_rule_gives_what_its_limits_leave() -> None:
     given = rule(**VISIT, limits=[{"per": "day", "points": 100}])
     for room, expected in ((None, {"more": 50}), (80, {"more": 50}), (30, {"more": 30})):
-        occasion = replace(OCCASION, known=True, allowed={} if room is None else {"more": room})
+        occasion = OCCASION._replace(known=True, allowed={} if room is None else {"more": room})
         assert more(SHOPPING, given, occasion=occasion) == expected
-    spent = replace(OCCASION, known=True, unmet={"more": "limit"})
+    spent = OCCASION._replace(known=True, unmet={"more": "limit"})
     assert more(SHOPPING, given, occasion=spent) == {}
     assert why(SHOPPING, given, occasion=spent) == {"more": "limit"}
 
@@ -542,7 +542,7 @@ def test_a_rule_gives_what_its_limits_leave() -> None:
 def test_a_group_is_won_by_what_limits_leave() -> None:
     """The better rule has 10 points left, so the other one is better."""
     rules = [grouped("a", 50, limits=[{"per": "day", "points": 60}]), grouped("b", 20)]
-    occasion = replace(OCCASION, allowed={"a": 10})
+    occasion = OCCASION._replace(allowed={"a": 10})
     assert more(SHOPPING, *rules, occasion=occasion, stacking={"g": "best"}) == {"b": 20}
 
 

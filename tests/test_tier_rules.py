@@ -1,7 +1,6 @@
 """Tiers by the rules alone, without a database: who stands where, on which day, and what is missing."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -487,7 +486,7 @@ def test_uploads_from_the_old_year_count_in_it_though_the_new_one_has_begun() ->
 
 def test_two_receipts_of_one_instant_need_no_other_one() -> None:
     pairs = [bought(f"2026-{month:02}-08 12", 100) for month in range(1, 13) for _ in range(2)]
-    later = [replace(each, recorded_at=each.recorded_at + timedelta(seconds=n)) for n, each in enumerate(pairs)]
+    later = [each._replace(recorded_at=each.recorded_at + timedelta(seconds=n)) for n, each in enumerate(pairs)]
     stored, _, ways = recorded(later, always(), day("2026-12-30"))
     assert stored is not None
     assert (stored.counted, ways) == (Sums(0, 2_400, 24), {"sums", "all"})

@@ -205,7 +205,7 @@ class Life:
         terms = draft.terms
         facts = row.facts or {}
         occasion = occasion_of(row.occurred_at, row.store, row.channel, terms)
-        occasion = replace(occasion, tier=facts.get("tier"), clubs=facts.get("clubs", ()))
+        occasion = occasion._replace(tier=facts.get("tier"), clubs=facts.get("clubs", ()))
         recorded = recalled(terms, row, occasion)
         customer = replace(row.profile, bought=self._bought)
         short = budgets_short(terms, row, occasion)

@@ -9,7 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import MAXYEAR, MINYEAR, date, datetime, time
 from functools import cached_property
-from typing import Annotated, Any, Literal, Self
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic_core import PydanticCustomError
@@ -25,8 +26,7 @@ Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-@dataclass(frozen=True, slots=True)
-class Occasion:
+class Occasion(NamedTuple):
     """When and where a purchase happened, and what was known then. `at` is in the programme's zone.
 
     `known`: it is a member's. By code of rules: which are `unmet` by the member, and why; and how many points are
@@ -38,8 +38,8 @@ class Occasion:
     store: str | None = None
     channel: str | None = None
     known: bool = False
-    unmet: Mapping[str, str] = field(default_factory=dict)
-    allowed: Mapping[str, int] = field(default_factory=dict)
+    unmet: Mapping[str, str] = MappingProxyType({})
+    allowed: Mapping[str, int] = MappingProxyType({})
     tier: str | None = None
     clubs: Collection[str] = ()
 

@@ -11,7 +11,7 @@ A rule multiplies the points of the base, never those of another rule: so their 
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -273,7 +273,7 @@ def known(
             unmet[rule.code] = found
         elif found is not None:
             allowed[rule.code] = found
-    return replace(occasion, known=True, unmet=unmet, allowed=allowed)
+    return occasion._replace(known=True, unmet=unmet, allowed=allowed)
 
 
 def _within(room: int | str | None, left: int | None) -> int | str | None:

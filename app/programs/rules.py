@@ -213,8 +213,8 @@ def _of_tier(base: int, terms: Terms, code: str | None) -> Reason:
     """What a tier that earns more than others adds to the points of a base, rounded as those are."""
     tier = terms.tier(code)
     assert tier is not None
-    rule, more = terms.earning, tier.multiplier - 1
-    points = rounded(base * rule.points * more.numerator, rule.per * more.denominator, rule.rounding)
+    rule, added = terms.earning, tier.added
+    points = rounded(base * rule.points * added.numerator, rule.per * added.denominator, rule.rounding)
     return Reason(f"{TIER}{tier.code}", base, points)
 
 

@@ -409,7 +409,7 @@ class Terms(Request):
     def favours(self, tier: str | None) -> bool:
         """Whether members of a tier earn more on the base than others."""
         found = self.tier(tier)
-        return found is not None and found.multiplier > 1
+        return found is not None and bool(found.added)
 
     def expiry_of(self, tier: str | None) -> Expiry | Span | None:
         """What decides how long points are good that members of a tier earn."""

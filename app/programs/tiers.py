@@ -159,8 +159,9 @@ class Tier(Request):
     benefits: Annotated[list[Benefit], Field(max_length=50)] = []
 
     @cached_property
-    def multiplier(self) -> Fraction:
-        return Fraction(self.earning_multiplier)
+    def added(self) -> Fraction:
+        """How many times the points of the base its members get beside them."""
+        return Fraction(self.earning_multiplier) - 1
 
 
 class CalendarYear(Request):
@@ -297,7 +298,7 @@ class TierTerms(Request):
     @cached_property
     def multiplies(self) -> bool:
         """Whether any tier earns more than others."""
-        return any(tier.multiplier > 1 for tier in self.levels)
+        return any(tier.added for tier in self.levels)
 
     def asks_for(self, measure: Measure) -> bool:
         """Whether any tier is reached by it."""

@@ -102,8 +102,7 @@ def warnings(stands: Standing, version: Version) -> list[datetime]:
 # --- what has to be known -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Coming:
+class Coming(NamedTuple):
     """A purchase that is about to count: when it happened, and what for at most; `points` None: that is not known."""
 
     counted_at: datetime
@@ -188,7 +187,7 @@ class Followed:
 
     `stored`: as it was read, None: nothing ever counted. `credits`: those from where the member was left on (`whole`:
     all), None: not read, since the sums are enough. What is new is in `new` and `moved`; `kept` is to be stored if
-    anything `changed`.
+    anything `changed`. Unless the member was found anew (`stands`), only what has `counted`, up to `reached_at`, has.
     """
 
     joined_at: datetime
@@ -197,32 +196,43 @@ class Followed:
     credits: list[Credit] | None = None
     decisions: list[Decision] = field(default_factory=list)
     whole: bool = True
-    kept: Kept | None = None
     new: list[Credit] = field(default_factory=list)
     moved: list[Moved] = field(default_factory=list)
     changed: bool = False
     stands: Standing | None = None
     """Found anew, where the sums were not enough."""
+    counted: Sums = field(default_factory=Sums)
+    reached_at: datetime = BEGINNING
+    _kept: Kept | None = None
 
     def __post_init__(self) -> None:
-        self.kept = self.stored
+        self._kept = self.stored
         if self.stored is None:
             self.credits = []
-        elif self.credits is not None or _due(self.stored, self.present.now):
+            return
+        self.counted, self.reached_at = self.stored.counted, self.stored.reached_at
+        if self.credits is not None or _due(self.stored, self.present.now):
             self._settle()
 
     @property
     def tier(self) -> str | None:
         """At `now`."""
-        return None if self.kept is None else self.kept.tier
+        return None if self._kept is None else self._kept.tier
+
+    @property
+    def kept(self) -> Kept | None:
+        """What is stored of the member from now on."""
+        if self._kept is None or self.stands is not None or not self.changed:
+            return self._kept
+        return self._kept._replace(counted=self.counted, reached_at=self.reached_at, recorded_at=self.present.now)
 
     def tier_at(self, at: datetime) -> str | None:
         """What stood at an instant, as known now."""
-        if self.kept is None:
+        if self._kept is None:
             return None
         if self.credits is not None and self.whole and at < self.present.now:
             return standing(self._record(), self.present.terms, at, self.present.now).tier
-        if self.kept.since is None or at >= self.kept.since:
+        if self._kept.since is None or at >= self._kept.since:
             return self.tier
         before = [each.after for each in self.moved if each.at <= at]
         return before[-1] if before else None if self.stored is None else self.stored.tier
@@ -257,15 +267,15 @@ class Followed:
 
     def _adds_only(self, credit: Credit) -> bool:
         """Whether all there is to do for a purchase in order was to add it to the sums."""
-        before, tiers = self.kept, self.present.tiers
-        if before is None or tiers is None:
-            return False
-        if self.stands is not None or credit.counted_at < max(before.reached_at, before.counted_from):
+        stored, tiers = self.stored, self.present.tiers
+        if stored is None or tiers is None or self.stands is not None:
             return False  # time has just moved the member, and this may have come before that
-        sums = before.counted.plus(credit.sums)
-        if tiers.reached(sums) > tiers.rank(before.state.tier):
+        if credit.counted_at < self.reached_at or credit.counted_at < stored.counted_from:
             return False
-        self.kept = before._replace(counted=sums, reached_at=credit.counted_at, recorded_at=self.present.now)
+        sums = self.counted.plus(credit.sums)
+        if tiers.reached(sums) > tiers.rank(stored.state.tier):
+            return False
+        self.counted, self.reached_at = sums, credit.counted_at
         return True
 
     def _follow(self, why: Why, document_id: UUID | None) -> None:
@@ -284,7 +294,7 @@ class Followed:
         self._move(Change(self.present.now, stands.tier), why, document_id)
         self.stands = stands
         if self.present.version is not None:
-            self.kept = kept(stands, self.present.version, self.present.now)
+            self._kept = kept(stands, self.present.version, self.present.now)
 
     def _move(self, change: Change, why: Why, document_id: UUID | None) -> None:
         before = self.moved[-1].after if self.moved else None if self.stored is None else self.stored.tier

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import RowMapping, Select, and_, select
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app import db
 from app.members import Member
 from app.programs import MEASURES, Sums
-from app.tiers.kept import Kept
+from app.tiers.kept import Followed, Kept
 from app.tiers.models import MemberTier, QualifyingEntry, TierChange, TierDecision
 from app.tiers.record import Credit, Decision
 from app.tiers.rules import State
@@ -26,11 +26,11 @@ _SAME = Kept._fields[:-2]
 _STORED = (*_SAME, *_STATE, *MEASURES)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A member, and where they stand if anything ever counted."""
 
     program_id: UUID
+    status: str
     joined_at: datetime
     kept: Kept | None
 
@@ -41,6 +41,16 @@ class Read:
 
     credits: list[Credit] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
+
+
+def added(member_id: UUID, followed: Followed, now: datetime) -> dict[str, Any]:
+    """What of a member's row changes when only the sums do."""
+    return {
+        "member_id": member_id,
+        "reached_at": followed.reached_at,
+        "recorded_at": now,
+        **followed.counted._asdict(),
+    }
 
 
 def columns_of(kept: Kept) -> dict[str, Any]:
@@ -58,12 +68,12 @@ def _kept(stored: Sequence[Any]) -> Kept | None:
 def members(session: Session, member_ids: Sequence[UUID]) -> dict[UUID, Found]:
     """Those of these ids that are members."""
     rows = db.found(session, _standings, ids=member_ids) if member_ids else ()
-    return {id_: Found(program_id, joined_at, _kept(stored)) for id_, program_id, joined_at, *stored in rows}
+    return {id_: Found(program, status, joined, _kept(stored)) for id_, program, status, joined, *stored in rows}
 
 
 def _standings(engine: str) -> Select[*tuple[Any, ...]]:
     stored = [MemberTier.__table__.c[name] for name in _STORED]
-    rows = select(Member.id, Member.program_id, Member.enrolled_at, *stored)
+    rows = select(Member.id, Member.program_id, Member.status, Member.enrolled_at, *stored)
     return rows.outerjoin(MemberTier, MemberTier.member_id == Member.id).where(
         db.one_of(engine, Member.id.expression, "ids")
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
 from operator import itemgetter
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from app.programs import Sums
@@ -19,8 +19,7 @@ DecisionKind = Literal["manual", "invitation", "lock"]
 """A tier that staff gave: the member has at least this one. A lock: exactly this one, whatever they buy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Credit:
+class Credit(NamedTuple):
     """What a purchase or a claim counts, or what a return or a void takes from that: then negative."""
 
     document_id: UUID

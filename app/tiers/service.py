@@ -5,9 +5,9 @@ nothing and told nothing.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -16,7 +16,7 @@ from app import db, ledger, outbox
 from app.errors import NotFound, Problem
 from app.ids import new_id
 from app.ledger import Past
-from app.programs import Sums, Timeline, timeline
+from app.programs import Timeline, timeline
 from app.tiers import queries
 from app.tiers.kept import (
     BEGINNING,
@@ -37,8 +37,7 @@ from app.tiers.schemas import StandingOut, standing_out
 from app.tiers.standing import Standing, standing
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(NamedTuple):
     """The tier before and after something counted; None: none."""
 
     before: str | None
@@ -48,8 +47,17 @@ class Effect:
 class Standings:
     """Where members of a batch stand, as it was read and as it follows what is decided."""
 
-    def __init__(self, program_id: UUID, terms: Timeline, now: datetime, members: dict[UUID, Followed]) -> None:
+    def __init__(
+        self,
+        program_id: UUID,
+        terms: Timeline,
+        now: datetime,
+        members: dict[UUID, Followed],
+        statuses: Mapping[UUID, str] = MappingProxyType({}),
+    ) -> None:
         self._program_id, self._terms, self._now, self._members = program_id, terms, now, members
+        self.statuses = statuses
+        """Of the members that were read: who has been asked for here need not be asked for again."""
 
     def __bool__(self) -> bool:
         """Whether there are tiers, and anybody to follow."""
@@ -71,8 +79,8 @@ class Standings:
         followed = self._members.get(member_id)
         if followed is None:
             return None
-        before, sums = followed.tier, credit.sums
-        if (of is None or followed.has(of)) and sums != Sums():
+        before = followed.tier
+        if (of is None or followed.has(of)) and any(credit.sums):
             followed.count(credit, why)
         return Effect(before, followed.tier)
 
@@ -95,12 +103,15 @@ class Standings:
         """Writes what was decided. Nothing of it may have been written before."""
         members = sorted(self._members.items())
         changed = {id_: each for id_, each in members if each.changed or each.moved or each.warned}
-        rows = [self._row(id_, each.kept) for id_, each in changed.items() if each.kept is not None]
-        known = {id_ for id_, each in changed.items() if each.stored is not None}
+        anew = {id_: each for id_, each in changed.items() if each.stands is not None}
+        rows = [self._row(id_, each.kept) for id_, each in anew.items() if each.kept is not None]
+        known = {id_ for id_, each in anew.items() if each.stored is not None}
+        added = [queries.added(id_, each, self._now) for id_, each in changed.items() if id_ not in anew]
         entries = [_entry(id_, credit) for id_, each in changed.items() for credit in each.new]
         db.insert_rows(session, QualifyingEntry, entries)
         db.insert_rows(session, MemberTier, [row for row in rows if row["member_id"] not in known])
         db.update_rows(session, MemberTier, ["member_id"], [row for row in rows if row["member_id"] in known])
+        db.update_rows(session, MemberTier, ["member_id"], added)
         moves = [(id_, each.kept, moved) for id_, each in changed.items() if each.kept for moved in each.moved]
         db.insert_rows(session, TierChange, [self._change(*move) for move in moves])
         warned = [(id_, each.warned) for id_, each in changed.items() if each.warned is not None]
@@ -191,7 +202,7 @@ def load(
     }
     records = queries.records(session, {id_: since for id_, since in reads.items() if since is not None})
     members = {id_: _followed(id_, found, records, reads, present) for id_ in wanted}
-    return Standings(program_id, terms, now, members)
+    return Standings(program_id, terms, now, members, {id_: each.status for id_, each in found.items()})
 
 
 def _followed(

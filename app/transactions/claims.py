@@ -17,9 +17,9 @@ from app import accounting, clubs, db, ledger, members, outbox, programs, stamps
 from app.errors import Problem, or_problem
 from app.ids import new_id
 from app.members import GATES, Identifier, MemberMayNotEarn, MemberRef, UnknownMember
-from app.programs import Basket, Customer, Timeline, Version
+from app.programs import Basket, Timeline, Version
 from app.transactions import return_rules, rules
-from app.transactions.customers import customers
+from app.transactions.customers import Buyers, customers
 from app.transactions.models import Transaction, TransactionClaim
 from app.transactions.returns import Fields, Posted, stamped_by, stamps_taken
 from app.transactions.rules import Judged
@@ -68,8 +68,8 @@ class _Meant:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What the decisions of a batch rest on. `accounts`, `uses`, `customers`, `standings`, `memberships`, `cards`,
-    `newcomers`, `claims` (by purchase) and their `postings` (by claim) follow them; `past`: what came back before.
+    """What the decisions of a batch rest on. `accounts`, `buyers`, `cards`, `newcomers`, `claims` (by purchase) and
+    their `postings` (by claim) follow them; `past`: what came back before.
     """
 
     program_id: UUID
@@ -79,10 +79,7 @@ class _Loaded:
     members: Mapping[Identifier, UUID]
     newcomers: set[UUID]
     accounts: dict[UUID, ledger.Account]
-    uses: programs.Uses
-    customers: dict[UUID, Customer]
-    standings: tiers.Standings
-    memberships: clubs.Memberships
+    buyers: Buyers
     cards: stamps.Cards
     statuses: dict[UUID, str]
     claims: dict[UUID, Fields]
@@ -195,6 +192,9 @@ def _load(
         if each.identifier in found:
             bought.setdefault(found[each.identifier], []).append((each.verdict.version.terms, each.basket))
     cards, filling = stamps.load(session, program_id, terms, chart, accounts, bought, (), now)
+    standings = tiers.load(session, program_id, terms, {}, member_ids, now, newcomers)
+    earliest = min((each.row["occurred_at"] for each in meant), default=now)
+    memberships = clubs.load(session, program_id, terms, member_ids - newcomers, earliest, now)
     return _Loaded(
         program_id=program_id,
         now=now,
@@ -203,17 +203,7 @@ def _load(
         members=found,
         newcomers=newcomers,
         accounts=accounts | filling,
-        uses=programs.uses(session, limited, budgets),
-        customers=customers(session, selected),
-        standings=tiers.load(session, program_id, terms, {}, member_ids, now, newcomers),
-        memberships=clubs.load(
-            session,
-            program_id,
-            terms,
-            member_ids - newcomers,
-            min((each.row["occurred_at"] for each in meant), default=now),
-            now,
-        ),
+        buyers=Buyers(standings, memberships, programs.uses(session, limited, budgets), customers(session, selected)),
         cards=cards,
         statuses=members.statuses(session, member_ids),
         claims={row["transaction_id"]: row for row in claims},
@@ -267,14 +257,9 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
         "facts": rules.facts_of(verdict.occasion),
         "recorded_at": now,
     }
-    loaded.uses.count(member_id, version.terms, verdict.occasion.at, reasons)
     credit = rules.credit_of_claim(claim_id, rules.counted(left.earning), row, now)
-    loaded.standings.count(member_id, credit, "earned")
-    loaded.memberships.count(member_id, credit)
     bought = clubs.Bought(claim_id, version, meant.basket.lines, left.earning.line_bases, row["occurred_at"])
-    brought = loaded.memberships.bring(member_id, bought)
-    if member_id in loaded.customers:
-        loaded.customers[member_id] = replace(loaded.customers[member_id], bought=True)
+    _, brought = loaded.buyers.count(member_id, verdict, credit, bought)
     loaded.claims[row["id"]], loaded.postings[claim_id], loaded.accounts[member_id] = new, posted, account
     enrolled = member_id in loaded.newcomers
     loaded.newcomers.discard(member_id)
@@ -283,22 +268,13 @@ def _claim(loaded: _Loaded, meant: _Meant) -> Claimed:
 
 
 def _known(loaded: _Loaded, meant: _Meant, member_id: UUID, before: Fields | None) -> Judged:
-    """What the purchase earns when it is known who claims it, and what rules have given them; or had `before`.
-    TooManyPoints."""
+    """What the purchase earns for who claims it; or earned, if they have claimed it `before`. TooManyPoints."""
     verdict = meant.verdict
-    version = verdict.version
     if before is None:
-        at = meant.row["occurred_at"]
-        tier, belongs = loaded.standings.tier_at(member_id, at), loaded.memberships.clubs_at(member_id, at)
-        occasion = replace(verdict.occasion, tier=tier, clubs=belongs)
-        if version.terms.personal:
-            customer = loaded.customers.get(member_id, Customer(False))
-            left = loaded.uses.left(verdict.most)
-            occasion = loaded.uses.known(member_id, version.terms, occasion, customer, left=left)
-    else:
-        occasion = rules.remembered(verdict.occasion, before["facts"])
-    earning = programs.earn(meant.basket, version.terms, occasion)
-    return replace(verdict, occasion=occasion, earning=rules.no_more_than_fits(earning))
+        return loaded.buyers.judge(member_id, verdict, meant.basket, meant.row["occurred_at"])
+    occasion = rules.remembered(verdict.occasion, before["facts"])
+    earning = programs.earn(meant.basket, verdict.version.terms, occasion)
+    return verdict._replace(occasion=occasion, earning=rules.no_more_than_fits(earning))
 
 
 def _take_back(
@@ -347,9 +323,7 @@ def _write(session: Session, loaded: _Loaded, made: Sequence[Claimed]) -> None:
         ledger.write(session, [loaded.accounts[member_id] for member_id in changed], loaded.now)
         accounting.post(session, postings, loaded.now)
         outbox.put(session, [_event(loaded.program_id, each) for each in made], loaded.now)
-        loaded.uses.write(session)
-        loaded.standings.write(session)
-        loaded.memberships.write(session)
+        loaded.buyers.write(session)
         loaded.cards.write(session)
 
 

@@ -1,17 +1,64 @@
-"""What earning rules may ask about members: their profiles, and whether they have bought before."""
+"""What is known of those who buy, and what their purchases change of it: tiers, clubs, what rules have given them."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
-from app import db, members
-from app.programs import Customer
+from app import clubs, db, members, programs, tiers
+from app.programs import Basket, Customer
 from app.transactions.models import Transaction, TransactionClaim
+from app.transactions.rules import Judged, no_more_than_fits
 
 _IDS = (("id", Transaction.id.type),)
+
+
+@dataclass(frozen=True, slots=True)
+class Buyers:
+    """What is known of a batch's members, as it was read and as it follows what is decided."""
+
+    standings: tiers.Standings
+    memberships: clubs.Memberships
+    uses: programs.Uses
+    customers: dict[UUID, Customer]
+    """Of those who may earn by rules for certain members only."""
+
+    def judge(self, member_id: UUID, verdict: Judged, basket: Basket, at: datetime) -> Judged:
+        """What a purchase earns when it is known who makes it, in which tier, and what rules have given them.
+        TooManyPoints."""
+        terms, occasion = verdict.version.terms, verdict.occasion
+        tier, belongs = self.standings.tier_at(member_id, at), self.memberships.clubs_at(member_id, at)
+        if tier is not None or belongs:
+            occasion = occasion._replace(tier=tier, clubs=belongs)
+        if terms.personal:
+            customer = self.customers.get(member_id, Customer(False))
+            left = self.uses.left(verdict.most)
+            occasion = self.uses.known(member_id, terms, occasion, customer, left=left)
+            earning = programs.earn(basket, terms, occasion)
+        else:
+            earning = programs.favoured(verdict.earning, terms, tier)
+        return verdict._replace(occasion=occasion, earning=no_more_than_fits(earning))
+
+    def count(
+        self, member_id: UUID, verdict: Judged, credit: tiers.Credit, bought: clubs.Bought
+    ) -> tuple[tiers.Effect | None, Sequence[clubs.Membership]]:
+        """Lets a purchase count; answers what that did to the member's tier, and the memberships that it brought."""
+        effect = self.standings.count(member_id, credit, "earned")
+        self.uses.count(member_id, verdict.version.terms, verdict.occasion.at, verdict.earning.reasons)
+        self.memberships.count(member_id, credit)
+        if member_id in self.customers:
+            self.customers[member_id] = replace(self.customers[member_id], bought=True)
+        return effect, self.memberships.bring(member_id, bought)
+
+    def write(self, session: Session) -> None:
+        """Writes what was decided."""
+        self.uses.write(session)
+        self.standings.write(session)
+        self.memberships.write(session)
 
 
 def customers(session: Session, member_ids: Collection[UUID]) -> dict[UUID, Customer]:

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from app.accounting import Allocation, CohortKey, Sale, allocate, expected_points
@@ -122,8 +123,7 @@ class Purchase:
         return self.source, self.external_id, self.type
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """An acceptable purchase: the version of terms it falls under, when and where it was, what it earns, and what of it
     is paid with points.
 
@@ -134,7 +134,7 @@ class Judged:
     occasion: Occasion
     earning: Earning
     tender: PointsTender | None = None
-    most: Mapping[str, Need] = field(default_factory=dict)
+    most: Mapping[str, Need] = MappingProxyType({})
 
 
 def judge(purchase: Purchase, terms: Timeline, now: datetime) -> Judged:
@@ -178,7 +178,7 @@ def tier_of(facts: dict[str, Any] | None) -> str | None:
 
 def remembered(occasion: Occasion, facts: dict[str, Any] | None) -> Occasion:
     """The occasion with what was known of a member, by the record."""
-    return replace(occasion, known=True, **facts or {})
+    return occasion._replace(known=True, **facts or {})
 
 
 def reasons_of(earning: Earning) -> list[dict[str, Any]]:

@@ -32,9 +32,9 @@ from app.members import (
     MemberRef,
     UnknownMember,
 )
-from app.programs import Basket, Customer, Timeline, Version
+from app.programs import Basket, Timeline, Version
 from app.transactions import return_rules, returns, rules, waiting
-from app.transactions.customers import customers
+from app.transactions.customers import Buyers, customers
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
 from app.transactions.return_rules import ReceiptNeeded, Return, UnknownOriginal
 from app.transactions.returns import Fields, Posted, Returnable
@@ -71,8 +71,8 @@ Member = UUID | Problem | None
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a batch's decisions rest on. `accounts`, `uses`, `customers`, `standings`, `memberships`, `cards`, `known`,
-    `newcomers`, `returnable` and `since` follow the decisions as they fall."""
+    """What a batch's decisions rest on. `accounts`, `buyers`, `cards`, `known`, `newcomers`, `returnable` and `since`
+    follow the decisions as they fall."""
 
     program_id: UUID
     chart: accounting.Chart
@@ -83,12 +83,9 @@ class _Loaded:
     judged: list[Judged | Problem | None]
     members: list[Member]
     newcomers: set[UUID]
-    statuses: dict[UUID, str]
+    statuses: Mapping[UUID, str]
     accounts: dict[UUID, ledger.Account]
-    uses: programs.Uses
-    customers: dict[UUID, Customer]
-    standings: tiers.Standings
-    memberships: clubs.Memberships
+    buyers: Buyers
     cards: stamps.Cards
     seen: dict[UUID, ledger.Account]
     """Accounts that are only answered."""
@@ -210,6 +207,18 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     bought = _baskets(items, people, judged)
     cards, filling = stamps.load(session, program_id, terms, chart, accounts, bought, stamped, now)
     accounts |= filling
+    standings = tiers.load(session, program_id, terms, coming_in, owners | whole, now, newcomers)
+    memberships = clubs.load(
+        session,
+        program_id,
+        terms,
+        (coming_in.keys() | owners | whole) - newcomers,
+        min((item.occurred_at for item in items), default=now),
+        now,
+        {each.document_id for each in returnable.values()},
+    )
+    uses = programs.uses(session, _limited(people, judged), budgets)
+    profiles = customers(session, _selected(people, judged))
     return _Loaded(
         program_id=program_id,
         chart=chart,
@@ -220,20 +229,9 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
         judged=judged,
         members=people,
         newcomers=newcomers,
-        statuses=members.statuses(session, to_claim) if to_claim else {},
+        statuses=standings.statuses if standings else members.statuses(session, to_claim) if to_claim else {},
         accounts=accounts,
-        uses=programs.uses(session, _limited(people, judged), budgets),
-        customers=customers(session, _selected(people, judged)),
-        standings=tiers.load(session, program_id, terms, coming_in, owners | whole, now, newcomers),
-        memberships=clubs.load(
-            session,
-            program_id,
-            terms,
-            (coming_in.keys() | owners | whole) - newcomers,
-            min((item.occurred_at for item in items), default=now),
-            now,
-            {each.document_id for each in returnable.values()},
-        ),
+        buyers=Buyers(standings, memberships, uses, profiles),
         cards=cards,
         seen=programs.look(session, program_id, to_see, now) if to_see else {},
         returnable=returnable,
@@ -497,7 +495,7 @@ def _with_waiting(loaded: _Loaded, bought: Recorded, basket: Basket, writing: _W
                 writing.waiting.pop(item.key, None)
     if account is None:
         return bought
-    effect = bought.tier and replace(bought.tier, after=loaded.standings.tier(account.member_id))
+    effect = bought.tier and bought.tier._replace(after=loaded.buyers.standings.tier(account.member_id))
     return replace(bought, account=loaded.accounts[account.member_id], tier=effect)
 
 
@@ -525,20 +523,15 @@ def _purchase(
     brought: Sequence[clubs.Membership] = ()
     earned: stamps.Earned | None = None
     if member is not None:
-        verdict = _known(loaded, purchase, verdict, member)
+        verdict = loaded.buyers.judge(member, verdict, purchase.basket, purchase.occurred_at)
     priced = rules.price(loaded.program_id, purchase.basket, verdict, granted=member is not None)
     priced = rules.with_end(priced, loaded.terms, verdict.occasion.at, now)
     if member is not None:
         earned = _earn(loaded, verdict, priced, member, id_, purchase.occurred_at, now)
         loaded.accounts[member] = earned.account
-        earning = verdict.earning
-        credit = rules.credit_of(id_, rules.counted(earning), purchase.occurred_at, now)
-        effect = loaded.standings.count(member, credit, "earned")
-        loaded.uses.count(member, verdict.version.terms, verdict.occasion.at, earning.reasons)
-        loaded.memberships.count(member, credit)
-        brought = loaded.memberships.bring(member, rules.bought(id_, verdict, purchase.basket, purchase.occurred_at))
-        if member in loaded.customers:
-            loaded.customers[member] = replace(loaded.customers[member], bought=True)
+        credit = rules.credit_of(id_, rules.counted(verdict.earning), purchase.occurred_at, now)
+        bought = rules.bought(id_, verdict, purchase.basket, purchase.occurred_at)
+        effect, brought = loaded.buyers.count(member, verdict, credit, bought)
     version = verdict.version
     sale = rules.sale_of(priced, id_, purchase.occurred_at)
     postings = accounting.sale_postings(sale, version.terms.posting_profile, loaded.chart)
@@ -574,25 +567,7 @@ def _purchase(
     account = None if member is None else loaded.accounts[member]
     loaded.known[purchase.key] = Recorded(row, postings, version, False, account)
     cards = () if earned is None else earned.effects
-    return replace(loaded.known[purchase.key], tier=effect, brought=brought, cards=cards)
-
-
-def _known(loaded: _Loaded, purchase: Purchase, verdict: Judged, member: UUID) -> Judged:
-    """What a purchase earns when it is known who makes it, in which tier, and what rules have given them.
-    TooManyPoints."""
-    terms = verdict.version.terms
-    tier = loaded.standings.tier_at(member, purchase.occurred_at)
-    occasion = verdict.occasion if tier is None else replace(verdict.occasion, tier=tier)
-    if belongs := loaded.memberships.clubs_at(member, purchase.occurred_at):
-        occasion = replace(occasion, clubs=belongs)
-    if terms.personal:
-        customer = loaded.customers.get(member, Customer(False))
-        left = loaded.uses.left(verdict.most)
-        occasion = loaded.uses.known(member, terms, occasion, customer, left=left)
-        earning = programs.earn(purchase.basket, terms, occasion)
-    else:
-        earning = programs.favoured(verdict.earning, terms, tier)
-    return replace(verdict, occasion=occasion, earning=rules.no_more_than_fits(earning))
+    return Recorded(row, postings, version, False, account, effect, brought, cards)
 
 
 def _earn(
@@ -682,14 +657,16 @@ def _counted_back(loaded: _Loaded, row: Fields, known: Returnable | None, now: d
     if row["member_id"] is None:
         return None
     credit = rules.credit_back(row, rules.counted_back(row), None if known is None else known.purchase, now)
-    loaded.memberships.count(row["member_id"], credit)
-    if known is not None and loaded.memberships.has_brought(row["member_id"], known.document_id):
+    memberships = loaded.buyers.memberships
+    memberships.count(row["member_id"], credit)
+    if known is not None and memberships.has_brought(row["member_id"], known.document_id):
         past = return_rules.before([*known.past, *loaded.since[known.purchase["id"]]])
         kept = return_rules.left(known.basket, known.version.terms, past, known.reasons)
         bases, at = kept.earning.line_bases, row["occurred_at"]
         left = clubs.Bought(known.document_id, known.version, known.basket.lines, bases, at)
-        loaded.memberships.keep(row["member_id"], left)
-    return loaded.standings.count(row["member_id"], credit, "returned", None if known is None else known.document_id)
+        memberships.keep(row["member_id"], left)
+    of = None if known is None else known.document_id
+    return loaded.buyers.standings.count(row["member_id"], credit, "returned", of)
 
 
 def _wait(item: Return, writing: _Writing, now: datetime) -> Waiting:
@@ -711,9 +688,7 @@ def _write(session: Session, loaded: _Loaded, writing: _Writing, now: datetime) 
         ledger.write(session, [loaded.accounts[id_] for id_ in changed], now)
         accounting.post(session, writing.postings, now)
         outbox.put(session, [_event(row) for row in writing.transactions], now)
-        loaded.uses.write(session)
-        loaded.standings.write(session)
-        loaded.memberships.write(session)
+        loaded.buyers.write(session)
         loaded.cards.write(session)
     waiting.keep(session, loaded.program_id, list(writing.waiting.values()))
     recorded = [(row["source"], row["external_id"]) for row in writing.transactions if row["type"] == "return"]
