@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic_core import to_json
 from sqlalchemy import JSON, Boolean, Date, DateTime, Dialect, Integer, LargeBinary, String, Uuid
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
@@ -57,14 +58,11 @@ def _boolean(value: bool) -> bytes:
 
 def as_json(value: Any) -> str:
     """`value` as JSON, or as it is."""
-    return value if isinstance(value, JsonText) else _encode(value)
-
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes one each time
+    return value if isinstance(value, JsonText) else to_json(value).decode()
 
 
 def _document(value: Any) -> bytes:
-    return _sized(b"\x01" + as_json(value).encode())
+    return _sized(b"\x01" + (value.encode() if isinstance(value, JsonText) else to_json(value)))
 
 
 Encode = Callable[[Any], bytes]

@@ -81,6 +81,11 @@ class Qualification(Request):
         """The same, by the place in `Sums`."""
         return [(MEASURES.index(name), least) for name, least in self._asked.items()]
 
+    @property
+    def only(self) -> tuple[int, int] | None:
+        """The one measure that it asks for, by its place in `Sums`, and how much; None: several."""
+        return self._places[0] if len(self._places) == 1 else None
+
     def met(self, sums: Sums) -> bool:
         decides = self.need == "any"  # one that is reached, or one that is short
         for place, least in self._places:
@@ -285,10 +290,11 @@ class TierTerms(Request):
         return {code: rank for rank, code in enumerate(self.codes)}
 
     @cached_property
-    def _ladder(self) -> list[tuple[int, Qualification]]:
-        """The tiers that can be reached, the highest first."""
-        earned = [(rank, tier.qualification) for rank, tier in enumerate(self.levels) if tier.qualification is not None]
-        return earned[::-1]
+    def _ladder(self) -> list[tuple[int, int, int, Qualification | None]]:
+        """The tiers that can be reached, the highest first: each with the place in `Sums` of what it asks for and how
+        much of that; or, where it asks for several measures, with its qualification."""
+        asked = [(rank, tier.qualification) for rank, tier in enumerate(self.levels) if tier.qualification is not None]
+        return [(rank, *(each.only or (0, 0)), None if each.only else each) for rank, each in reversed(asked)]
 
     @cached_property
     def spans(self) -> list[Span]:
@@ -314,8 +320,8 @@ class TierTerms(Request):
 
     def reached(self, sums: Sums) -> int:
         """The place of the highest tier that so much is enough for; -1: of none."""
-        for rank, asked in self._ladder:
-            if asked.met(sums):
+        for rank, place, least, several in self._ladder:
+            if sums[place] >= least if several is None else several.met(sums):
                 return rank
         return -1
 

@@ -195,30 +195,24 @@ def load(
     if not counts(terms) or not wanted:
         return Standings(program_id, terms, now, {})
     found, present = queries.members(session, sorted(wanted - set(newcomers))), Present(terms, now)
-    reads = {
-        id_: BEGINNING if id_ in whole else needed_from(each.kept, present, coming.get(id_, ()))
-        for id_, each in found.items()
-        if each.kept is not None
-    }
-    records = queries.records(session, {id_: since for id_, since in reads.items() if since is not None})
-    members = {id_: _followed(id_, found, records, reads, present) for id_ in wanted}
+    since: dict[UUID, datetime] = {}
+    for id_, each in found.items():
+        if each.kept is not None:
+            read = BEGINNING if id_ in whole else needed_from(each.kept, present, coming.get(id_, ()))
+            if read is not None:
+                since[id_] = read
+    records = queries.records(session, since)
+    members = {id_: Followed(now, present, None) for id_ in wanted - found.keys()}
+    for id_, each in found.items():
+        members[id_] = _followed(each, present, records.get(id_), since.get(id_))
     return Standings(program_id, terms, now, members, {id_: each.status for id_, each in found.items()})
 
 
-def _followed(
-    id_: UUID,
-    found: Mapping[UUID, queries.Found],
-    records: Mapping[UUID, queries.Read],
-    reads: Mapping[UUID, datetime | None],
-    present: Present,
-) -> Followed:
-    if id_ not in found:
-        return Followed(present.now, present, None)
-    member, read = found[id_], records.get(id_)
+def _followed(member: queries.Found, present: Present, read: queries.Read | None, since: datetime | None) -> Followed:
     if read is None:
         return Followed(member.joined_at, present, member.kept)
-    whole = reads[id_] == BEGINNING
-    return Followed(member.joined_at, present, member.kept, list(read.credits), list(read.decisions), whole)
+    credits_, decisions = list(read.credits), list(read.decisions)
+    return Followed(member.joined_at, present, member.kept, credits_, decisions, since == BEGINNING)
 
 
 # --- review ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from app.programs import Sums, TierTerms, Timeline
+from app.programs import Sums, Tier, TierTerms, Timeline
 from app.tiers.record import Counted, Decision, Record
 from app.tiers.rules import Change, Course, Scheme, State, parts
 from app.tiers.windows import MOMENT
@@ -19,11 +19,10 @@ class Standing:
     """Where a member stands at an instant.
 
     `tier` (None: none) since `since` (None: never another). `until`: when that changes if nothing more is bought, into
-    `projected`; None: never. `counted`: in the window, from `begins` until `ends` (None: it moves along). `keep`: what
-    is missing so as not to fall then; `missing` for the tier `next`, by measure, where one is enough unless all are
-    needed. `decided`: a decision stands; the `state` is without it. `at_most`: what may be counted later
-    of what counts until now. `reached_at`, `counted_from` and `sums_until`: how to go on from here
-    (`Scheme.resumed_from`).
+    `projected`; None: never. `counted`: in the window, from `begins` until `ends` (None: it moves along). `decided`: a
+    decision stands; the `state` is without it. `at_most`: what may be counted later of what counts until now.
+    `reached_at`, `counted_from` and `sums_until`: how to go on from here (`Scheme.resumed_from`). `known` is what all
+    of it was found from.
     """
 
     tier: str | None
@@ -33,19 +32,52 @@ class Standing:
     counted: Sums
     begins: datetime | None
     ends: datetime | None
-    keep: Mapping[str, int]
-    next: str | None
-    missing: Mapping[str, int]
-    falls: bool
-    """Whether what comes is a lower tier."""
     decided: bool
     state: State
     at_most: Sums
     reached_at: datetime
     counted_from: datetime | None
     sums_until: datetime | None
+    at: datetime
+    scheme: Scheme | None = field(repr=False)
+    known: Counted = field(repr=False)
     history: Sequence[Change] = field(repr=False, default=())
     """All changes up to now, the oldest first."""
+
+    @property
+    def falls(self) -> bool:
+        """Whether what comes is a lower tier."""
+        return self.until is not None and self._rank(self.projected) < self._rank(self.tier)
+
+    @property
+    def keep(self) -> Mapping[str, int]:
+        """What is missing, by measure, so as not to lose a tier that was earned."""
+        if self.scheme is None or self.until is None or not self.falls or self.tier != self.state.tier:
+            return {}
+        mine = self.scheme.terms.tier(self.tier)
+        if mine is None or mine.qualification is None:
+            return {}
+        deciding = self.scheme.deciding(self.until, self.state)
+        return mine.qualification.missing(self.known.between(deciding, self.at + MOMENT))
+
+    @property
+    def next(self) -> str | None:
+        """The next higher tier that can be reached."""
+        above = self._above
+        return None if above is None else above.code
+
+    @property
+    def missing(self) -> Mapping[str, int]:
+        """What is missing for that, by measure, where one is enough unless all are needed."""
+        above = self._above
+        return {} if above is None or above.qualification is None else above.qualification.missing(self.counted)
+
+    @property
+    def _above(self) -> Tier | None:
+        return None if self.scheme is None else self.scheme.terms.above(self._rank(self.tier))
+
+    def _rank(self, tier: str | None) -> int:
+        return -1 if self.scheme is None else self.scheme.terms.rank(tier)
 
 
 def standing(record: Record, terms: Timeline, at: datetime, known_at: datetime) -> Standing:
@@ -82,18 +114,15 @@ def stood(
         counted=known,
         begins=window[0],
         ends=window[1],
-        keep=_keep(scheme, state, counted, now.tier, coming, at),
-        next=_next(scheme, now.tier),
-        missing=_missing(scheme, now.tier, known),
-        falls=coming is not None
-        and scheme is not None
-        and scheme.terms.rank(coming.tier) < scheme.terms.rank(now.tier),
         decided=any(each.stands(at, known_at) for each in decisions),
         state=state,
         at_most=known if scheme is None or not scheme.span else counted.gained(window[0] or at, at + MOMENT),
         reached_at=reached_at,
         counted_from=resumed[0],
         sums_until=resumed[1],
+        at=at,
+        scheme=scheme,
+        known=counted,
         history=history,
     )
 
@@ -150,29 +179,3 @@ def _coming(
         if (found := overlaid(earned, decisions, terms, instant, known_at)) != tier:
             return Change(instant, found)
     return None
-
-
-def _lower(one: str | None, other: str | None, scheme: Scheme | None) -> bool:
-    return scheme is not None and scheme.terms.rank(one) < scheme.terms.rank(other)
-
-
-def _keep(
-    scheme: Scheme | None, state: State, counted: Counted, tier: str | None, coming: Change | None, at: datetime
-) -> dict[str, int]:
-    """What is missing so as not to lose a tier that was earned."""
-    if scheme is None or coming is None or tier != state.tier:
-        return {}
-    mine = scheme.terms.tier(tier)
-    if mine is None or mine.qualification is None or not _lower(coming.tier, tier, scheme):
-        return {}
-    return mine.qualification.missing(counted.between(scheme.deciding(coming.at, state), at + MOMENT))
-
-
-def _next(scheme: Scheme | None, tier: str | None) -> str | None:
-    above = None if scheme is None else scheme.terms.above(scheme.terms.rank(tier))
-    return None if above is None else above.code
-
-
-def _missing(scheme: Scheme | None, tier: str | None, known: Sums) -> dict[str, int]:
-    above = None if scheme is None else scheme.terms.above(scheme.terms.rank(tier))
-    return {} if above is None or above.qualification is None else above.qualification.missing(known)

@@ -80,7 +80,6 @@ from app.transactions.schemas import (
     Malformed,
     PointsOut,
     PurchaseIn,
-    ReasonOut,
     ReturnIn,
     ReturnOut,
     TierEffectOut,
@@ -593,13 +592,15 @@ def _points(row: Fields, version: Version) -> PointsOut:
     if earned > 0 and not pending:
         pending = sum(reason["points"] for reason in row["reasons"] if reason["rule"].startswith(STAMPS))
     outcome = row["outcome"] or {}
-    return PointsOut(
-        earned=earned,
-        pending=pending,
-        spent=outcome.get("tendered_points", 0),
-        qualifying=earned + outcome.get("conceded", 0),
-        claimable=row["claimable"],
-        reasons=[ReasonOut(**reason) for reason in row["reasons"]],
+    return PointsOut.model_validate(
+        {
+            "earned": earned,
+            "pending": pending,
+            "spent": outcome.get("tendered_points", 0),
+            "qualifying": earned + outcome.get("conceded", 0),
+            "claimable": row["claimable"],
+            "reasons": row["reasons"],
+        }
     )
 
 
