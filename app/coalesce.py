@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar, cast
 
 from sqlalchemy.orm import Session
@@ -24,7 +25,7 @@ from starlette.concurrency import run_in_threadpool
 
 from app import telemetry
 from app.clock import Clock
-from app.db import Database, Patience, met_a_lock
+from app.db import Database, Patience, meanwhile, met_a_lock
 from app.errors import Busy
 from app.halving import by_halves
 
@@ -38,6 +39,9 @@ _SUSPECT_SECONDS = 60.0
 of its own is all that costs."""
 
 _FEW = 3
+
+_MANY = 8
+"""From so many on a batch takes Python long enough that callers who get their outcomes meanwhile are in its way."""
 
 
 @dataclass(eq=False, slots=True)
@@ -75,14 +79,16 @@ class Gatherer:
         seconds: float,
         lock_seconds: float = 2.0,
         kind: str = "writes",
+        later: bool = False,
     ):
         """At most `largest` items in a batch, as many set aside, and `waiting` in the lanes; an item waits `seconds` at
-        most, and `lock_seconds` for a lock. `kind` labels its metrics.
+        most, and `lock_seconds` for a lock. `kind` labels its metrics. `later`: where many wait
+        already, callers get their outcomes while the database writes the batch of those (`db.meanwhile`), not before.
 
         With 0 workers nothing is gathered: each item is a batch of its own, in its caller's thread.
         """
         self._workers, self._largest, self._most_waiting, self._seconds = workers, largest, waiting, seconds
-        self._lock_seconds, self._metrics = lock_seconds, telemetry.Gathered(kind)
+        self._lock_seconds, self._metrics, self._later = lock_seconds, telemetry.Gathered(kind), later
         self._lanes: dict[Hashable, deque[_Asked]] = {}
         self._aside: list[_Asked] = []
         self._suspects: dict[Hashable, float] = {}
@@ -149,23 +155,31 @@ class Gatherer:
     # --- what the workers do ---
 
     def _work(self) -> None:
-        while batch := self._next():
-            try:
-                self._carry_out(batch)
-            except Exception as error:  # a defect of ours: nobody may wait for ever
-                _deliver((asked, error) for asked in batch)
-            finally:
-                self._let_go(batch)
+        told: _Told = []
+        while (batch := self._next(wait=not told)) or told:
+            if not self._later or len(batch) < _MANY:
+                _deliver(told)
+                told = []
+            with meanwhile(partial(_deliver, told)):
+                told = self._carried_out(batch) if batch else []
 
-    def _next(self) -> list[_Asked]:
-        """The next batch, once there is one; nothing when all is done and no more will come."""
+    def _carried_out(self, batch: Sequence[_Asked]) -> "_Told":
+        try:
+            return self._carry_out(batch)
+        except Exception as error:  # a defect of ours: nobody may wait for ever
+            return [(asked, error) for asked in batch]
+        finally:
+            self._let_go(batch)
+
+    def _next(self, *, wait: bool) -> list[_Asked]:
+        """The next batch, once there is one; nothing when all is done and no more will come, or none to `wait` for."""
         with self._lock:
             while True:
                 for lane in sorted(self._lanes, key=lambda lane: self._lanes[lane][0].since):
                     if batch := self._taken(lane):
                         self._metrics.batch(len(batch), time.monotonic() - batch[0].since, self._waiting)
                         return batch
-                if self._over():
+                if not wait or self._over():
                     return []
                 self._changed.wait()
 
@@ -192,8 +206,9 @@ class Gatherer:
         self._hold(batch)
         return batch
 
-    def _carry_out(self, batch: Sequence[_Asked]) -> None:
-        """Hands each of a batch its outcome, or sets it aside."""
+    def _carry_out(self, batch: Sequence[_Asked]) -> "_Told":
+        """The outcomes of a batch, less those set aside; those of its parts, where it was halved, are handed over."""
+        whole: _Told = []
         for part, told in by_halves(batch, self._outcomes, Patience.BRIEF):
             if isinstance(told, Exception):  # of several only if the database is busy
                 outcomes = [(asked, told if len(part) == 1 else Busy()) for asked in self._ready(part)]
@@ -204,7 +219,12 @@ class Gatherer:
                     for asked in blocked:
                         self._suspect_all(asked.marks)
                         self._put_aside(asked)
-            _deliver((asked, outcome) for asked, outcome in outcomes if asked not in blocked)
+            done = [(asked, outcome) for asked, outcome in outcomes if asked not in blocked]
+            if len(part) == len(batch):
+                whole = done
+            else:
+                _deliver(done)
+        return whole
 
     def _outcomes(self, batch: Sequence[_Asked], patience: Patience) -> list[tuple[_Asked, Any]]:
         """What comes of those of a batch that are still to be carried out."""
@@ -376,6 +396,10 @@ def _raised(outcome: Any) -> Any:
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
+
+
+_Told = list[tuple[_Asked, Any]]
+"""Outcomes, and who waits for them."""
 
 
 def _deliver(told: Iterable[tuple[_Asked, Any]]) -> None:

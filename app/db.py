@@ -13,6 +13,7 @@ import json
 import random
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -185,6 +186,8 @@ class Database:
                 failure = error
                 if patience is not Patience.USUAL and row_locked(error):
                     break
+            finally:
+                _begin_to_wait()
             time.sleep(random.uniform(0.01, 0.05) * 2**attempt)  # noqa: S311  # jitter, not a secret
         raise Busy from failure
 
@@ -411,10 +414,37 @@ def together(session: Session) -> Iterator[None]:
     finally:
         del session.info[_PARTS]
     if parts:
-        _execute(session, parts)
+        _execute(session, parts, longest=True)
 
 
 _PARTS = "parts of one statement"
+
+
+class _Meanwhile(threading.local):
+    work: Callable[[], None] | None = None
+
+
+_meanwhile = _Meanwhile()
+
+
+@contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """Within the block `work` is done when this thread begins to wait for what takes the database longest, the
+    statement of `together`; without one at the end of the first transaction, or of the block.
+
+    Python runs one thread of a process at a time, so what others have to do after `work` goes best with such a wait.
+    """
+    _meanwhile.work = work
+    try:
+        yield
+    finally:
+        _begin_to_wait()
+
+
+def _begin_to_wait() -> None:
+    work, _meanwhile.work = _meanwhile.work, None
+    if work is not None:
+        work()
 
 
 def any_row_of(
@@ -563,8 +593,9 @@ def _write(session: Session, part: _Part) -> None:
         parts.append(part)
 
 
-def _execute(session: Session, parts: Sequence[_Part]) -> CursorResult[Any]:
-    """Executes `parts`, on PostgreSQL as one statement (`WITH`), and answers the result of the last.
+def _execute(session: Session, parts: Sequence[_Part], *, longest: bool = False) -> CursorResult[Any]:
+    """Executes `parts`, on PostgreSQL as one statement (`WITH`), and answers the result of the last. `longest`: what is
+    to be done `meanwhile` begins with it.
 
     There by its text, which is made once, so that nothing has to find again what the parts compile to (decision 12).
     What the last part returns is as the driver reads it.
@@ -572,6 +603,8 @@ def _execute(session: Session, parts: Sequence[_Part]) -> CursorResult[Any]:
     connection = session.connection()
     dialect = connection.dialect
     if dialect.name != "postgresql":
+        if longest:
+            _begin_to_wait()
         done = [
             connection.execute(part.make(dialect.name, *part.about), _parameters(dialect, part.types, part.rows))
             for part in parts
@@ -583,6 +616,8 @@ def _execute(session: Session, parts: Sequence[_Part]) -> CursorResult[Any]:
         for part, columns in zip(parts, processors, strict=True)
         for name, column, process in columns
     }
+    if longest:
+        _begin_to_wait()
     return _as_text(connection, text, [values[name] for name in order])
 
 

@@ -153,6 +153,7 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
             seconds=settings.gathered_seconds,
             lock_seconds=settings.lock_timeout_ms / 1000,
             kind=kind,
+            later=kind == "writes",
         )
         for kind, workers in (("writes", settings.writers), ("reads", settings.readers))
     )

@@ -4,18 +4,22 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
 
 import pytest
 from psycopg.errors import LockNotAvailable
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
-from app import coalesce
+from app import coalesce, db
 from app.coalesce import Gatherer, Run
-from app.db import Patience
+from app.db import Database, Patience
 from app.errors import Busy, Problem
 from app.idempotency import IdempotencyInProgress
+from app.ids import new_id
+from app.programs.models import Program
 
 SECONDS = 5.0
 
@@ -242,6 +246,90 @@ def test_a_worker_survives_whatever_a_batch_does(fault: BaseException | None) ->
 async def _all(made: Gatherer, run: Run[Any, Any], items: Sequence[Any]) -> list[Any]:
     asked = [made.ask("a lane", run, item) for item in items]
     return list(await asyncio.gather(*asked, return_exceptions=True))
+
+
+# --- while the database writes --------------------------------------------------------------------------------------
+
+
+class Till(Kitchen):
+    """Writes a row for each batch. `decides` and `has_written` are what is done before and after that, with the number
+    of the batch."""
+
+    def __init__(self, database: Database, decides: Callable[[int], None], has_written: Callable[[int], None]) -> None:
+        super().__init__(seconds=0)
+        self.database, self.decides, self.has_written = database, decides, has_written
+
+    def run(self, items: Sequence[Any], patience: Patience) -> list[Any]:
+        answers, number = super().run(items, patience), len(self.batches)
+
+        def write(session: Session) -> None:
+            self.decides(number)
+            with db.together(session):
+                row = {"id": new_id(), "code": f"batch-{number}", "name": "", "created_at": datetime.now(UTC)}
+                db.insert_rows(session, Program, [row])
+            self.has_written(number)
+
+        self.database.write(write, patience=patience)
+        return answers
+
+
+def told_when(database: Database, waiting: int, decides: Callable[[int, threading.Event], None]) -> bool:
+    """Whether whoever asked first is told before the second batch, of those who were `waiting`, is written for good."""
+    told, all_wait, seen = threading.Event(), threading.Event(), []
+
+    def before(number: int) -> None:
+        if number == 1:
+            assert all_wait.wait(SECONDS)
+        else:
+            decides(number, told)
+
+    def after(number: int) -> None:
+        if number > 1:
+            seen.append(told.wait(SECONDS))
+
+    made = Gatherer(1, largest=100, waiting=100, seconds=60, later=True)
+    till = Till(database, before, after)
+
+    async def ask() -> None:
+        first = asyncio.ensure_future(made.ask("a lane", till.run, 0))
+        first.add_done_callback(lambda _: told.set())
+        while not till.batches:
+            await asyncio.sleep(0.001)
+        others = [asyncio.ensure_future(made.ask("a lane", till.run, number)) for number in range(1, waiting + 1)]
+        while made._waiting < waiting:
+            await asyncio.sleep(0.001)
+        all_wait.set()
+        assert await asyncio.gather(first, *others) == [2 * number for number in range(waiting + 1)]
+
+    try:
+        asyncio.run(ask())
+    finally:
+        made.close()
+    return all(seen) and bool(seen)
+
+
+def test_outcomes_are_told_while_the_database_writes_for_those_who_wait(database: Database) -> None:
+    def decides(_number: int, told: threading.Event) -> None:
+        assert not told.wait(0.05), "many wait, and nobody is in the way of their batch"
+
+    assert told_when(database, coalesce._MANY, decides)
+
+
+def test_where_few_wait_outcomes_are_told_first(database: Database) -> None:
+    def decides(_number: int, told: threading.Event) -> None:
+        assert told.wait(SECONDS)
+
+    assert told_when(database, coalesce._MANY - 1, decides)
+
+
+def test_outcomes_wait_for_no_batch_that_fails(database: Database) -> None:
+    def decides(number: int, told: threading.Event) -> None:
+        if number == 2:
+            assert not told.wait(0.05)
+            raise RuntimeError("a batch that fails as a whole")
+        assert told.wait(SECONDS), "its halves are carried out when that has been told"
+
+    assert told_when(database, coalesce._MANY, decides)
 
 
 # --- somebody else's lock -------------------------------------------------------------------------------------------
