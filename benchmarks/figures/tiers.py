@@ -1,7 +1,6 @@
 """Tiers: what looking one up takes, what they cost a purchase, and how long the review of a year's end takes."""
 
 import time
-from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -12,7 +11,7 @@ from benchmarks import baseline, nothing, shop
 from benchmarks.bench import Bench, Broken
 from benchmarks.figures.balance import SERVE
 from benchmarks.figures.jobs import LIMIT_MB, SLOWER, by_service
-from benchmarks.figures.rules import ACTIVE, HOLDS_UP, bought, published, ruled
+from benchmarks.figures.rules import ACTIVE, HOLDS_UP, in_turns, published, ruled
 from benchmarks.load import MEMBER, Requests, get
 from benchmarks.report import Figure, Rounds, at_least, at_most
 from benchmarks.server import serving, settle_down
@@ -76,20 +75,13 @@ def _looked_up(bench: Bench) -> list[Figure]:
 
 
 def _recorded(bench: Bench) -> list[Figure]:
-    """Purchases under rules and tiers, of members who bought through last year and stand accordingly; and without, in
-    turns."""
-    rates = Rounds()
-    with bench.fresh("tiered") as with_tiers, bench.fresh("untiered") as without, ExitStack() as stack:
+    """Purchases under rules and tiers, of members who bought through last year and stand accordingly; and without."""
+    with bench.fresh("tiered") as with_tiers, bench.fresh("untiered") as without:
         bodies = shop.baskets(without)
         stages = [published(with_tiers, tiered(ruled(bodies, ACTIVE))), published(without, ruled(bodies, 0))]
         _age(bench, stages[0])
         by_service(stages[0], "review")
-        sides = [(stage, stack.enter_context(serving(stage.settings, 1))) for stage in stages]
-        for number in range(-1, bench.plan.rounds):
-            seconds = bench.plan.seconds if number >= 0 else 1
-            ran = [bought(bench, *side, seconds) for side in sides]
-            if number >= 0:  # the first round warms up
-                rates.add(*ran)
+        rates = in_turns(bench, *stages)
     name = f"purchases under {len(SPEND)} tiers and {ACTIVE} rules"
     return [rates.figure(name, "/s", HOLDS_UP, "compared with none")]
 
