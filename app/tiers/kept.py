@@ -170,8 +170,7 @@ def asked_from(stored: Kept, present: Present) -> datetime | None:
 # --- one member -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(NamedTuple):
     """A change of a member's tier as history has it: what was known to stand before and from `at` on, and why."""
 
     at: datetime

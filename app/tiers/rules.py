@@ -34,8 +34,7 @@ class State(NamedTuple):
     short_since: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """From an instant on, another tier; None: none."""
 
     at: datetime

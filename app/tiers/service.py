@@ -114,7 +114,7 @@ class Standings:
         db.update_rows(session, MemberTier, ["member_id"], added)
         moves = [(id_, each.kept, moved) for id_, each in changed.items() if each.kept for moved in each.moved]
         db.insert_rows(session, TierChange, [self._change(*move) for move in moves])
-        warned = [(id_, each.warned) for id_, each in changed.items() if each.warned is not None]
+        warned = [(id_, stands) for id_, each in changed.items() if (stands := each.warned) is not None]
         events = [self._event(id_, moved) for id_, _, moved in moves]
         outbox.put(session, [*events, *(self._warning(*each) for each in warned)], self._now)
 

@@ -5,8 +5,8 @@ ends the member is where their purchases have put them meanwhile.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from app.programs import Sums, Tier, TierTerms, Timeline
 from app.tiers.record import Counted, Decision, Record
@@ -14,8 +14,7 @@ from app.tiers.rules import Change, Course, Scheme, State, parts
 from app.tiers.windows import MOMENT
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """Where a member stands at an instant.
 
     `tier` (None: none) since `since` (None: never another). `until`: when that changes if nothing more is bought, into
@@ -39,9 +38,9 @@ class Standing:
     counted_from: datetime | None
     sums_until: datetime | None
     at: datetime
-    scheme: Scheme | None = field(repr=False)
-    known: Counted = field(repr=False)
-    history: Sequence[Change] = field(repr=False, default=())
+    scheme: Scheme | None
+    known: Counted
+    history: Sequence[Change] = ()
     """All changes up to now, the oldest first."""
 
     @property
