@@ -120,13 +120,11 @@ def _meant(rows: Mapping[UUID, Fields], terms: Timeline, wanted: Wanted) -> _Mea
     bought = PurchaseIn.model_validate(row["content"])
     basket = basket_of(bought)
     occasion = rules.occasion_of(row["occurred_at"], bought.store, bought.channel, version.terms)
-    earning = programs.earn_at_least(basket, version.terms)
     identifier = identifier_of(wanted.member, version)
     if isinstance(identifier, Problem):
         raise identifier
     assert identifier is not None
-    most = programs.most(basket, version.terms, occasion)
-    return _Meant(row, basket, Judged(version, occasion, earning, most=most), identifier)
+    return _Meant(row, basket, rules.of_a_member(version, basket, occasion), identifier)
 
 
 def _claimants(

@@ -152,9 +152,15 @@ def judge(purchase: Purchase, terms: Timeline, now: datetime) -> Judged:
         if tender is not None:
             raise PointsTenderRefused("a guest has no points to pay with")
         return Judged(version, occasion, no_more_than_fits(earn(basket, version.terms, occasion)))
+    return of_a_member(version, basket, occasion, tender)
+
+
+def of_a_member(version: Version, basket: Basket, occasion: Occasion, tender: PointsTender | None = None) -> Judged:
+    """The same of a purchase by some member. TooManyPoints."""
+    terms = version.terms
     # what rules give a member is found out once, when it is known who that is
-    earning = earn_at_least(basket, version.terms) if version.terms.personal else earn(basket, version.terms, occasion)
-    return Judged(version, occasion, no_more_than_fits(earning), tender, most(basket, version.terms, occasion))
+    earning = earn_at_least(basket, terms) if terms.personal else earn(basket, terms, occasion)
+    return Judged(version, occasion, no_more_than_fits(earning), tender, most(basket, terms, occasion))
 
 
 def no_more_than_fits(earning: Earning) -> Earning:
