@@ -170,6 +170,8 @@ class Database:
         `OutcomeUnknown`. Any other failure rolls back and is raised.
         """
         engine = self.engine if patience is Patience.USUAL else self._gathered_writes
+        if self.one_writer:
+            _begin_to_wait()  # for everybody else who writes: to begin may take longest
         for attempt in range(_ATTEMPTS):
             try:
                 with Session(engine, autoflush=False, expire_on_commit=False) as session:
@@ -430,7 +432,8 @@ _meanwhile = _Meanwhile()
 @contextmanager
 def meanwhile(work: Callable[[], None]) -> Iterator[None]:
     """Within the block `work` is done when this thread begins to wait for what takes the database longest, the
-    statement of `together`; without one at the end of the first transaction, or of the block.
+    statement of `together`, or on SQLite for its turn; at the end of the first transaction, or of the block, at the
+    latest.
 
     Python runs one thread of a process at a time, so what others have to do after `work` goes best with such a wait.
     """
@@ -603,8 +606,6 @@ def _execute(session: Session, parts: Sequence[_Part], *, longest: bool = False)
     connection = session.connection()
     dialect = connection.dialect
     if dialect.name != "postgresql":
-        if longest:
-            _begin_to_wait()
         done = [
             connection.execute(part.make(dialect.name, *part.about), _parameters(dialect, part.types, part.rows))
             for part in parts

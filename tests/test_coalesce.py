@@ -310,7 +310,7 @@ def told_when(database: Database, waiting: int, decides: Callable[[int, threadin
 
 def test_outcomes_are_told_while_the_database_writes_for_those_who_wait(database: Database) -> None:
     def decides(_number: int, told: threading.Event) -> None:
-        assert not told.wait(0.05), "many wait, and nobody is in the way of their batch"
+        assert told.wait(0.05) == database.one_writer, "many wait, and nobody is in the way of their batch"
 
     assert told_when(database, coalesce._MANY, decides)
 
@@ -325,7 +325,7 @@ def test_where_few_wait_outcomes_are_told_first(database: Database) -> None:
 def test_outcomes_wait_for_no_batch_that_fails(database: Database) -> None:
     def decides(number: int, told: threading.Event) -> None:
         if number == 2:
-            assert not told.wait(0.05)
+            assert told.wait(0.05) == database.one_writer
             raise RuntimeError("a batch that fails as a whole")
         assert told.wait(SECONDS), "its halves are carried out when that has been told"
 
