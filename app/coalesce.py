@@ -43,6 +43,9 @@ _FEW = 3
 _MANY = 8
 """From so many on a batch takes Python long enough that callers who get their outcomes meanwhile are in its way."""
 
+_LATEST_SECONDS = 0.1
+"""How long outcomes are kept for that at the most: the next batch may meet whatever holds it up."""
+
 
 @dataclass(eq=False, slots=True)
 class _Asked:
@@ -160,6 +163,8 @@ class Gatherer:
             if not self._later or len(batch) < _MANY:
                 _deliver(told)
                 told = []
+            if told:
+                _deliver(told, _LATEST_SECONDS)
             with meanwhile(partial(_deliver, told)):
                 told = self._carried_out(batch) if batch else []
 
@@ -402,14 +407,17 @@ _Told = list[tuple[_Asked, Any]]
 """Outcomes, and who waits for them."""
 
 
-def _deliver(told: Iterable[tuple[_Asked, Any]]) -> None:
-    """Hands every caller its outcome, in one step per event loop."""
+def _deliver(told: Iterable[tuple[_Asked, Any]], seconds: float = 0) -> None:
+    """Hands every caller its outcome, unless they have it by then, in one step per event loop."""
     loops: dict[AbstractEventLoop, list[tuple[Future[Any], Any]]] = {}
     for asked, outcome in told:
         loops.setdefault(asked.future.get_loop(), []).append((asked.future, outcome))
     for loop, pairs in loops.items():
         with suppress(RuntimeError):  # the loop has been closed: nobody is there to be told
-            loop.call_soon_threadsafe(_resolve, pairs)
+            if seconds:
+                loop.call_soon_threadsafe(loop.call_later, seconds, _resolve, pairs)
+            else:
+                loop.call_soon_threadsafe(_resolve, pairs)
 
 
 def _resolve(pairs: Sequence[tuple[Future[Any], Any]]) -> None:

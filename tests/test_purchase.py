@@ -315,6 +315,24 @@ def test_whoever_is_refused_their_first_purchase_is_nobody(database_url: str, cl
         shop.prove()
 
 
+def test_whoever_is_refused_in_a_batch_with_a_key_is_not_the_answer_for_all(
+    database_url: str, clock: TestClock
+) -> None:
+    tenders = [{"type": "points", "amount": 500}, {"type": "cash", "amount": 500}]
+    paid = purchase("r1", 1000, tenders=tenders, member={"card": "nobody"})
+    batch = {"transactions": [purchase("r0"), paid, purchase("r2", member={"card": "new"})]}
+    with open_shop(
+        settings_for(database_url), clock, TERMS | {"points_tender": {"value": {"amount": 1, "points": 1}}}
+    ) as shop:
+        answers = [
+            shop.http.post("/v1/transactions/batch", json=batch, headers={"Idempotency-Key": "once"}) for _ in range(2)
+        ]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert [result["status"] for result in answers[0].json()["results"]] == [201, 422, 201]
+        assert answers[1].json() == answers[0].json(), "kept"
+        shop.prove()
+
+
 def test_a_poisonous_item_fails_alone(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something nobody foresaw in one item: the batch runs item by item, and only the guilty one fails."""
     from app.transactions import rules

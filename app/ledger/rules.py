@@ -69,6 +69,10 @@ class InsufficientPoints(Problem):
 
     status, code, title, final = 422, "insufficient_points", "There are not enough points", True
 
+    @classmethod
+    def by(cls, missing: int) -> "InsufficientPoints":
+        return cls(f"{missing} points are missing", extra={"missing": missing})
+
 
 # --- values ---------------------------------------------------------------------------------------------------------
 

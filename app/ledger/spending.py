@@ -71,8 +71,7 @@ def spend(
 
 def _paid(account: Account, points: int, effect: Effect, *, as_agent: bool = False) -> list[Use]:
     if account.available < points:
-        missing = points - account.available
-        raise InsufficientPoints(f"{missing} points are missing", extra={"missing": missing})
+        raise InsufficientPoints.by(points - account.available)
     uses = pick(spendable(account), points, effect, as_agent=as_agent)
     assert sum(use.points for use in uses) == points, "claimed without the lots"
     return uses

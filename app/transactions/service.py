@@ -380,7 +380,8 @@ def _identify(
     now: datetime,
     dry_run: bool,
 ) -> tuple[list[Member], set[UUID]]:
-    """Who each item is for, and who became a member just now. Only acceptable purchases enrol anybody."""
+    """Who each item is for, and who became a member just now. Only acceptable purchases enrol anybody, of which none
+    is paid with points: nobody has any before."""
     named = [identifier_of(item.member, terms.at(item.occurred_at)) for item in items]
     wanted = {identifier for identifier in named if isinstance(identifier, Identifier)}
     found = members.find(session, program_id, wanted) if wanted else {}
@@ -390,6 +391,7 @@ def _identify(
         if isinstance(identifier, Identifier)
         and identifier not in found
         and isinstance(verdict, Judged)
+        and verdict.tender is None
         and may_enrol(verdict.version, identifier)
     }
     if dry_run:
@@ -398,7 +400,7 @@ def _identify(
     else:
         enrolled, newcomers = members.enrol_unknown(session, program_id, unknown, now)
     found |= enrolled
-    return [_member(identifier, found) for identifier in named], newcomers
+    return [_member(identifier, found, verdict) for identifier, verdict in zip(named, judged, strict=True)], newcomers
 
 
 def members_of(session: Session, program_id: UUID, items: Sequence[Item]) -> list[UUID | Identifier | None]:
@@ -432,10 +434,16 @@ def may_enrol(version: Version, identifier: Identifier) -> bool:
     return policy.automatic and identifier.kind in policy.identifiers
 
 
-def _member(identifier: Identifier | Problem | None, found: Mapping[Identifier, UUID]) -> Member:
+def _member(
+    identifier: Identifier | Problem | None, found: Mapping[Identifier, UUID], verdict: Judged | Problem | None
+) -> Member:
     if not isinstance(identifier, Identifier):
         return identifier
-    return found.get(identifier) or _unknown()
+    if identifier in found:
+        return found[identifier]
+    if isinstance(verdict, Judged) and verdict.tender is not None and may_enrol(verdict.version, identifier):
+        return ledger.InsufficientPoints.by(verdict.tender.points)
+    return _unknown()
 
 
 def _unknown() -> UnknownMember:

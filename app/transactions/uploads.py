@@ -23,6 +23,10 @@ _PAUSE_SECONDS = 0.2
 """Between tries, without a connection: uploads that wait for a lock must not have them all."""
 
 
+class _OneIsRefused(Exception):
+    """A refusal that no item of an upload can be given beside the others. It is no answer to the whole."""
+
+
 def keys_of(item: Item) -> list[Hashable]:
     """The documents that an item names: itself, and what it takes back."""
     original = item.original if isinstance(item, Return) else None
@@ -52,8 +56,13 @@ def carry_out(
     def as_one(session: Session) -> Reply:
         nonlocal begun
         begun = True
-        with db.patient(session, Patience.BRIEF):
-            outcomes = service.record(session, program_id, items, now)
+        try:
+            with db.patient(session, Patience.BRIEF):
+                outcomes = service.record(session, program_id, items, now)
+        except Problem as problem:
+            if problem.passing:
+                raise
+            raise _OneIsRefused from problem
         return reply(outcomes)
 
     try:

@@ -98,5 +98,5 @@ def shares(givers: Collection[Account], points: int) -> dict[UUID, int]:
             parts[member_id] = parts.get(member_id, 0) + part
             points -= part
     if points:
-        raise InsufficientPoints(f"{points} points are missing", extra={"missing": points})
+        raise InsufficientPoints.by(points)
     return parts
