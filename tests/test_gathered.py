@@ -516,6 +516,22 @@ def test_a_receipt_in_progress_elsewhere_refuses_itself_alone(engines: Engines) 
         assert send(shop, calls[4]).status_code == 201
 
 
+def test_nobody_becomes_a_member_to_be_refused(database_url: str) -> None:
+    """Cards that nobody has and that are to pay with points: they are refused in the batch of the others."""
+    tenders = [{"type": "points", "amount": 300}, {"type": "cash", "amount": 700}]
+    offered = TERMS | {"points_tender": {"value": {"amount": 1, "points": 1}}}
+    with open_shop(settings_for(database_url, **PATIENT), TestClock(), offered) as shop:
+        calls = [Call("/v1/transactions", purchase(f"cash-{n}", member={"card": f"{n}"})) for n in range(6)]
+        paid = [purchase(f"paid-{n}", tenders=tenders, member={"card": f"nobody-{n}"}) for n in range(3)]
+        with statements(shop.database) as noted:
+            answers = together(shop, [*calls, *(Call("/v1/transactions", body) for body in paid)])
+        assert [answer.status_code for answer in answers] == [201] * 6 + [422] * 3
+        assert [answer.json()["missing"] for answer in answers[6:]] == [300] * 3
+        assert sum("INTO transaction " in statement.replace('"', "") for statement in noted) == 1, (
+            "one batch, not its halves"
+        )
+
+
 def test_slow_reads_take_no_connection_from_what_is_gathered(database_url: str) -> None:
     """All that reports and lists may have are taken: purchases, balances and the keys of callers need none of them."""
     settings = settings_for(database_url, **PATIENT, pool_size=2, pool_wait_seconds=0.05)
