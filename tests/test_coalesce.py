@@ -308,6 +308,13 @@ def told_when(database: Database, waiting: int, decides: Callable[[int, threadin
     return all(seen) and bool(seen)
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, nobody is told because time is up."""
+    monkeypatch.setattr(coalesce, "_LATEST_SECONDS", 10 * SECONDS)
+
+
+@pytest.mark.usefixtures("unhurried")
 def test_outcomes_are_told_while_the_database_writes_for_those_who_wait(database: Database) -> None:
     def decides(_number: int, told: threading.Event) -> None:
         assert told.wait(0.05) == database.one_writer, "many wait, and nobody is in the way of their batch"
@@ -315,6 +322,7 @@ def test_outcomes_are_told_while_the_database_writes_for_those_who_wait(database
     assert told_when(database, coalesce._MANY, decides)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_where_few_wait_outcomes_are_told_first(database: Database) -> None:
     def decides(_number: int, told: threading.Event) -> None:
         assert told.wait(SECONDS)
@@ -322,12 +330,20 @@ def test_where_few_wait_outcomes_are_told_first(database: Database) -> None:
     assert told_when(database, coalesce._MANY - 1, decides)
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_outcomes_wait_for_no_batch_that_fails(database: Database) -> None:
     def decides(number: int, told: threading.Event) -> None:
         if number == 2:
             assert told.wait(0.05) == database.one_writer
             raise RuntimeError("a batch that fails as a whole")
         assert told.wait(SECONDS), "its halves are carried out when that has been told"
+
+    assert told_when(database, coalesce._MANY, decides)
+
+
+def test_outcomes_wait_for_nothing_that_holds_up_a_batch(database: Database) -> None:
+    def decides(_number: int, told: threading.Event) -> None:
+        assert told.wait(SECONDS)
 
     assert told_when(database, coalesce._MANY, decides)
 
