@@ -85,8 +85,8 @@ class Gatherer:
         later: bool = False,
     ):
         """At most `largest` items in a batch, as many set aside, and `waiting` in the lanes; an item waits `seconds` at
-        most, and `lock_seconds` for a lock. `kind` labels its metrics. `later`: where many wait
-        already, callers get their outcomes while the database writes the batch of those (`db.meanwhile`), not before.
+        most, and `lock_seconds` for a lock. `kind` labels its metrics. `later`: where many wait already,
+        callers get their outcomes while the database writes the batch of those (`db.meanwhile`), not before.
 
         With 0 workers nothing is gathered: each item is a batch of its own, in its caller's thread.
         """
@@ -163,8 +163,7 @@ class Gatherer:
             if not self._later or len(batch) < _MANY:
                 _deliver(told)
                 told = []
-            if told:
-                _deliver(told, _LATEST_SECONDS)
+            _deliver(told, _LATEST_SECONDS)
             with meanwhile(partial(_deliver, told)):
                 told = self._carried_out(batch) if batch else []
 
