@@ -333,6 +333,22 @@ def test_whoever_is_refused_in_a_batch_with_a_key_is_not_the_answer_for_all(
         shop.prove()
 
 
+def test_what_is_refused_as_a_whole_is_no_answer_under_a_key(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    from app.ledger import TooManyPoints
+    from app.transactions import service
+
+    record = service.record
+
+    def one_by_one(session: Any, program_id: Any, items: Any, now: Any) -> Any:
+        if len(items) > 1:
+            raise TooManyPoints
+        return record(session, program_id, items, now)
+
+    monkeypatch.setattr(service, "record", one_by_one)
+    results = shop.batch([purchase("a"), purchase("b"), purchase("c")], key="an-upload")
+    assert [result["status"] for result in results] == [201] * 3
+
+
 def test_a_poisonous_item_fails_alone(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something nobody foresaw in one item: the batch runs item by item, and only the guilty one fails."""
     from app.transactions import rules
