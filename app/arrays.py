@@ -10,7 +10,8 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from typing import Any
+from functools import cache
+from typing import Any, Self
 from uuid import UUID
 
 from pydantic_core import to_json
@@ -148,11 +149,31 @@ def teach_driver() -> None:
 
 @contextmanager
 def numbered_parameters(connection: Any) -> Iterator[None]:
-    """Within it statements of psycopg's `connection` have parameters by number (`$1`) and values in a sequence."""
+    """Within it statements of psycopg's `connection` have parameters by number (`$1`) and values in a sequence, and
+    their cursor has all `rows` as soon as they are executed."""
     import psycopg
 
-    connection.cursor_factory = psycopg.RawCursor
+    connection.cursor_factory = _reading()
     try:
         yield
     finally:
         connection.cursor_factory = psycopg.Cursor
+
+
+@cache
+def _reading() -> type:
+    """The class of such a cursor. It tells SQLAlchemy of no columns: to find out about them, statement by statement,
+    took it twice as long as to execute one, and we know them (decision 22)."""
+    import psycopg
+
+    class Reading(psycopg.RawCursor[Any]):
+        description = None
+        rows: Sequence[tuple[Any, ...]] = ()
+
+        def execute(self, *statement: Any, **options: Any) -> Self:
+            super().execute(*statement, **options)
+            if self.pgresult is not None and self.pgresult.status == psycopg.pq.ExecStatus.TUPLES_OK:
+                self.rows = self.fetchall()
+            return self
+
+    return Reading

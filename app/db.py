@@ -15,6 +15,7 @@ import re
 import sqlite3
 import threading
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,6 @@ from sqlalchemy import (
     Insert,
     LargeBinary,
     MetaData,
-    RowMapping,
     Select,
     String,
     Table,
@@ -56,7 +56,7 @@ from sqlalchemy import (
 )
 from sqlalchemy import Row as SelectedRow
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Connection, CursorResult, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -360,7 +360,7 @@ def insert_rows(session: Session, model: type[Base], rows: Sequence[Row]) -> Non
         _write(session, _Part(_insert, (table, names), _types(table, names), rows))
 
 
-def claim_rows(session: Session, model: type[Base], rows: Sequence[Row], returning: Sequence[str]) -> list[RowMapping]:
+def claim_rows(session: Session, model: type[Base], rows: Sequence[Row], returning: Sequence[str]) -> list[Row]:
     """Writes those `rows` that break no unique constraint; answers `returning` of the rows it wrote.
 
     On PostgreSQL a conflicting row of an unfinished transaction is waited for. Pass rows sorted, so that two batches
@@ -370,7 +370,7 @@ def claim_rows(session: Session, model: type[Base], rows: Sequence[Row], returni
         return []
     table, names = _table(model), tuple(rows[0])
     part = _Part(_claim, (table, names, tuple(returning)), _types(table, names), rows)
-    return list(_execute(session, [part]).mappings())
+    return [dict(zip(returning, row, strict=True)) for row in _execute(session, [part])]
 
 
 def update_rows(session: Session, model: type[Base], key: Sequence[str], rows: Sequence[Row]) -> None:
@@ -508,15 +508,15 @@ def found(session: Session, make: Callable[..., Select[*tuple[Any, ...]]], *abou
     """The rows of the select that `make` makes of the engine's name and `about`, with `values` for its parameters.
 
     For what every batch asks. On PostgreSQL it is executed by its text as `_execute` does, so the rows are as the
-    driver reads them: select no type there that only SQLAlchemy can read.
+    driver reads them: select no type there that only SQLAlchemy can read. A row is a tuple with names, and `_asdict()`.
     """
     connection = session.connection()
     dialect = connection.dialect
     if dialect.name != "postgresql":
         return connection.execute(_made(make, dialect.name, about), values).all()
-    text, order, processors, fixed = _select(dialect, make, about)
+    text, order, processors, fixed, named = _select(dialect, make, about)
     given = fixed | {name: processors[name](value) for name, value in values.items()}
-    return _as_text(connection, text, [given[name] for name in order]).all()
+    return [*map(named, _as_text(connection, text, [given[name] for name in order]))]
 
 
 @lru_cache(maxsize=256)
@@ -527,12 +527,15 @@ def _made(make: Callable[..., Any], engine: str, about: tuple[Any, ...]) -> Any:
 @lru_cache(maxsize=256)
 def _select(
     dialect: Dialect, make: Callable[..., Any], about: tuple[Any, ...]
-) -> tuple[str, list[str], dict[str, Callable[[Any], Any]], dict[str, Any]]:
-    """A statement's text, its parameters in their order, how they are sent, and those that never change."""
-    compiled = make(dialect.name, *about).compile(dialect=dialect)
+) -> tuple[str, list[str], dict[str, Callable[[Any], Any]], dict[str, Any], Callable[[Any], Any]]:
+    """A statement's text, its parameters in their order, how they are sent, those that never change, and what makes its
+    rows of the driver's."""
+    statement = make(dialect.name, *about)
+    compiled = statement.compile(dialect=dialect)
+    named = namedtuple("Found", statement.selected_columns.keys(), rename=True)  # type: ignore[misc]  # known by now
     processors = {name: bind.type.bind_processor(dialect) or _as_is for name, bind in compiled.binds.items()}
     fixed = {name: processors[name](value) for name, value in compiled.params.items() if value is not None}
-    return *_numbered(compiled.string), processors, fixed
+    return *_numbered(compiled.string), processors, fixed, named._make
 
 
 def _as_is(value: Any) -> Any:
@@ -549,11 +552,13 @@ def _numbered(text: str) -> tuple[str, list[str]]:
     return _NAMED.sub(lambda match: numbers[match[1]], text).replace("%%", "%"), names
 
 
-def _as_text(connection: Connection, text: str, values: Sequence[Any]) -> CursorResult[Any]:
-    """Executes a statement whose parameters are numbered: the driver need not look for them in its text, which it would
-    do each time with one as long as ours."""
+def _as_text(connection: Connection, text: str, values: Sequence[Any]) -> Sequence[tuple[Any, ...]]:
+    """The rows of a statement whose parameters are numbered: the driver need not look for them in its text, which it
+    would do each time with one as long as ours."""
     with numbered_parameters(connection.connection.driver_connection):
-        return connection.exec_driver_sql(text, tuple(values))
+        done = connection.exec_driver_sql(text, tuple(values))
+    rows: Sequence[tuple[Any, ...]] = done.context.cursor.rows
+    return rows
 
 
 def beyond(columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> ColumnElement[bool]:
@@ -596,8 +601,8 @@ def _write(session: Session, part: _Part) -> None:
         parts.append(part)
 
 
-def _execute(session: Session, parts: Sequence[_Part], *, longest: bool = False) -> CursorResult[Any]:
-    """Executes `parts`, on PostgreSQL as one statement (`WITH`), and answers the result of the last. `longest`: what is
+def _execute(session: Session, parts: Sequence[_Part], *, longest: bool = False) -> Sequence[Sequence[Any]]:
+    """Executes `parts`, on PostgreSQL as one statement (`WITH`), and answers what the last returns. `longest`: what is
     to be done `meanwhile` begins with it.
 
     There by its text, which is made once, so that nothing has to find again what the parts compile to (decision 12).
@@ -610,7 +615,7 @@ def _execute(session: Session, parts: Sequence[_Part], *, longest: bool = False)
             connection.execute(part.make(dialect.name, *part.about), _parameters(dialect, part.types, part.rows))
             for part in parts
         ]
-        return done[-1]
+        return done[-1].all() if done[-1].returns_rows else ()
     text, order, processors = _compiled(dialect, tuple((part.make, part.about) for part in parts))
     values = {
         name: process([row[column] for row in part.rows])

@@ -70,6 +70,8 @@ def new_id(connection: Connection) -> str:
 WITHOUT_KEY = "month = NULL, funding = NULL, estimate_class = NULL"
 
 ATTEMPTS = [
+    trigger("account", "update", "UPDATE account SET name = 'another' WHERE role = 'revenue_commission'"),
+    trigger("account", "delete", "DELETE FROM account WHERE role = 'revenue_commission'"),
     trigger("journal_posting", "update", "UPDATE journal_posting SET amount = amount + 1"),
     trigger("journal_posting", "delete", "DELETE FROM journal_posting"),
     trigger("point_entry", "update", "UPDATE point_entry SET balance_after = balance_after + 1"),
@@ -310,6 +312,7 @@ def test_a_posting_needs_accounts_of_its_programme(stocked: Shop) -> None:
 # --- the schema -----------------------------------------------------------------------------------------------------
 
 APPEND_ONLY = {
+    "account": 2,
     "journal_posting": 1,
     "point_entry": 2,
     "transaction": 1,

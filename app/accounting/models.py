@@ -10,7 +10,8 @@ from app.db import NO_ROWID, Base
 
 
 class Account(Base):
-    """An account of a programme's chart. Its role says what the service uses it for; the code is the programme's."""
+    """An account of a programme's chart. Its role says what the service uses it for; the code is the programme's.
+    Append-only, by trigger."""
 
     __tablename__ = "account"
     __table_args__ = (

@@ -54,7 +54,16 @@ def open_chart(session: Session, program_id: UUID, codes: Mapping[str, str]) -> 
 
 def chart(session: Session, program_id: UUID) -> Chart:
     """The programme's account codes by role."""
-    return dict(db.found(session, _codes, program_id=program_id))
+    if program_id not in _CHARTS:
+        codes = dict(db.found(session, _codes, program_id=program_id))
+        if len(codes) < len(ROLES):
+            return codes  # no programme's, or one made by a release that knew fewer roles
+        _CHARTS[program_id] = codes
+    return _CHARTS[program_id]
+
+
+_CHARTS: dict[UUID, Chart] = {}
+"""Read once per process: the accounts of a chart never change."""
 
 
 def _codes(_engine: str) -> Select[str, str]:

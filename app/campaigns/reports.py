@@ -144,7 +144,7 @@ def _row(program_id: UUID, each: Report, member_id: UUID, now: datetime) -> dict
 def _found(session: Session, program_id: UUID, keys: Iterable[Key]) -> dict[Key, Mapping[str, Any]]:
     wanted = sorted(keys)
     rows = db.found(session, _events, program_id=program_id, **db.texts(session, wanted)) if wanted else ()
-    return {(row.source, row.external_id): row._mapping for row in rows}
+    return {(row.source, row.external_id): row._asdict() for row in rows}
 
 
 def _events(engine: str) -> Select[*tuple[Any, ...]]:

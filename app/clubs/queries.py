@@ -24,7 +24,7 @@ def memberships(
     found: dict[UUID, list[Membership]] = {}
     given = {"ids": sorted(member_ids), "since": since, "documents": sorted(document_ids)}
     for row in db.found(session, _of_members, **given) if member_ids else ():
-        found.setdefault(row.member_id, []).append(Membership(**row._mapping))
+        found.setdefault(row.member_id, []).append(Membership(**row._asdict()))
     return found
 
 

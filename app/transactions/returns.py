@@ -102,7 +102,7 @@ def load(session: Session, rows: Mapping[Key, Fields], terms: Timeline, *, lock:
         return {}
     purchases = {row["id"]: row for row in rows.values()}
     if missing := [id_ for id_ in ids if id_ not in purchases]:
-        purchases |= {row.id: row._mapping for row in db.found(session, _by_id, ids=missing)}
+        purchases |= {row.id: row._asdict() for row in db.found(session, _by_id, ids=missing)}
     guests = [purchases[id_] for id_ in ids if purchases[id_]["member_id"] is None]
     if guests and lock:
         db.found(session, _locking, ids=[row["id"] for row in guests])
@@ -150,7 +150,7 @@ def past_of(session: Session, returnable: Iterable[Returnable]) -> dict[UUID, li
     """By purchase, what has come back of it, in the order in which it did."""
     past: dict[UUID, list[Fields]] = {each.purchase["id"]: [] for each in returnable}
     for row in db.found(session, _later, ids=sorted(past)) if past else ():
-        past[row.purchase_id].append(row._mapping)
+        past[row.purchase_id].append(row._asdict())
     return past
 
 

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, bindparam, delete, select
+from sqlalchemy import Select, bindparam, delete, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -151,7 +151,7 @@ class _Named:
 
     taken: dict[Key, UUID]
     queue: waiting.Queue
-    found: dict[Key, RowMapping]
+    found: dict[Key, Mapping[str, Any]]
     there: Collection[Key]
     originals: Collection[Key]
     awaited: Collection[Key]
@@ -337,12 +337,12 @@ def _give_back(session: Session, transaction_ids: Sequence[UUID]) -> None:
         session.execute(delete(TransactionKey).where(chosen))
 
 
-def _find(session: Session, program_id: UUID, keys: Sequence[Key]) -> dict[Key, RowMapping]:
+def _find(session: Session, program_id: UUID, keys: Sequence[Key]) -> dict[Key, Mapping[str, Any]]:
     """The transactions recorded under `keys`."""
     if not keys:
         return {}
     rows = db.found(session, _by_key, program_id=program_id, **db.texts(session, keys))
-    return {(row.source, row.external_id, row.type): row._mapping for row in rows}
+    return {(row.source, row.external_id, row.type): row._asdict() for row in rows}
 
 
 def _by_key(engine: str) -> Select[*tuple[Any, ...]]:

@@ -72,7 +72,7 @@ def load(session: Session, program_id: UUID, items: Sequence[Purchase | Return])
         pairs = sorted({(item.source, item.external_id) for item in items if isinstance(item, kind)})
         if pairs:
             rows = db.found(session, _among_pairs, columns, program_id=program_id, **db.texts(session, pairs))
-            found |= {(row.source, row.external_id): row._mapping for row in rows}
+            found |= {(row.source, row.external_id): row._asdict() for row in rows}
     return Queue(found)
 
 
