@@ -14,9 +14,11 @@ import psycopg
 import pytest
 
 from app.db import Database
+from app.programs import Terms
 from benchmarks import __main__ as main
 from benchmarks import baseline, report, rows, shop
-from benchmarks.figures import jobs, spending
+from benchmarks.figures import jobs, spending, tiers
+from benchmarks.figures.rules import published
 from benchmarks.loop import Loop, baskets
 from benchmarks.shop import Shop
 from tests.conftest import Engines
@@ -58,9 +60,12 @@ class Staged:
         return items
 
     def by_sql(self, name: str, given: dict[str, str]) -> Any:
+        return self.by_text(baseline.script(name, "18"), given)
+
+    def by_text(self, text: str, given: dict[str, str]) -> Any:
         before = rows.snapshot(self.database)
         with psycopg.connect(self.shop.url) as connection:
-            baseline.run_once(connection, baseline.script(name, "18"), given)
+            baseline.run_once(connection, text, given)
         return rows.comparable(rows.written(before, rows.snapshot(self.database)))
 
 
@@ -83,6 +88,27 @@ def test_purchase(staged: Staged) -> None:
     by_service = staged.by_service("/v1/transactions", body)
     assert staged.by_sql("purchase", staged.decided[1] | {"number": "1", "member": "2"}) == by_service
     assert {"lot", "point_entry", "point_account", "journal_posting", "cohort_change", "outbox"} <= by_service.keys()
+
+
+def test_purchase_under_tiers(staged: Staged) -> None:
+    """Of members who bought before, and whom it does not move."""
+    with psycopg.connect(staged.shop.url) as connection:
+        ((terms,),) = connection.execute("SELECT terms FROM program_terms").fetchall()
+        tiered = published(staged.shop, tiers.tiered(Terms.model_validate(terms)))
+        query = "SELECT id::text FROM program_terms ORDER BY version DESC LIMIT 1"
+        ((terms_id,),) = connection.execute(query).fetchall()
+    first = staged.bodies[1] | {"occurred_at": tiered.at.isoformat()}
+    for number in (1, 2):
+        own = {"external_id": f"before-{number}", "member": {"card": shop.card(number)}}
+        staged.by_service("/v1/transactions", first | own)
+    later = f"{tiered.at + timedelta(milliseconds=1):%Y-%m-%dT%H:%M:%S.%fZ}"
+    again = {"external_id": "by-service", "member": {"card": shop.card(1)}, "occurred_at": later}
+    by_service = staged.by_service("/v1/transactions", first | again)
+    given = staged.decided[1] | {"number": "1", "member": "2", "occurred_at": later, "terms_id": terms_id}
+    given["content"] = json.dumps(json.loads(given["content"]) | {"occurred_at": later})
+    text = tiers.counting(baseline.script("purchase", "18"), baseline.script("counted", "18"))
+    assert staged.by_text(text, given) == by_service
+    assert {"qualifying_entry", "member_tier"} <= by_service.keys()
 
 
 def test_batch(staged: Staged) -> None:

@@ -20,6 +20,7 @@ from benchmarks.shop import MEMBER_PREFIX, Shop
 SPEND = (10_000, 50_000, 100_000, 200_000, 400_000)
 """What each tier asks for within a year, minor units."""
 
+SQL_CLIENTS = 16
 ENTRIES = 20
 """Purchases of each member in the year that has ended."""
 
@@ -81,9 +82,31 @@ def _recorded(bench: Bench) -> list[Figure]:
         stages = [published(with_tiers, tiered(ruled(bodies, ACTIVE))), published(without, ruled(bodies, 0))]
         _age(bench, stages[0])
         by_service(stages[0], "review")
-        rates = in_turns(bench, *stages)
+        rates, by_sql = in_turns(bench, *stages), _by_sql(bench, *stages)
     name = f"purchases under {len(SPEND)} tiers and {ACTIVE} rules"
-    return [rates.figure(name, "/s", HOLDS_UP, "compared with none")]
+    return [
+        rates.figure(name, "/s", HOLDS_UP, "compared with none"),
+        by_sql.figure(f"SQL: purchases under {len(SPEND)} tiers", "/s", None, "decides nothing; compared with none"),
+    ]
+
+
+def _by_sql(bench: Bench, *stages: Shop) -> Rounds:
+    """The same of hand-written SQL: what it comes to when it reads and writes a tier's rows too, and without."""
+    plain = bench.script("purchase")
+    rates = Rounds()
+    for _ in range(2 * bench.plan.rounds):
+        spent = []
+        for stage, script in zip(stages, (counting(plain, bench.script("counted")), plain), strict=True):
+            settle_down(stage.url)
+            given = bench.common(), bench.each(), SQL_CLIENTS, bench.plan.seconds
+            spent.append(baseline.measure(stage.url, script, *given).per_second)
+        rates.add(*spent)
+    return rates
+
+
+def counting(purchase: str, counted: str) -> str:
+    """The script of a purchase that counts towards tiers."""
+    return purchase.replace("COMMIT;", f"{counted}COMMIT;")
 
 
 def _reviewed(bench: Bench) -> list[Figure]:
