@@ -203,9 +203,9 @@ def test_rules_that_are_not_in_force_are_never_looked_at() -> None:
     past = [rule(f"past_{n}", **VISIT, when={"last_day": f"2025-{n:02}-28"}) for n in range(1, 13)]
     future = [rule(f"future_{n}", **VISIT, when={"first_day": f"2027-{n:02}-01"}) for n in range(1, 13)]
     found = ruled(*past, rule("always", **VISIT), *future)
-    assert [each.code for each in found.rulebook.on(OCCASION.at.date())] == ["always"]
+    assert [each.code for each in found.rules_on(OCCASION.at.date())] == ["always"]
     for day, expected in (("2025-02-28", 12), ("2025-03-01", 11), ("2027-02-28", 3), ("2027-03-01", 4)):
-        in_force = found.rulebook.on(datetime.fromisoformat(day).date())
+        in_force = found.rules_on(datetime.fromisoformat(day).date())
         assert len(in_force) == expected
         assert [each.code for each in in_force] == [
             each.code for each in found.rules if each.when.in_force(datetime.fromisoformat(day).date())
@@ -219,7 +219,7 @@ def test_only_rules_about_what_was_bought_are_looked_at() -> None:
     rules = [*others, rule("always", **VISIT), dairy, rule("elsewhere", **VISIT, on={"departments": ["Meat"]})]
     found = ruled(*rules)
     sale = _sale(SHOPPING, found)
-    assert [rule.code for rule, _ in found.rulebook.at(OCCASION).about(sale)] == ["always", "dairy"]
+    assert [rule.code for rule, _ in found.in_force(OCCASION.at.date()).about(sale)] == ["always", "dairy"]
     assert more(SHOPPING, *rules) == {"always": 50, "dairy": 50}
 
 

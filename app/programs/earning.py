@@ -11,6 +11,7 @@ A rule multiplies the points of the base, never those of another rule: so their 
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -131,20 +132,24 @@ class Rule(Request):
 
     def consider(self, sale: Sale, occasion: Occasion) -> Considered:
         """What it gives for a purchase, whatever other rules do."""
-        if why := self.when.unmet(occasion):
-            return Considered(self, 0, 0, why)
+        if not self.when.in_force(occasion.at.date()):
+            return Considered(self, 0, 0, "not_in_force")
         return self.give(sale, occasion, self._chosen(sale))
 
     def give(self, sale: Sale, occasion: Occasion, chosen: Chosen) -> Considered:
-        """The same at a time and place where it is in force, of the lines that it is about."""
-        if self.personal and (why := self._unmet(occasion)):
+        """The same of a rule in force, which is about the lines that are `chosen`."""
+        conditions, personal, minimum_spend, minimum_quantity = self._asked
+        if conditions is not None and (why := conditions.unmet_in_force(occasion)):
             return Considered(self, 0, 0, why)
-        given = self._give(sale, chosen, self.when.minimum_spend, self.when.minimum_quantity)
-        room = occasion.allowed.get(self.code) if occasion.allowed else None
-        return given if room is None or given.points <= room else given._replace(points=room, capped=True)
+        if personal and (why := self._unmet(occasion)):
+            return Considered(self, 0, 0, why)
+        given = self._give(sale, chosen, minimum_spend, minimum_quantity)
+        if not occasion.allowed or (room := occasion.allowed.get(self.code)) is None or given.points <= room:
+            return given
+        return given._replace(points=room, capped=True)
 
     def apply(self, sale: Sale, minimum_spend: int, minimum_quantity: int) -> Considered:
-        """The same, whoever buys."""
+        """The same, when time and place are right."""
         return self._give(sale, self._chosen(sale), minimum_spend, minimum_quantity)
 
     def _give(self, sale: Sale, chosen: Chosen, minimum_spend: int, minimum_quantity: int) -> Considered:
@@ -162,12 +167,18 @@ class Rule(Request):
             return Considered(self, base, 0, "minimum_quantity")
         points = points_for(base, sale, places)
         if most is not None and points > most:
-            return Considered(self, base, most, None, True)
+            return Considered(self, base, most, capped=True)
         return Considered(self, base, points, None if points else "too_little")
 
     @cached_property
+    def _asked(self) -> tuple[When | None, bool, int, int]:
+        """What each purchase is asked, looked up once: a third of the time of a rule went into that."""
+        when = self.when
+        return None if when.anywhere else when, self.personal, when.minimum_spend, when.minimum_quantity
+
+    @cached_property
     def _gives(self) -> tuple[Sequence[str], Callable[[int, Sale, Collection[int]], int], int | None]:
-        """What each purchase is given by, looked up once: that took a third of the time of a rule."""
+        """And what it is given by."""
         return self.when.tenders, self.gives.points_for, self.most
 
     def _unmet(self, occasion: Occasion) -> str | None:
@@ -206,6 +217,51 @@ class Rule(Request):
     def left_of(self, chosen: Chosen, sale: Sale) -> Chosen:
         """Those of the lines of its goods that are not excluded."""
         return sale.at(set(chosen.places) - self.excluded.places(sale))
+
+
+_KINDS = (("departments", "by_department"), ("categories", "by_category"), ("products", "by_product"))
+"""How a rule names goods, and where a sale has them."""
+
+
+@dataclass(frozen=True)  # without slots: its index is kept
+class InForce:
+    """The rules in force at one time, in the order of the terms."""
+
+    rules: tuple[Rule, ...]
+
+    def about(self, sale: Sale) -> list[tuple[Rule, Chosen]]:
+        """Those that are about any goods of a sale that earn, and which these are; no other gives anything for it."""
+        everything, mixed, excluding, by_kind = self._index
+        found = dict.fromkeys(everything, sale.everything)
+        for number in mixed:
+            if places := self.rules[number].on.places(sale):
+                found[number] = sale.at(places)
+        for there, index in by_kind:
+            chosen = getattr(sale, there)
+            for name in index.keys() & chosen.keys():
+                for number in index[name]:
+                    others = found.get(number)
+                    found[number] = chosen[name] if others is None else others.plus(chosen[name])
+        for number in found.keys() & excluding:
+            found[number] = self.rules[number].left_of(found[number], sale)
+        return [(self.rules[number], found[number]) for number in sorted(found)]
+
+    @cached_property
+    def _index(self) -> tuple[list[int], list[int], set[int], list[tuple[str, dict[str, list[int]]]]]:
+        """The positions of rules about all goods; of those about names of several kinds; of those that exclude any; and
+        by kind of name, those of the others."""
+        by_kind: list[tuple[str, dict[str, list[int]]]] = []
+        for kind, there in _KINDS:
+            index: dict[str, list[int]] = {}
+            for place, rule in enumerate(self.rules):
+                for name in () if rule.on.mixed else set(getattr(rule.on, kind)):
+                    index.setdefault(name, []).append(place)
+            if index:
+                by_kind.append((there, index))
+        everything = [place for place, rule in enumerate(self.rules) if rule.on.empty]
+        mixed = [place for place, rule in enumerate(self.rules) if rule.on.mixed]
+        excluding = {place for place, rule in enumerate(self.rules) if not rule.excluded.empty}
+        return everything, mixed, excluding, by_kind
 
 
 def _quantity(sale: Sale, places: Collection[int]) -> Fraction | Decimal:
