@@ -212,6 +212,13 @@ def test_rules_that_are_not_in_force_are_never_looked_at() -> None:
         ]
 
 
+def test_a_rule_for_ever_may_say_so_by_the_last_day_there_is() -> None:
+    for_ever = rule("for_ever", **VISIT, when={"first_day": "0001-01-01", "last_day": "9999-12-31"})
+    assert more(SHOPPING, for_ever) == {"for_ever": 50}
+    last = ruled(for_ever, rule("before", **VISIT, when={"last_day": "9999-12-30"})).rules_on(date.max)
+    assert [each.code for each in last] == ["for_ever"]
+
+
 def test_only_rules_about_what_was_bought_are_looked_at() -> None:
     """However many there are: by the names on the receipt it is known which are."""
     others = [rule(f"other_{n}", **VISIT, on={"products": [f"p{n}"], "categories": [f"c{n}"]}) for n in range(20)]

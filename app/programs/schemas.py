@@ -425,8 +425,8 @@ class Terms(Request):
     def _turns(self) -> tuple[list[date], list[InForce]]:
         """The days on which rules come into force or go, and which are in force before the first, and from each on."""
         first = {rule.when.first_day for rule in self.every_rule}
-        after = {rule.when.last_day + timedelta(days=1) for rule in self.every_rule if rule.when.last_day}
-        turns = sorted(day for day in first | after if day)
+        last = {rule.when.last_day for rule in self.every_rule} - {None, date.max}  # on which nothing follows
+        turns = sorted(day for day in first | {day + timedelta(days=1) for day in last if day} if day)
         then = [tuple(rule for rule in self.every_rule if rule.when.in_force(day)) for day in (date.min, *turns)]
         return turns, [InForce(rules) for rules in then]
 
