@@ -20,9 +20,10 @@ from benchmarks.shop import MEMBER_PREFIX, Shop
 SPEND = (10_000, 50_000, 100_000, 200_000, 400_000)
 """What each tier asks for within a year, minor units."""
 
-SQL_CLIENTS = 16
 ENTRIES = 20
 """Purchases of each member in the year that has ended."""
+
+SQL_CLIENTS = 16
 
 _STANDINGS = (
     "SELECT member_id, tier, since, earned, earned_since, points, spend, visits, units, counted_from, sums_until, "

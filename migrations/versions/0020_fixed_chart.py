@@ -17,6 +17,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    names = ("append_only", "no_truncate") if on_postgresql() else ("no_update", "no_delete")
-    for name in (*names, *(f"no_replace_{number}" for number in range(0 if on_postgresql() else len(KEYS)))):
-        op.execute(f"DROP TRIGGER account_{name}" + (" ON account" if on_postgresql() else ""))
+    if on_postgresql():
+        names, where = ["append_only", "no_truncate"], " ON account"
+    else:
+        names, where = ["no_update", "no_delete", *(f"no_replace_{number}" for number in range(len(KEYS)))], ""
+    for name in names:
+        op.execute(f"DROP TRIGGER account_{name}{where}")
