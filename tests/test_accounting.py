@@ -4,8 +4,13 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from uuid import UUID
+
+from sqlalchemy import event
 
 from app import accounting
+from app.accounting import Chart, service
+from app.ids import new_id
 from app.worker import run_jobs
 from tests.shop import TERMS, Shop, purchase
 from tests.test_purchase import publish
@@ -84,6 +89,23 @@ def test_a_programme_may_have_its_own_account_codes(shop: Shop) -> None:
     assert unknown.json()["errors"][0]["code"] == "unknown_account"
     default = {row["role"]: row["code"] for row in shop.get("/v1/accounting/accounts")["items"]}
     assert default == accounting.default_codes()
+
+
+def test_a_chart_is_read_once_and_only_a_whole_one_is_kept(shop: Shop) -> None:
+    engine, asked = shop.database.engine, []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        asked.extend([statement] if "FROM account" in statement else [])
+
+    def charts(program_id: UUID) -> list[Chart]:
+        return [shop.database.read(lambda session: service.chart(session, program_id)) for _ in range(3)]
+
+    service._CHARTS.clear()
+    assert charts(shop.program_id) == [accounting.default_codes()] * 3
+    assert len(asked) == 1
+    assert charts(new_id()) == [{}] * 3, "there may be such a programme the next time"
+    assert len(asked) == 4
 
 
 def test_a_new_redemption_rate_starts_a_new_cohort(shop: Shop) -> None:
