@@ -1,11 +1,10 @@
 """What was bought and how it was paid, as rules see it. Pure; money in minor units."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
-from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +52,6 @@ class Basket:
         return sum([tender.amount for tender in self.tenders if tender.type == "points"])
 
 
-class Chosen(NamedTuple):
-    """Some lines of a sale: their positions, and what of them is eligible for points."""
-
-    places: Collection[int]
-    amount: Fraction | int
-
-    def plus(self, other: "Chosen") -> "Chosen":
-        """With lines that are not among them."""
-        return Chosen([*self.places, *other.places], self.amount + other.amount)
-
-
 @dataclass(frozen=True)  # without slots: where its goods are is kept
 class Sale:
     """A purchase, or what is left of one, for rules to look at.
@@ -80,30 +68,30 @@ class Sale:
     points: int
     per: int
 
-    def at(self, places: Collection[int]) -> Chosen:
-        """The lines at some positions."""
-        return Chosen(places, sum([self.eligible[place] for place in places]))
+    def amount(self, places: Iterable[int]) -> Fraction | int:
+        """What of the lines at some positions is eligible for points."""
+        return sum([self.eligible[place] for place in places])
 
     @cached_property
-    def everything(self) -> Chosen:
-        """The lines that earn."""
-        return self.at([position for position, amount in enumerate(self.eligible) if amount])
+    def everything(self) -> list[int]:
+        """The positions of the lines that earn."""
+        return [place for place, amount in enumerate(self.eligible) if amount]
 
     @cached_property
-    def by_department(self) -> dict[str | None, Chosen]:
+    def by_department(self) -> dict[str | None, list[int]]:
         """The same by department; so too by category and product."""
         return self._by([line.department for line in self.lines])
 
     @cached_property
-    def by_category(self) -> dict[str | None, Chosen]:
+    def by_category(self) -> dict[str | None, list[int]]:
         return self._by([line.category for line in self.lines])
 
     @cached_property
-    def by_product(self) -> dict[str | None, Chosen]:
+    def by_product(self) -> dict[str | None, list[int]]:
         return self._by([line.product for line in self.lines])
 
-    def _by(self, values: Sequence[str | None]) -> dict[str | None, Chosen]:
+    def _by(self, names: Sequence[str | None]) -> dict[str | None, list[int]]:
         found: dict[str | None, list[int]] = {}
-        for position in self.everything.places:
-            found.setdefault(values[position], []).append(position)
-        return {value: self.at(places) for value, places in found.items()}
+        for place in self.everything:
+            found.setdefault(names[place], []).append(place)
+        return found

@@ -84,7 +84,7 @@ class Goods(Request):
         for there, names in self._named:
             chosen = getattr(sale, there)
             for name in names if len(names) < len(chosen) else names & chosen.keys():
-                found.update(chosen[name].places if name in chosen else ())
+                found.update(chosen.get(name, ()))
         return found
 
 

@@ -24,7 +24,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.money import Rounding, round_to_int, rounded
-from app.programs.basket import Basket, Chosen, Sale
+from app.programs.basket import Basket, Sale
 from app.programs.conditions import BUDGET, LIFETIME, Customer, Goods, Limit, Occasion, Used, When, Who
 from app.wire import Request, Text, Token, chosen_by
 
@@ -55,7 +55,7 @@ class PerAmount(Request):
     per: Annotated[int, Field(ge=1, le=10**12, description="Minor units")]
     rounding: Rounding = "down"
 
-    def points_for(self, base: int, _sale: Sale, _places: Collection[int]) -> int:
+    def points_for(self, base: int, _sale: Sale, _rule: "Rule") -> int:
         return rounded(base * self.points, self.per, self.rounding)
 
 
@@ -66,8 +66,8 @@ class PerItem(Request):
     points: Points
     items: Annotated[int, Field(ge=1, le=1_000_000)] = 1
 
-    def points_for(self, _base: int, sale: Sale, places: Collection[int]) -> int:
-        return floor(_quantity(sale, places)) // self.items * self.points
+    def points_for(self, _base: int, sale: Sale, rule: "Rule") -> int:
+        return floor(rule.quantity(sale)) // self.items * self.points
 
 
 class Fixed(Request):
@@ -76,7 +76,7 @@ class Fixed(Request):
     type: Literal["fixed"]
     points: Points
 
-    def points_for(self, _base: int, _sale: Sale, _places: Collection[int]) -> int:
+    def points_for(self, _base: int, _sale: Sale, _rule: "Rule") -> int:
         return self.points
 
 
@@ -95,7 +95,7 @@ class Multiply(Request):
             raise PydanticCustomError("adds_nothing", "`times` must be more than `divisor`")
         return self
 
-    def points_for(self, base: int, sale: Sale, _places: Collection[int]) -> int:
+    def points_for(self, base: int, sale: Sale, _rule: "Rule") -> int:
         return rounded(base * sale.points * (self.times - self.divisor), sale.per * self.divisor, self.rounding)
 
 
@@ -134,38 +134,37 @@ class Rule(Request):
         """What it gives for a purchase, whatever other rules do."""
         if not self.when.in_force(occasion.at.date()):
             return Considered(self, 0, 0, "not_in_force")
-        return self.give(sale, occasion, self._chosen(sale))
+        return self.give(sale, occasion, sale.amount(self.places(sale)))
 
-    def give(self, sale: Sale, occasion: Occasion, chosen: Chosen) -> Considered:
-        """The same of a rule in force, which is about the lines that are `chosen`."""
+    def give(self, sale: Sale, occasion: Occasion, amount: Fraction | int) -> Considered:
+        """The same of a rule in force, of whose goods so much is eligible."""
         conditions, personal, minimum_spend, minimum_quantity = self._asked
         if conditions is not None and (why := conditions.unmet_in_force(occasion)):
             return Considered(self, 0, 0, why)
         if personal and (why := self._unmet(occasion)):
             return Considered(self, 0, 0, why)
-        given = self._give(sale, chosen, minimum_spend, minimum_quantity)
+        given = self._give(sale, amount, minimum_spend, minimum_quantity)
         if not occasion.allowed or (room := occasion.allowed.get(self.code)) is None or given.points <= room:
             return given
         return given._replace(points=room, capped=True)
 
     def apply(self, sale: Sale, minimum_spend: int, minimum_quantity: int) -> Considered:
         """The same, when time and place are right."""
-        return self._give(sale, self._chosen(sale), minimum_spend, minimum_quantity)
+        return self._give(sale, sale.amount(self.places(sale)), minimum_spend, minimum_quantity)
 
-    def _give(self, sale: Sale, chosen: Chosen, minimum_spend: int, minimum_quantity: int) -> Considered:
+    def _give(self, sale: Sale, amount: Fraction | int, minimum_spend: int, minimum_quantity: int) -> Considered:
         tenders, points_for, most = self._gives
         part = self._part(sale) if tenders else sale.part
         if not part:
             return Considered(self, 0, 0, "tenders" if tenders else "nothing_earns")
-        places, amount = chosen
         base = round_to_int(amount * part)
         if base <= 0:
             return Considered(self, 0, 0, "goods")
         if base < minimum_spend:
             return Considered(self, base, 0, "minimum_spend")
-        if minimum_quantity and _quantity(sale, places) < minimum_quantity:
+        if minimum_quantity and self.quantity(sale) < minimum_quantity:
             return Considered(self, base, 0, "minimum_quantity")
-        points = points_for(base, sale, places)
+        points = points_for(base, sale, self)
         if most is not None and points > most:
             return Considered(self, base, most, capped=True)
         return Considered(self, base, points, None if points else "too_little")
@@ -177,7 +176,7 @@ class Rule(Request):
         return None if when.anywhere else when, self.personal, when.minimum_spend, when.minimum_quantity
 
     @cached_property
-    def _gives(self) -> tuple[Sequence[str], Callable[[int, Sale, Collection[int]], int], int | None]:
+    def _gives(self) -> tuple[Sequence[str], Callable[[int, Sale, "Rule"], int], int | None]:
         """And what it is given by."""
         return self.when.tenders, self.gives.points_for, self.most
 
@@ -210,13 +209,14 @@ class Rule(Request):
     def _part(self, sale: Sale) -> Fraction | int:
         return sum(sale.paid_by.get(tender, 0) for tender in set(self.when.tenders))
 
-    def _chosen(self, sale: Sale) -> Chosen:
-        chosen = sale.everything if self.on.empty else sale.at(self.on.places(sale))
-        return chosen if self.excluded.empty else self.left_of(chosen, sale)
+    def places(self, sale: Sale) -> Collection[int]:
+        """The positions of the lines that it is about."""
+        places = sale.everything if self.on.empty else self.on.places(sale)
+        return places if self.excluded.empty else set(places) - self.excluded.places(sale)
 
-    def left_of(self, chosen: Chosen, sale: Sale) -> Chosen:
-        """Those of the lines of its goods that are not excluded."""
-        return sale.at(set(chosen.places) - self.excluded.places(sale))
+    def quantity(self, sale: Sale) -> Fraction | Decimal:
+        """How many units these are. Of a sale all are decimals, of what is left of one all are fractions."""
+        return sum([sale.quantities[place] for place in self.places(sale)])  # type: ignore[return-value]  # not empty
 
 
 _KINDS = (("departments", "by_department"), ("categories", "by_category"), ("products", "by_product"))
@@ -229,21 +229,22 @@ class InForce:
 
     rules: tuple[Rule, ...]
 
-    def about(self, sale: Sale) -> list[tuple[Rule, Chosen]]:
-        """Those that are about any goods of a sale that earn, and which these are; no other gives anything for it."""
+    def about(self, sale: Sale) -> list[tuple[Rule, Fraction | int]]:
+        """Those that are about any goods of a sale that earn, and what of these is eligible; no other gives anything
+        for it."""
         everything, mixed, excluding, by_kind = self._index
-        found = dict.fromkeys(everything, sale.everything)
+        found = dict.fromkeys(everything, sale.amount(sale.everything))
         for number in mixed:
             if places := self.rules[number].on.places(sale):
-                found[number] = sale.at(places)
+                found[number] = sale.amount(places)
         for there, index in by_kind:
-            chosen = getattr(sale, there)
-            for name in index.keys() & chosen.keys():
+            places_of = getattr(sale, there)
+            for name in index.keys() & places_of.keys():
+                amount = sale.amount(places_of[name])  # of no other name
                 for number in index[name]:
-                    others = found.get(number)
-                    found[number] = chosen[name] if others is None else others.plus(chosen[name])
+                    found[number] = found.get(number, 0) + amount
         for number in found.keys() & excluding:
-            found[number] = self.rules[number].left_of(found[number], sale)
+            found[number] = sale.amount(self.rules[number].places(sale))
         return [(self.rules[number], found[number]) for number in sorted(found)]
 
     @cached_property
@@ -262,11 +263,6 @@ class InForce:
         mixed = [place for place, rule in enumerate(self.rules) if rule.on.mixed]
         excluding = {place for place, rule in enumerate(self.rules) if not rule.excluded.empty}
         return everything, mixed, excluding, by_kind
-
-
-def _quantity(sale: Sale, places: Collection[int]) -> Fraction | Decimal:
-    """Of a sale all quantities are decimals, of what is left of one all are fractions."""
-    return sum([sale.quantities[place] for place in places])  # type: ignore[return-value]  # there is a place
 
 
 def known(

@@ -157,7 +157,7 @@ def earn(basket: Basket, terms: Terms, occasion: Occasion) -> Earning:
     if not terms.every_rule or not earning.reasons:
         return earning
     about = terms.in_force(occasion.at.date()).about(sale)
-    considered = [rule.give(sale, occasion, chosen) for rule, chosen in about]
+    considered = [rule.give(sale, occasion, amount) for rule, amount in about]
     return _with(earning, [_reason(each) for each in standing(considered, terms.stacking)])
 
 
