@@ -19,7 +19,7 @@ from app.ids import new_id
 from app.members import GATES, Identifier, MemberMayNotEarn, MemberRef, UnknownMember
 from app.programs import Basket, Timeline, Version
 from app.transactions import return_rules, rules
-from app.transactions.customers import Buyers, customers
+from app.transactions.customers import Buyers, MemberPurchase, baskets, buyers
 from app.transactions.models import Transaction, TransactionClaim
 from app.transactions.returns import Fields, Posted, stamped_by, stamps_taken
 from app.transactions.rules import Judged
@@ -164,32 +164,15 @@ def _load(
     accounts = get(session, program_id, member_ids - imagined.keys(), now, owners)
     if owners:
         accounts = ledger.with_covers(session, accounts)
-    limited = {
-        key
-        for each in meant
-        if each.identifier in found
-        for key in programs.keys_of(found[each.identifier], each.verdict.version.terms, each.verdict.occasion.at)
-    }
-    selected = {
-        found[each.identifier] for each in meant if each.identifier in found and each.verdict.version.terms.selective
-    }
-    made = db.any_of(session, TransactionClaim.transaction_id.expression, ids)
-    claims = session.execute(select(*TransactionClaim.__table__.c).where(made)).mappings().all()
-    postings: dict[UUID, list[Any]] = {row["id"]: [] for row in claims}
-    claimed = {row["id"]: row["id"] for row in claims}
-    claimed |= {each["id"]: row["id"] for row in claims for each in past.get(row["transaction_id"], ())}
-    for posting in accounting.postings_of(session, list(claimed)) if claimed else ():
-        if posting.cohort_id is not None:  # what came back from a guest was not about points
-            postings[claimed[posting.document_id]].append(posting)
-    most = [each.verdict.most for each in meant if each.identifier in found and each.verdict.most]
-    budgets = programs.budgets(session, program_id, most, lock=not dry_run) if most else None
     terms, chart = programs.timeline(session, program_id), accounting.chart(session, program_id)
     accounts |= imagined
-    bought: dict[UUID, list[tuple[programs.Terms, Basket]]] = {}
-    for each in meant:
-        if each.identifier in found:
-            bought.setdefault(found[each.identifier], []).append((each.verdict.version.terms, each.basket))
-    cards, filling = stamps.load(session, program_id, terms, chart, accounts, bought, (), now)
+    claims = _made(session, ids)
+    buying = [
+        MemberPurchase(found[each.identifier], each.row["occurred_at"], each.basket, each.verdict)
+        for each in meant
+        if each.identifier in found
+    ]
+    cards, filling = stamps.load(session, program_id, terms, chart, accounts, baskets(buying), (), now)
     standings = tiers.load(session, program_id, terms, {}, member_ids, now, newcomers)
     earliest = min((each.row["occurred_at"] for each in meant), default=now)
     memberships = clubs.load(session, program_id, terms, member_ids - newcomers, earliest, now)
@@ -201,11 +184,11 @@ def _load(
         members=found,
         newcomers=newcomers,
         accounts=accounts | filling,
-        buyers=Buyers(standings, memberships, programs.uses(session, limited, budgets), customers(session, selected)),
+        buyers=buyers(session, program_id, buying, standings, memberships, lock=not dry_run),
         cards=cards,
         statuses=members.statuses(session, member_ids),
-        claims={row["transaction_id"]: row for row in claims},
-        postings=postings,
+        claims=claims,
+        postings=_posted(session, claims.values(), past),
         past=past,
     )
 
@@ -216,6 +199,26 @@ def _past(session: Session, purchase_ids: Sequence[UUID]) -> dict[UUID, list[Fie
     found: dict[UUID, list[Fields]] = {}
     for row in session.execute(select(*Transaction.__table__.c).where(theirs).order_by(Transaction.id)).mappings():
         found.setdefault(row["purchase_id"], []).append(row)
+    return found
+
+
+def _made(session: Session, purchase_ids: Sequence[UUID]) -> dict[UUID, Fields]:
+    """The claims of these purchases that there are."""
+    made = db.any_of(session, TransactionClaim.transaction_id.expression, purchase_ids)
+    rows = session.execute(select(*TransactionClaim.__table__.c).where(made)).mappings()
+    return {row["transaction_id"]: row for row in rows}
+
+
+def _posted(
+    session: Session, claims: Collection[Fields], past: Mapping[UUID, Sequence[Fields]]
+) -> dict[UUID, list[Any]]:
+    """What claims have posted, with what had come back before them."""
+    found: dict[UUID, list[Any]] = {row["id"]: [] for row in claims}
+    claim_of = {row["id"]: row["id"] for row in claims}
+    claim_of |= {each["id"]: row["id"] for row in claims for each in past.get(row["transaction_id"], ())}
+    for posting in accounting.postings_of(session, list(claim_of)) if claim_of else ():
+        if posting.cohort_id is not None:  # what came back from a guest was not about points
+            found[claim_of[posting.document_id]].append(posting)
     return found
 
 

@@ -1,20 +1,34 @@
 """What is known of those who buy, and what their purchases change of it: tiers, clubs, what rules have given them."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, or_, select
 from sqlalchemy.orm import Session
 
 from app import clubs, db, members, programs, tiers
-from app.programs import Basket, Customer
+from app.programs import Basket, Customer, Terms
 from app.transactions.models import Transaction, TransactionClaim
 from app.transactions.rules import Judged, no_more_than_fits
 
 _IDS = (("id", Transaction.id.type),)
+
+
+class MemberPurchase(NamedTuple):
+    """A purchase of a member, as it was judged before anything of them was read. `occurred_at`: of the purchase."""
+
+    member_id: UUID
+    occurred_at: datetime
+    basket: Basket
+    verdict: Judged
+
+    @property
+    def paid_with_points(self) -> int:
+        """How many points pay for it."""
+        return 0 if self.verdict.tender is None else self.verdict.tender.points
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +75,36 @@ class Buyers:
         self.memberships.write(session)
 
 
+def baskets(buying: Iterable[MemberPurchase]) -> dict[UUID, list[tuple[Terms, Basket]]]:
+    """What each member buys, and the terms it falls under."""
+    found: dict[UUID, list[tuple[Terms, Basket]]] = {}
+    for each in buying:
+        found.setdefault(each.member_id, []).append((each.verdict.version.terms, each.basket))
+    return found
+
+
+def buyers(
+    session: Session,
+    program_id: UUID,
+    buying: Collection[MemberPurchase],
+    standings: tiers.Standings,
+    memberships: clubs.Memberships,
+    *,
+    lock: bool,
+) -> Buyers:
+    """What is known of those who buy, as far as the rules of their purchases ask. To be called when their accounts are
+    claimed. `lock`: budgets are reserved, else only looked at."""
+    most = [each.verdict.most for each in buying if each.verdict.most]
+    budgets = programs.budgets(session, program_id, most, lock=lock) if most else None
+    limited = set[programs.UseKey]()
+    for each in buying:
+        limited |= programs.keys_of(each.member_id, each.verdict.version.terms, each.verdict.occasion.at)
+    selected = {each.member_id for each in buying if each.verdict.version.terms.selective}
+    return Buyers(standings, memberships, programs.uses(session, limited, budgets), customers(session, selected))
+
+
 def customers(session: Session, member_ids: Collection[UUID]) -> dict[UUID, Customer]:
-    """These members, as rules see them. To be called when their accounts are claimed."""
+    """These members, as rules see them."""
     if not member_ids:
         return {}
     wanted = sorted(member_ids)

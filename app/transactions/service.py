@@ -34,7 +34,7 @@ from app.members import (
 )
 from app.programs import Basket, Timeline, Version
 from app.transactions import return_rules, returns, rules, waiting
-from app.transactions.customers import Buyers, customers
+from app.transactions.customers import Buyers, MemberPurchase, baskets, buyers
 from app.transactions.models import Transaction, TransactionClaim, TransactionKey
 from app.transactions.return_rules import ReceiptNeeded, Return, UnknownOriginal
 from app.transactions.returns import Fields, Posted, Returnable
@@ -179,46 +179,40 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
     known = _stored(session, {key: row for key, row in named.found.items() if key in named.there}, terms)
     judged = [_judge(item, terms, now) if item.key not in known else None for item in items]
     people, newcomers = _identify(session, program_id, items, judged, terms, now, dry_run)
+    buying = _buying(items, people, judged)
     rows = {key: row for key, row in named.found.items() if key in named.originals}
     returnable = returns.load(session, rows, terms, lock=not dry_run)
-    coming = [
-        (member, verdict)
-        for item, member, verdict in zip(items, people, judged, strict=True)
-        if item.key in named.awaited and isinstance(member, UUID) and isinstance(verdict, Judged)
-    ]
-    buying = {member for member, _ in coming}
-    owners = buying | {each.member_id for each in returnable.values() if each.member_id is not None}
-    needs, whole = _needed(items, people, judged, returnable.values())
+    coming_back = [each for place, each in buying.items() if items[place].key in named.awaited]
+    buyers_back = {each.member_id for each in coming_back}
+    owners = buyers_back | {each.member_id for each in returnable.values() if each.member_id is not None}
+    needs, whole = _needed(items, people, buying.values(), returnable.values())
     accounts = {id_: ledger.Account(id_, program_id, covers=()) for id_ in newcomers} if dry_run else {}
-    to_claim = (needs.keys() | whole | buying) - accounts.keys()
+    to_claim = (needs.keys() | whole | buyers_back) - accounts.keys()
     if to_claim:
         get = programs.look if dry_run else programs.claim
-        accounts |= get(session, program_id, to_claim, now, whole | buying, needs)
+        accounts |= get(session, program_id, to_claim, now, whole | buyers_back, needs)
     to_see = {stored.row["member_id"] for stored in known.values()} - {None} - accounts.keys()
-    chart, coming_in = accounting.chart(session, program_id), _coming(items, people, judged, now)
+    chart = accounting.chart(session, program_id)
     returnable = returns.complete(session, program_id, returnable, now, named.originals)
     if owners:
         owning = {id_: account for id_, account in accounts.items() if id_ in owners}
-        versions = [verdict.version for _, verdict in coming]
+        versions = [each.verdict.version for each in coming_back]
         accounts |= returns.with_what_returns_need(session, returnable.values(), owning, chart, versions)
-    most = [verdict.most for verdict in judged if isinstance(verdict, Judged) and verdict.most]
-    budgets = programs.budgets(session, program_id, most, lock=not dry_run) if most else None
     stamped = {each.member_id for each in returnable.values() if each.member_id is not None and each.stampings}
-    bought = _baskets(items, people, judged)
+    bought = baskets(buying.values())
     cards, filling = stamps.load(session, program_id, terms, chart, accounts, bought, stamped, now)
     accounts |= filling
-    standings = tiers.load(session, program_id, terms, coming_in, owners | whole, now, newcomers)
+    standings = tiers.load(session, program_id, terms, _coming(buying.values(), now), owners | whole, now, newcomers)
     memberships = clubs.load(
         session,
         program_id,
         terms,
-        (coming_in.keys() | owners | whole) - newcomers,
+        (bought.keys() | owners | whole) - newcomers,
         min((item.occurred_at for item in items), default=now),
         now,
         {each.document_id for each in returnable.values()},
     )
-    uses = programs.uses(session, _limited(people, judged), budgets)
-    profiles = customers(session, _selected(people, judged))
+    paid = [accounts[each.member_id] for each in coming_back if each.verdict.tender is not None]
     return _Loaded(
         program_id=program_id,
         chart=chart,
@@ -231,82 +225,49 @@ def _load(session: Session, program_id: UUID, items: Sequence[Item], now: dateti
         newcomers=newcomers,
         statuses=standings.statuses if standings else members.statuses(session, to_claim) if to_claim else {},
         accounts=accounts,
-        buyers=Buyers(standings, memberships, uses, profiles),
+        buyers=buyers(session, program_id, buying.values(), standings, memberships, lock=not dry_run),
         cards=cards,
         seen=programs.look(session, program_id, to_see, now) if to_see else {},
         returnable=returnable,
         awaited=named.awaited,
-        used=ledger.used_points(session, [accounts[member] for member, verdict in coming if _pays(verdict)]),
+        used=ledger.used_points(session, paid),
     )
 
 
-def _pays(verdict: Judged | Problem | None) -> bool:
-    """Whether a purchase is paid with points."""
-    return isinstance(verdict, Judged) and verdict.tender is not None
-
-
-def _limited(people: Sequence[Member], judged: Sequence[Judged | Problem | None]) -> set[programs.UseKey]:
-    """What has to be known of members whose purchases earn by rules with limits."""
+def _buying(
+    items: Sequence[Item], people: Sequence[Member], judged: Sequence[Judged | Problem | None]
+) -> dict[int, MemberPurchase]:
+    """What members buy, by its place in the batch."""
     return {
-        key
-        for member, verdict in zip(people, judged, strict=True)
-        if isinstance(member, UUID) and isinstance(verdict, Judged)
-        for key in programs.keys_of(member, verdict.version.terms, verdict.occasion.at)
+        place: MemberPurchase(member, item.occurred_at, item.basket, verdict)
+        for place, (item, member, verdict) in enumerate(zip(items, people, judged, strict=True))
+        if isinstance(item, Purchase) and isinstance(member, UUID) and isinstance(verdict, Judged)
     }
 
 
 def _needed(
-    items: Sequence[Item],
-    people: Sequence[Member],
-    judged: Sequence[Judged | Problem | None],
-    returnable: Iterable[Returnable],
+    items: Sequence[Item], people: Sequence[Member], buying: Iterable[MemberPurchase], returnable: Iterable[Returnable]
 ) -> tuple[dict[UUID, ledger.Need], set[UUID]]:
     """The members whose accounts change, with the lots that needs, and those for whom all are: they may get spent
     points back, or bring something back without a receipt."""
     needs: dict[UUID, ledger.Need] = defaultdict(ledger.Need)
-    whole: set[UUID] = set()
-    for item, member, verdict in zip(items, people, judged, strict=True):
-        if isinstance(member, UUID) and isinstance(verdict, Judged):
-            tender = verdict.tender
-            needs[member] = needs[member].plus(0 if tender is None else tender.points)
-        elif isinstance(member, UUID) and isinstance(item, Return):
-            whole.add(member)
-    for each in returnable:
-        if each.member_id is not None:
-            needs[each.member_id] = needs[each.member_id].plus(each.points, *each.documents)
-            whole |= set() if each.takes_only else {each.member_id}
+    for each in buying:
+        needs[each.member_id] = needs[each.member_id].plus(each.paid_with_points)
+    named = zip(items, people, strict=True)
+    whole = {member for item, member in named if isinstance(item, Return) and isinstance(member, UUID)}
+    for known in returnable:
+        if known.member_id is not None:
+            needs[known.member_id] = needs[known.member_id].plus(known.points, *known.documents)
+            whole |= set() if known.takes_only else {known.member_id}
     return needs, whole
 
 
-def _coming(
-    items: Sequence[Item], people: Sequence[Member], judged: Sequence[Judged | Problem | None], now: datetime
-) -> dict[UUID, list[tiers.Coming]]:
+def _coming(buying: Iterable[MemberPurchase], now: datetime) -> dict[UUID, list[tiers.Coming]]:
     """What the purchases of each member may count towards tiers."""
     found: dict[UUID, list[tiers.Coming]] = {}
-    for item, member, verdict in zip(items, people, judged, strict=True):
-        if isinstance(member, UUID) and isinstance(verdict, Judged):
-            found.setdefault(member, []).append(rules.counting(verdict, item.occurred_at, now))
+    for each in buying:
+        found.setdefault(each.member_id, []).append(rules.counting(each.verdict, each.occurred_at, now))
     return found
-
-
-def _baskets(
-    items: Sequence[Item], people: Sequence[Member], judged: Sequence[Judged | Problem | None]
-) -> dict[UUID, list[tuple[programs.Terms, Basket]]]:
-    """What each member buys, and the terms it falls under."""
-    found: dict[UUID, list[tuple[programs.Terms, Basket]]] = {}
-    for item, member, verdict in zip(items, people, judged, strict=True):
-        if isinstance(member, UUID) and isinstance(verdict, Judged) and isinstance(item, Purchase):
-            found.setdefault(member, []).append((verdict.version.terms, item.basket))
-    return found
-
-
-def _selected(people: Sequence[Member], judged: Sequence[Judged | Problem | None]) -> set[UUID]:
-    """The members whose purchases earn by rules for certain members only."""
-    return {
-        member
-        for member, verdict in zip(people, judged, strict=True)
-        if isinstance(member, UUID) and isinstance(verdict, Judged) and verdict.version.terms.selective
-    }
 
 
 def _after(ids: Mapping[Key, UUID], waited: Return, place: int) -> UUID:
