@@ -148,9 +148,9 @@ def teach_driver() -> None:
 
 
 @contextmanager
-def numbered_parameters(connection: Any) -> Iterator[None]:
-    """Within it statements of psycopg's `connection` have parameters by number (`$1`) and values in a sequence, and
-    their cursor has all `rows` as soon as they are executed."""
+def reading_at_once(connection: Any) -> Iterator[None]:
+    """Within it the cursor of a statement of psycopg's `connection` has all `rows` as soon as that is executed; its
+    parameters are by number (`$1`), with values in a sequence."""
     import psycopg
 
     connection.cursor_factory = _reading()

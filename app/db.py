@@ -64,7 +64,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.types import TypeEngine
 
-from app.arrays import PackedArray, as_json, encoded, numbered_parameters, teach_driver
+from app.arrays import PackedArray, as_json, encoded, reading_at_once, teach_driver
 from app.config import Settings
 from app.errors import Busy, OutcomeUnknown
 
@@ -514,9 +514,9 @@ def found(session: Session, make: Callable[..., Select[*tuple[Any, ...]]], *abou
     dialect = connection.dialect
     if dialect.name != "postgresql":
         return connection.execute(_made(make, dialect.name, about), values).all()
-    text, order, processors, fixed, named = _select(dialect, make, about)
-    given = fixed | {name: processors[name](value) for name, value in values.items()}
-    return [*map(named, _as_text(connection, text, [given[name] for name in order]))]
+    asked = _asked(dialect, make, about)
+    given = asked.fixed | {name: asked.processors[name](value) for name, value in values.items()}
+    return [*map(asked.named, _as_text(connection, asked.text, [given[name] for name in asked.order]))]
 
 
 @lru_cache(maxsize=256)
@@ -524,18 +524,27 @@ def _made(make: Callable[..., Any], engine: str, about: tuple[Any, ...]) -> Any:
     return make(engine, *about)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A select as PostgreSQL is sent it: its `text`, the names of its parameters in their `order`, how they are sent,
+    those that are `fixed`, and what gives a row of the driver's its names."""
+
+    text: str
+    order: Sequence[str]
+    processors: Mapping[str, Callable[[Any], Any]]
+    fixed: dict[str, Any]
+    named: Callable[[Sequence[Any]], Any]
+
+
 @lru_cache(maxsize=256)
-def _select(
-    dialect: Dialect, make: Callable[..., Any], about: tuple[Any, ...]
-) -> tuple[str, list[str], dict[str, Callable[[Any], Any]], dict[str, Any], Callable[[Any], Any]]:
-    """A statement's text, its parameters in their order, how they are sent, those that never change, and what makes its
-    rows of the driver's."""
+def _asked(dialect: Dialect, make: Callable[..., Any], about: tuple[Any, ...]) -> _Asked:
     statement = make(dialect.name, *about)
     compiled = statement.compile(dialect=dialect)
     named = namedtuple("Found", statement.selected_columns.keys(), rename=True)  # type: ignore[misc]  # known by now
     processors = {name: bind.type.bind_processor(dialect) or _as_is for name, bind in compiled.binds.items()}
     fixed = {name: processors[name](value) for name, value in compiled.params.items() if value is not None}
-    return *_numbered(compiled.string), processors, fixed, named._make
+    text, order = _numbered(compiled.string)
+    return _Asked(text, order, processors, fixed, named._make)
 
 
 def _as_is(value: Any) -> Any:
@@ -555,7 +564,7 @@ def _numbered(text: str) -> tuple[str, list[str]]:
 def _as_text(connection: Connection, text: str, values: Sequence[Any]) -> Sequence[tuple[Any, ...]]:
     """The rows of a statement whose parameters are numbered: the driver need not look for them in its text, which it
     would do each time with one as long as ours."""
-    with numbered_parameters(connection.connection.driver_connection):
+    with reading_at_once(connection.connection.driver_connection):
         done = connection.exec_driver_sql(text, tuple(values))
     rows: Sequence[tuple[Any, ...]] = done.context.cursor.rows
     return rows
