@@ -4,8 +4,8 @@ The proof recomputes every sum the service keeps from the rows it was made of, a
 what other terms would have given for the purchases of the past, and how members' tiers would have moved.
 """
 
+from app.insight.checks import CHECKS
 from app.insight.moves import Moves
-from app.insight.queries import CHECKS
 from app.insight.replaying import Period, PeriodInvalid, count_members, period, replay
 from app.insight.rules import Compared, Figures, Given, Totals
 from app.insight.service import Checked, Difference, Proof, prove

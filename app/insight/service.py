@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import db
-from app.insight.queries import CHECKS
+from app.insight.checks import CHECKS
 
 _SHOWN = 20
 
