@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DatabaseError
 
-from app.programs.budgets import CHUNKS, chunk, wanted
+from app.programs.budgets import CHUNKS, chunk, opened, wanted
 from app.programs.conditions import Need
 from tests.conftest import Engines, settings_for
 from tests.points import publish
@@ -67,6 +67,13 @@ def why(shop: Shop, number: int) -> tuple[int, str | None, bool]:
 )
 def test_reserved_at_once(need: Need, reserved: int, room: int, more: int) -> None:
     assert chunk(wanted([{"opening": need}])["opening"], reserved, room) == more
+
+
+def test_with_the_first_slice_come_others() -> None:
+    """Half of what is left is for them; where that is nothing, there are none."""
+    few, many = (wanted([{"opening": Need(50, budget)}])["opening"] for budget in (2 * CHUNKS + 49, 2 * CHUNKS * 1000))
+    assert opened(few, 50) == []
+    assert opened(many, 0) == [1000] * (CHUNKS - 1)
 
 
 # --- one after the other --------------------------------------------------------------------------------------------
@@ -204,7 +211,23 @@ def test_a_purchase_waits_for_no_other_that_takes_of_the_budget(engines: Engines
             held.execute(text("SELECT * FROM rule_budget_slice FOR UPDATE"))
             assert [given(shop.post(buy(n)).json()) for n in range(1, 5)] == [50] * 4
         slices = shop.database.read(lambda session: session.scalar(text("SELECT count(*) FROM rule_budget_slice")))
-        assert slices == 2
+        assert slices == CHUNKS + 1
+        shop.prove()
+
+
+def test_those_who_begin_together_wait_for_the_budget_once(engines: Engines, engine: str) -> None:
+    """As many batches as there are slices are carried out at a time, and nobody has locked the budget by then."""
+    if engine != "postgresql":
+        pytest.skip("on SQLite one writes at a time")
+    with open_shop(settings_for(engines.fresh(engine)), TestClock(), budgeted(100_000)) as shop, ExitStack() as stack:
+        shop.post(buy(0))
+        held = stack.enter_context(shop.database.engine.connect())
+        held.execute(text("SELECT * FROM rule_budget FOR UPDATE"))
+        one = "SELECT * FROM rule_budget_slice WHERE room >= 500 LIMIT 1 FOR UPDATE SKIP LOCKED"
+        taken = [stack.enter_context(shop.database.engine.connect()).execute(text(one)).all() for _ in range(3)]
+        assert all(taken)
+        assert [given(each["transaction"]) for each in shop.batch([buy(n) for n in range(1, 9)])] == [50] * 8
+        held.rollback()
         shop.prove()
 
 

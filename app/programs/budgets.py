@@ -141,7 +141,8 @@ def _one(row: Row[*tuple[int, int]] | None) -> _Slice | None:
 
 
 def _reserved(session: Session, program_id: UUID, rule: str, need: Wanted) -> _Slice:
-    """A slice with more room than it had: from what is not reserved yet, else from all slices."""
+    """A slice with more room than it had: from what is not reserved yet, else from all slices. With the first come
+    others."""
     key = {"program_id": program_id, "rule": rule}
     db.claim_rows(session, RuleBudget, [key | {"reserved": 0, "budget": need.budget}], ["rule"])
     budget = select(RuleBudget.reserved).where(RuleBudget.program_id == program_id, RuleBudget.rule == rule)
@@ -155,13 +156,17 @@ def _reserved(session: Session, program_id: UUID, rule: str, need: Wanted) -> _S
         db.update_rows(session, RuleBudgetSlice, _SLICE, [key | {"number": each.number, "room": 0} for each in found])
         mine, room, before = (found[0] if found else None), 0, reserved
     more = chunk(need, reserved, room)
+    reserved += more
     if mine is None:
         number = _next(session, program_id, rule)
-        db.insert_rows(session, RuleBudgetSlice, [key | {"number": number, "room": more}])
+        others = [] if number > 1 else opened(need, reserved)
+        rooms = enumerate([more, *others], start=number)
+        db.insert_rows(session, RuleBudgetSlice, [key | {"number": place, "room": free} for place, free in rooms])
+        reserved += sum(others)
     else:
         number = mine.number
         db.update_rows(session, RuleBudgetSlice, _SLICE, [key | {"number": number, "room": room + more}])
-    kept = key | {"reserved": reserved + more, "budget": max(need.budget, reserved)}
+    kept = key | {"reserved": reserved, "budget": max(need.budget, reserved)}
     db.update_rows(session, RuleBudget, ["program_id", "rule"], [kept])
     return _Slice(number, room + more, before)
 
@@ -171,6 +176,13 @@ def chunk(need: Wanted, reserved: int, room: int) -> int:
     advance of that a part of what is left, so that few batches have to."""
     left = max(0, need.budget - reserved)
     return min(left, max(need.points - room, left // CHUNKS))
+
+
+def opened(need: Wanted, reserved: int) -> list[int]:
+    """What the other slices get that are made with the first: half of what is left. So those who begin together to take
+    of a budget wait for each other once."""
+    part = max(0, need.budget - reserved) // (2 * CHUNKS)
+    return [part] * (CHUNKS - 1) if part else []
 
 
 def _next(session: Session, program_id: UUID, rule: str) -> int:
