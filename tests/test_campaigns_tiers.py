@@ -96,7 +96,7 @@ def test_a_campaign_is_for_tiers_there_are(shop: Shop) -> None:
         answer = shop.http.post(path, json=YEARLY | with_(FOR_GOLD) | {"tiers": tiers})
         assert answer.status_code == 422
         assert [(each["pointer"], each["code"]) for each in answer.json()["errors"]] == [
-            ("#/campaigns", "unknown_tier")
+            ("#/campaigns/0/who/tiers/0", "unknown_tier")
         ]
     broken = {"levels": [GOLD | {"code": "!"}]}
     answer = shop.http.post(path, json=YEARLY | with_(FOR_GOLD) | {"tiers": broken})

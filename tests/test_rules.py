@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from app.programs import Basket, Occasion, Reason, Terms, earn, explain, kept
 from app.programs.conditions import BirthdayWindow, Customer, Limit, Used
 from app.programs.earning import known
+from app.programs.names import misnomers
 from app.programs.rules import _sale
 from tests.baskets import OCCASION, basket, baskets, examples, line, terms
 
@@ -312,15 +313,52 @@ def test_a_rule_is_checked_with_every_finding_at_once(
 @pytest.mark.parametrize(
     ("rules", "place", "kind"),
     [
-        pytest.param([rule("a", **VISIT), rule("a", **VISIT)], "rules", "rule_code_twice", id="a code twice"),
-        pytest.param([rule("base", **VISIT)], "rules", "rule_code_twice", id="the code of the base"),
-        pytest.param([grouped("a", 1)], "stacking", "group_without_stacking", id="a group of which nothing is said"),
+        pytest.param([rule("a", **VISIT), rule("a", **VISIT)], (1, "code"), "rule_code_twice", id="a code twice"),
+        pytest.param([rule("base", **VISIT)], (0, "code"), "rule_code_twice", id="the code of the base"),
+        pytest.param([grouped("a", 1)], (0, "group"), "group_without_stacking", id="a group of which nothing is said"),
     ],
 )
-def test_rules_are_checked_together(rules: list[dict[str, Any]], place: str, kind: str) -> None:
+def test_rules_are_checked_together(rules: list[dict[str, Any]], place: tuple[Any, ...], kind: str) -> None:
     with pytest.raises(ValidationError) as caught:
         ruled(*rules)
-    assert [(error["loc"], error["type"]) for error in caught.value.errors()] == [((place,), kind)]
+    assert [(error["loc"], error["type"]) for error in caught.value.errors()] == [(("rules", *place), kind)]
+
+
+def test_names_that_do_not_fit_are_told_with_all_else() -> None:
+    """Each where it stands, and what is wrong in a rule hides none of the others."""
+    wrong = {
+        "rules": [
+            grouped("a", 1) | {"who": {"tiers": ["gold", "iron"], "clubs": ["friends"]}},
+            grouped("a", 1) | {"group": "h"},
+            rule("broken", **VISIT, most=0) | {"group": "g"},
+        ],
+        "stamp_cards": [{"code": "k", "name": "K", "stamps": 1, "points_per_stamp": 5, "who": {"tiers": ["iron"]}}],
+        "tiers": {"levels": [{"code": "gold", "name": "Gold", "qualification": {"spend": 1}}]},
+        "campaigns": [
+            {"code": "hi", "name": "Hi", "occasion": {"type": "sign_up"}, "points": 5, "who": {"tiers": ["tin"]}}
+        ],
+    }
+    with pytest.raises(ValidationError) as caught:
+        terms(**wrong)
+    assert {(error["loc"], error["type"]) for error in caught.value.errors()} == {
+        (("rules", 2, "most"), "greater_than_equal"),
+        (("stamp_cards", 0, "stamps"), "greater_than_equal"),
+        (("rules", 1, "code"), "rule_code_twice"),
+        (("rules", 0, "group"), "group_without_stacking"),
+        (("rules", 1, "group"), "group_without_stacking"),
+        (("rules", 0, "who", "tiers", 1), "unknown_tier"),
+        (("stamp_cards", 0, "who", "tiers", 0), "unknown_tier"),
+        (("campaigns", 0, "who", "tiers", 0), "unknown_tier"),
+        (("rules", 0, "who", "clubs", 0), "unknown_club"),
+    }
+
+
+@pytest.mark.parametrize(
+    "terms", [None, [], "x", {"rules": 5}, {"rules": [5, {}]}, {"rules": [{"who": [], "code": [1], "group": {}}]}]
+)
+def test_names_are_looked_for_in_anything(terms: Any) -> None:
+    """Terms as they were sent may be whatever JSON can be."""
+    assert list(misnomers(terms, "base")) == []
 
 
 def test_rules_are_stored_as_they_are_written() -> None:

@@ -133,7 +133,9 @@ def test_a_rule_is_for_tiers_there_are(earning: Shop) -> None:
     for tiers in ({"levels": [SILVER]}, None):
         answer = earning.http.post(path, json=EARNING | {"tiers": tiers})
         assert answer.status_code == 422
-        assert [(each["pointer"], each["code"]) for each in answer.json()["errors"]] == [("#/tiers", "unknown_tier")]
+        assert [(each["pointer"], each["code"]) for each in answer.json()["errors"]] == [
+            ("#/rules/0/who/tiers/0", "unknown_tier")
+        ]
 
 
 def test_a_replay_says_what_it_assumes_of_purchases_from_before_there_were_tiers(

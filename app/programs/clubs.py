@@ -83,10 +83,3 @@ class Club(Request):
     """How many days ahead of the end a warning event is sent, if nothing follows; null: never."""
     household: bool = False
     """Whether everybody in the member's pool has what it is good for."""
-
-
-def clubs_differ(clubs: list[Club]) -> list[Club]:
-    codes = [club.code for club in clubs]
-    if len(set(codes)) < len(codes):
-        raise PydanticCustomError("club_code_twice", "each club has a code of its own")
-    return clubs

@@ -1,7 +1,6 @@
 """Terms as they are written, checked, stored and read: the same value everywhere. And the wire of programmes."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from datetime import date, timedelta
 from fractions import Fraction
 from functools import cache, cached_property
@@ -10,16 +9,25 @@ from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
 from phonenumbers import SUPPORTED_REGIONS
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from app.accounting import ROLES, Method, Profile
 from app.money import Rounding, is_currency
 from app.programs.campaigns import Campaign
-from app.programs.clubs import Club, clubs_differ
+from app.programs.clubs import Club
 from app.programs.conditions import Goods, Tokens
 from app.programs.earning import InForce, Rule, Stacking
 from app.programs.ends import Days, Expiry, FixedDatesExpiry, InactivityExpiry, PeriodExpiry, Span
+from app.programs.names import misnomers
 from app.programs.stamps import StampCard
 from app.programs.tiers import Tier, TierTerms
 from app.wire import Answer, CurrencyCode, Minor, Request, Stamp, Text, Token, WireInstant, chosen_by
@@ -233,33 +241,6 @@ class UploadPolicy(Request):
     )
 
 
-def _codes_differ(rules: list[Rule]) -> list[Rule]:
-    codes = [rule.code for rule in rules]
-    if len(set(codes)) < len(codes) or BASE in codes:
-        raise PydanticCustomError("rule_code_twice", "each rule has a code of its own, other than `base`")
-    return rules
-
-
-def _cards_differ(cards: list[StampCard]) -> list[StampCard]:
-    codes = [card.code for card in cards]
-    if len(set(codes)) < len(codes):
-        raise PydanticCustomError("card_code_twice", "each stamp card has a code of its own")
-    return cards
-
-
-def _campaigns_differ(campaigns: list[Campaign]) -> list[Campaign]:
-    codes = [campaign.code for campaign in campaigns]
-    if len(set(codes)) < len(codes):
-        raise PydanticCustomError("campaign_code_twice", "each campaign has a code of its own")
-    return campaigns
-
-
-def _check_tiers(kind: str, offers: Sequence[Rule | StampCard | Campaign], tiers: TierTerms | None) -> None:
-    named = {code for offer in offers for code in offer.who.tiers}
-    if unknown := sorted(named - set(tiers.codes if tiers else ())):
-        raise PydanticCustomError("unknown_tier", f"a {kind} is for the tier {unknown[0]}, which there is not")
-
-
 class Terms(Request):
     """What a programme promises, and how it is accounted for. Money in minor units of `currency`."""
 
@@ -268,17 +249,17 @@ class Terms(Request):
     prices_include_tax: bool = True
     """Whether a line's `amount` contains its `tax`."""
     earning: BaseEarning
-    rules: Annotated[list[Rule], Field(max_length=1000), AfterValidator(_codes_differ)] = []
+    rules: Annotated[list[Rule], Field(max_length=1000)] = []
     """What earns more than `earning`."""
-    stacking: Annotated[dict[Token, Stacking], Field(max_length=100, validate_default=True)] = {}
+    stacking: Annotated[dict[Token, Stacking], Field(max_length=100)] = {}
     """Which rules of each group stand when several apply."""
-    stamp_cards: Annotated[list[StampCard], Field(max_length=20), AfterValidator(_cards_differ)] = []
+    stamp_cards: Annotated[list[StampCard], Field(max_length=20)] = []
     """Cards that members fill with stamps."""
-    tiers: Annotated[TierTerms | None, Field(validate_default=True)] = None
+    tiers: TierTerms | None = None
     """null: none."""
-    clubs: Annotated[list[Club], Field(max_length=20, validate_default=True), AfterValidator(clubs_differ)] = []
+    clubs: Annotated[list[Club], Field(max_length=20)] = []
     """What members may join."""
-    campaigns: Annotated[list[Campaign], Field(max_length=100), AfterValidator(_campaigns_differ)] = []
+    campaigns: Annotated[list[Campaign], Field(max_length=100)] = []
     """What members are given without a purchase."""
     point_value: PointValue
     point_cost: PointValue | None = None
@@ -332,36 +313,21 @@ class Terms(Request):
             raise PydanticCustomError("pending_beyond_expiry", "points could expire before they are available")
         return pending
 
-    @field_validator("stacking")
+    @model_validator(mode="wrap")
     @classmethod
-    def _of_every_group(cls, stacking: dict[str, Stacking], info: ValidationInfo) -> dict[str, Stacking]:
-        groups = {rule.group for rule in info.data.get("rules", []) if rule.group is not None}
-        if missing := sorted(groups - stacking.keys()):
-            raise PydanticCustomError("group_without_stacking", f"what holds in group {missing[0]} is not said")
-        return stacking
-
-    @field_validator("tiers")
-    @classmethod
-    def _that_rules_name(cls, tiers: TierTerms | None, info: ValidationInfo) -> TierTerms | None:
-        _check_tiers("rule", info.data.get("rules", []), tiers)
-        _check_tiers("stamp card", info.data.get("stamp_cards", []), tiers)
-        return tiers
-
-    @field_validator("campaigns")
-    @classmethod
-    def _for_tiers_there_are(cls, campaigns: list[Campaign], info: ValidationInfo) -> list[Campaign]:
-        if "tiers" in info.data:
-            _check_tiers("campaign", campaigns, info.data["tiers"])
-        return campaigns
-
-    @field_validator("clubs")
-    @classmethod
-    def _clubs_that_rules_name(cls, clubs: list[Club], info: ValidationInfo) -> list[Club]:
-        about = (*info.data.get("rules", ()), *info.data.get("stamp_cards", ()))
-        named = {code for each in about for code in each.who.clubs}
-        if unknown := sorted(named - {club.code for club in clubs}):
-            raise PydanticCustomError("unknown_club", f"something is for the club {unknown[0]}, which there is not")
-        return clubs
+    def _by_names_that_fit(cls, value: Any, read: ModelWrapValidatorHandler[Self]) -> Self:
+        """Findings about names come with all others, unless the names that they should be among are wrong."""
+        try:
+            terms, found = read(value), list[ErrorDetails]()
+        except ValidationError as error:
+            terms, found = None, error.errors(include_url=False)
+        broken = {each["loc"][0] for each in found if len(each["loc"]) > 0}
+        wrong = [each for each in misnomers(value, BASE) if each.among not in broken or each.where[0] == each.among]
+        if terms is not None and not wrong:
+            return terms
+        others = [_finding(each["type"], each["msg"], each["loc"], each["input"]) for each in found]
+        about_names = [_finding(each.code, each.text, each.where, None) for each in wrong]
+        raise ValidationError.from_exception_data(cls.__name__, [*others, *about_names], hide_input=True)
 
     def club(self, code: str) -> Club | None:
         return next((club for club in self.clubs if club.code == code), None)
@@ -433,6 +399,10 @@ class Terms(Request):
     @cached_property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.time_zone)
+
+
+def _finding(code: str, text: str, where: tuple[str | int, ...], value: Any) -> InitErrorDetails:
+    return InitErrorDetails(type=PydanticCustomError(code, text), loc=where, input=value)
 
 
 def _account_codes(codes: dict[str, str]) -> dict[str, str]:
