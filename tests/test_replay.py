@@ -196,9 +196,11 @@ def test_what_was_published_replayed_is_what_was_granted(
     database: Database, first: list[Any], then: list[Any], cut: int
 ) -> None:
     """Over all the time a version was in force, and over any part of it: purchase by purchase, and rule by rule. With
-    returns, claims of guests, limits, cooldowns, first purchases, birthdays, and profiles that changed since."""
-    old = terms("first", "birthday", "students", "daily", "weekly", "mondays")
-    new = terms("first", "birthday", "students", "north", "daily", "rested", "mondays", stacking={"kind": "priority"})
+    returns, claims of guests, limits, budgets, cooldowns, first purchases, birthdays, and profiles that changed since.
+    """
+    old = terms("first", "birthday", "students", "daily", "weekly", "shared", "scarce", "mondays")
+    codes = ("first", "birthday", "students", "north", "daily", "rested", "shared", "mondays")
+    new = terms(*codes, stacking={"kind": "priority"})
     history = History(database, old)
     for step in first:
         take(history, step)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from sqlalchemy.exc import DatabaseError
 
 from tests.conftest import settings_for
 from tests.shop import TERMS, Shop, TestClock, open_shop, purchase, returned
+from tests.test_gathered import another
 
 VISIT = {
     "code": "visit",
@@ -158,10 +160,14 @@ def test_limits_hold_for_claims_of_guests_purchases(limited: Shop) -> None:
 def test_limits_are_never_exceeded_by_many_tills_at_once(
     database_url: str, clock: TestClock, crowded: dict[str, int]
 ) -> None:
-    """Thirty purchases of one member at the same moment: together they get what one limit leaves."""
-    with open_shop(settings_for(database_url, **crowded), clock, LIMITED) as shop:
+    """Thirty purchases of one member at the same moment, at two applications: together they get what one limit
+    leaves."""
+    with ExitStack() as stack:
+        shop = stack.enter_context(open_shop(settings_for(database_url, **crowded), clock, LIMITED))
+        both = shop, stack.enter_context(another(shop, database_url))
         with ThreadPoolExecutor(8) as pool:
-            answers = [answer.json() for answer in pool.map(lambda n: shop.post(purchase(f"r{n}")), range(30))]
+            posted = pool.map(lambda n: both[n % 2].post(purchase(f"r{n}")), range(30))
+            answers = [answer.json() for answer in posted]
         sums = {code: sum(given(answer).get(code, 0) for answer in answers) for code in ("visit", "welcome", "lunch")}
         assert sums == {"visit": 120, "welcome": 500, "lunch": 7}
         counted = text("SELECT rule, period, points, times FROM rule_use ORDER BY rule")

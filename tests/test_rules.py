@@ -326,7 +326,7 @@ def test_rules_are_checked_together(rules: list[dict[str, Any]], place: tuple[An
 
 def test_names_that_do_not_fit_are_told_with_all_else() -> None:
     """Each where it stands, and what is wrong in a rule hides none of the others."""
-    wrong = {
+    wrong: dict[str, Any] = {
         "rules": [
             grouped("a", 1) | {"who": {"tiers": ["gold", "iron"], "clubs": ["friends"]}},
             grouped("a", 1) | {"group": "h"},
