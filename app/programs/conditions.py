@@ -23,7 +23,7 @@ Tokens = Annotated[list[Token], Field(max_length=50)]
 Choice = Annotated[list[Text], Field(min_length=1, max_length=100)]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
-_WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 class Occasion(NamedTuple):
@@ -145,12 +145,10 @@ class When(Request):
 
     def unmet(self, occasion: Occasion) -> str | None:
         """The first condition on time and place that does not hold."""
-        return self.unmet_in_force(occasion) if self.in_force(occasion.at.date()) else "not_in_force"
-
-    def unmet_in_force(self, occasion: Occasion) -> str | None:
-        """The same, on a day on which the rule is in force."""
         local = occasion.at
-        if self.weekdays and _WEEKDAYS[local.weekday()] not in self.weekdays:
+        if not self.in_force(local.date()):
+            return "not_in_force"
+        if self.weekdays and WEEKDAYS[local.weekday()] not in self.weekdays:
             return "weekday"
         if self.hours and not self.hours.contain(local.time()):
             return "hours"
@@ -159,11 +157,6 @@ class When(Request):
         if self.channels and occasion.channel not in self.channels:
             return "channel"
         return None
-
-    @cached_property
-    def anywhere(self) -> bool:
-        """Whether there is no condition but on the days, and on what is bought."""
-        return not (self.weekdays or self.hours or self.stores or self.channels)
 
     def in_force(self, day: date) -> bool:
         return (self.first_day is None or self.first_day <= day) and (self.last_day is None or day <= self.last_day)

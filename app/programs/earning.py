@@ -11,7 +11,6 @@ A rule multiplies the points of the base, never those of another rule: so their 
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -132,15 +131,13 @@ class Rule(Request):
 
     def consider(self, sale: Sale, occasion: Occasion) -> Considered:
         """What it gives for a purchase, whatever other rules do."""
-        if not self.when.in_force(occasion.at.date()):
-            return Considered(self, 0, 0, "not_in_force")
+        if why := self.when.unmet(occasion):
+            return Considered(self, 0, 0, why)
         return self.give(sale, occasion, sale.amount(self.places(sale)))
 
     def give(self, sale: Sale, occasion: Occasion, amount: Fraction | int) -> Considered:
-        """The same of a rule in force, of whose goods so much is eligible."""
-        conditions, personal, minimum_spend, minimum_quantity = self._asked
-        if conditions is not None and (why := conditions.unmet_in_force(occasion)):
-            return Considered(self, 0, 0, why)
+        """The same of a rule in force then and there, of whose goods so much is eligible."""
+        personal, minimum_spend, minimum_quantity = self._asked
         if personal and (why := self._unmet(occasion)):
             return Considered(self, 0, 0, why)
         given = self._give(sale, amount, minimum_spend, minimum_quantity)
@@ -170,10 +167,9 @@ class Rule(Request):
         return Considered(self, base, points, None if points else "too_little")
 
     @cached_property
-    def _asked(self) -> tuple[When | None, bool, int, int]:
+    def _asked(self) -> tuple[bool, int, int]:
         """What each purchase is asked, looked up once: a third of the time of a rule went into that."""
-        when = self.when
-        return None if when.anywhere else when, self.personal, when.minimum_spend, when.minimum_quantity
+        return self.personal, self.when.minimum_spend, self.when.minimum_quantity
 
     @cached_property
     def _gives(self) -> tuple[Sequence[str], Callable[[int, Sale, "Rule"], int], int | None]:
@@ -217,52 +213,6 @@ class Rule(Request):
     def quantity(self, sale: Sale) -> Fraction | Decimal:
         """How many units these are. Of a sale all are decimals, of what is left of one all are fractions."""
         return sum([sale.quantities[place] for place in self.places(sale)])  # type: ignore[return-value]  # not empty
-
-
-_KINDS = (("departments", "by_department"), ("categories", "by_category"), ("products", "by_product"))
-"""How a rule names goods, and where a sale has them."""
-
-
-@dataclass(frozen=True)  # without slots: its index is kept
-class InForce:
-    """The rules in force at one time, in the order of the terms."""
-
-    rules: tuple[Rule, ...]
-
-    def about(self, sale: Sale) -> list[tuple[Rule, Fraction | int]]:
-        """Those that are about any goods of a sale that earn, and what of these is eligible; no other gives anything
-        for it."""
-        everything, mixed, excluding, by_kind = self._index
-        found = dict.fromkeys(everything, sale.amount(sale.everything))
-        for number in mixed:
-            if places := self.rules[number].on.places(sale):
-                found[number] = sale.amount(places)
-        for there, index in by_kind:
-            places_of = getattr(sale, there)
-            for name in index.keys() & places_of.keys():
-                amount = sale.amount(places_of[name])  # of no other name
-                for number in index[name]:
-                    found[number] = found.get(number, 0) + amount
-        for number in found.keys() & excluding:
-            found[number] = sale.amount(self.rules[number].places(sale))
-        return [(self.rules[number], found[number]) for number in sorted(found)]
-
-    @cached_property
-    def _index(self) -> tuple[list[int], list[int], set[int], list[tuple[str, dict[str, list[int]]]]]:
-        """The positions of rules about all goods; of those about names of several kinds; of those that exclude any; and
-        by kind of name, those of the others."""
-        by_kind: list[tuple[str, dict[str, list[int]]]] = []
-        for kind, there in _KINDS:
-            index: dict[str, list[int]] = {}
-            for place, rule in enumerate(self.rules):
-                for name in () if rule.on.mixed else set(getattr(rule.on, kind)):
-                    index.setdefault(name, []).append(place)
-            if index:
-                by_kind.append((there, index))
-        everything = [place for place, rule in enumerate(self.rules) if rule.on.empty]
-        mixed = [place for place, rule in enumerate(self.rules) if rule.on.mixed]
-        excluding = {place for place, rule in enumerate(self.rules) if not rule.excluded.empty}
-        return everything, mixed, excluding, by_kind
 
 
 def known(

@@ -156,7 +156,7 @@ def earn(basket: Basket, terms: Terms, occasion: Occasion) -> Earning:
     earning = favoured(_base(sale, terms, terms.earning.minimum_spend), terms, occasion.tier)
     if not terms.every_rule or not earning.reasons:
         return earning
-    about = terms.in_force(occasion.at.date()).about(sale)
+    about = terms.rulebook.about(sale, occasion)
     considered = [rule.give(sale, occasion, amount) for rule, amount in about]
     return _with(earning, [_reason(each) for each in standing(considered, terms.stacking)])
 
@@ -197,8 +197,8 @@ def most(basket: Basket, terms: Terms, occasion: Occasion) -> dict[str, Need]:
     if not terms.budgeted:
         return {}
     sale, found = _sale(basket, terms), {}
-    for rule, _ in terms.in_force(occasion.at.date()).about(sale):
-        if rule.budget is not None and rule.when.unmet(occasion) is None:
+    for rule, _ in terms.rulebook.about(sale, occasion):
+        if rule.budget is not None:
             given = rule.apply(sale, rule.when.minimum_spend, rule.when.minimum_quantity)
             if given.points:
                 found[rule.code] = Need(given.points, rule.budget)

@@ -1,7 +1,5 @@
 """Terms as they are written, checked, stored and read: the same value everywhere. And the wire of programmes."""
 
-from bisect import bisect_right
-from datetime import date, timedelta
 from fractions import Fraction
 from functools import cache, cached_property
 from typing import Annotated, Any, Literal, Self
@@ -25,9 +23,10 @@ from app.money import Rounding, is_currency
 from app.programs.campaigns import Campaign
 from app.programs.clubs import Club
 from app.programs.conditions import Goods, Tokens
-from app.programs.earning import InForce, Rule, Stacking
+from app.programs.earning import Rule, Stacking
 from app.programs.ends import Days, Expiry, FixedDatesExpiry, InactivityExpiry, PeriodExpiry, Span
 from app.programs.names import misnomers
+from app.programs.rulebook import Rulebook
 from app.programs.stamps import StampCard
 from app.programs.tiers import Tier, TierTerms
 from app.wire import Answer, CurrencyCode, Minor, Request, Stamp, Text, Token, WireInstant, chosen_by
@@ -345,14 +344,10 @@ class Terms(Request):
     def _cards(self) -> dict[str, StampCard]:
         return {card.rule.code: card for card in self.stamp_cards}
 
-    def rules_on(self, day: date) -> tuple[Rule, ...]:
-        """The rules in force on a day of the programme's zone, those of stamp cards too, in the order of the terms."""
-        return self.in_force(day).rules
-
-    def in_force(self, day: date) -> InForce:
-        """The same, to be asked which of them are about a sale."""
-        turns, in_force = self._turns
-        return in_force[bisect_right(turns, day)]
+    @cached_property
+    def rulebook(self) -> Rulebook:
+        """`every_rule`, by when, where and on what they are in force."""
+        return Rulebook(self.every_rule)
 
     @cached_property
     def personal(self) -> bool:
@@ -386,15 +381,6 @@ class Terms(Request):
     def selective(self) -> bool:
         """Whether any rule is for certain members only."""
         return not all(rule.who.everybody for rule in self.every_rule)
-
-    @cached_property
-    def _turns(self) -> tuple[list[date], list[InForce]]:
-        """The days on which rules come into force or go, and which are in force before the first, and from each on."""
-        first = {rule.when.first_day for rule in self.every_rule}
-        last = {rule.when.last_day for rule in self.every_rule} - {None, date.max}  # on which nothing follows
-        turns = sorted(day for day in first | {day + timedelta(days=1) for day in last if day} if day)
-        then = [tuple(rule for rule in self.every_rule if rule.when.in_force(day)) for day in (date.min, *turns)]
-        return turns, [InForce(rules) for rules in then]
 
     @cached_property
     def zone(self) -> ZoneInfo:
