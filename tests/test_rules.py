@@ -5,7 +5,7 @@ Tables and properties without a database. Under these terms a point is earned pe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
@@ -204,20 +204,25 @@ def test_rules_that_are_not_in_force_are_never_looked_at() -> None:
     past = [rule(f"past_{n}", **VISIT, when={"last_day": f"2025-{n:02}-28"}) for n in range(1, 13)]
     future = [rule(f"future_{n}", **VISIT, when={"first_day": f"2027-{n:02}-01"}) for n in range(1, 13)]
     found = ruled(*past, rule("always", **VISIT), *future)
-    assert [each.code for each in found.rulebook.on(OCCASION.at.date())] == ["always"]
-    for day, expected in (("2025-02-28", 12), ("2025-03-01", 11), ("2027-02-28", 3), ("2027-03-01", 4)):
-        in_force = found.rulebook.on(datetime.fromisoformat(day).date())
-        assert len(in_force) == expected
-        assert [each.code for each in in_force] == [
-            each.code for each in found.rules if each.when.in_force(datetime.fromisoformat(day).date())
-        ]
+    for day, expected in (
+        ("2026-11-22", 1),
+        ("2025-02-28", 12),
+        ("2025-03-01", 11),
+        ("2027-02-28", 3),
+        ("2027-03-01", 4),
+    ):
+        then = OCCASION._replace(at=datetime.fromisoformat(f"{day}T12:00:00-05:00"))
+        about = [rule for rule, _ in found.rulebook.about(_sale(SHOPPING, found), then)]
+        assert len(about) == expected
+        assert about == [each for each in found.rules if each.when.in_force(then.at.date())]
 
 
 def test_a_rule_for_ever_may_say_so_by_the_last_day_there_is() -> None:
     for_ever = rule("for_ever", **VISIT, when={"first_day": "0001-01-01", "last_day": "9999-12-31"})
     assert more(SHOPPING, for_ever) == {"for_ever": 50}
-    last = ruled(for_ever, rule("before", **VISIT, when={"last_day": "9999-12-30"})).rulebook.on(date.max)
-    assert [each.code for each in last] == ["for_ever"]
+    before = rule("before", **VISIT, when={"last_day": "9999-12-30"})
+    last = OCCASION._replace(at=datetime(9999, 12, 31, 12, tzinfo=UTC))
+    assert more(SHOPPING, for_ever, before, occasion=last) == {"for_ever": 50}
 
 
 def test_only_rules_about_what_was_bought_are_looked_at() -> None:

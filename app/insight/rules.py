@@ -242,9 +242,9 @@ def recalled(draft: Terms, row: Bought, occasion: Occasion) -> dict[str, str | N
     rule of that name: which condition was not met, or None."""
     if not row.terms.selective or row.terms.time_zone != draft.time_zone:
         return {}
-    asked = {rule.code: rule.who for rule in row.terms.rulebook.on(occasion.at.date()) if not rule.who.everybody}
+    asked = {rule.code: rule.who for rule in row.terms.rulebook.personal(occasion.at.date()) if not rule.who.everybody}
     unmet = (row.facts or {}).get("unmet", {})
-    same = [rule.code for rule in draft.rulebook.on(occasion.at.date()) if asked.get(rule.code) == rule.who]
+    same = [rule.code for rule in draft.rulebook.personal(occasion.at.date()) if asked.get(rule.code) == rule.who]
     return {code: None if unmet.get(code) in _NOT_OF_WHO else unmet[code] for code in same}
 
 
@@ -256,8 +256,8 @@ def budgets_short(draft: Terms, row: Bought, occasion: Occasion) -> dict[str, in
     """
     facts, day = row.facts or {}, occasion.at.date()
     unmet, allowed = facts.get("unmet", {}), facts.get("allowed", {})
-    before = row.terms.rulebook.on(day)
-    same = {rule.code for rule in draft.rulebook.on(day) if rule.budget is not None and rule in before}
+    before = row.terms.rulebook.personal(day)
+    same = {rule.code for rule in draft.rulebook.personal(day) if rule.budget is not None and rule in before}
     none = {code: 0 for code in same if unmet.get(code) == "budget"}
     return none | {code: allowed[code] for code in same if code in allowed}
 
@@ -269,7 +269,7 @@ _NOT_OF_WHO = (None, "limit", "cooldown", "budget")
 def _assumed(terms: Terms, occasion: Occasion, recorded: Mapping[str, str | None]) -> bool:
     return any(
         rule.code not in recorded and (rule.who.birthday or rule.who.attributes or rule.who.segments)
-        for rule in terms.rulebook.on(occasion.at.date())
+        for rule in terms.rulebook.personal(occasion.at.date())
     )
 
 

@@ -31,7 +31,7 @@ def keys_of(member_id: UUID, terms: Terms, at: datetime) -> set[Key]:
     if not terms.personal:
         return set()
     day = at.date()
-    return {(member_id, rule.code, period) for rule in terms.rulebook.on(day) for period in rule.periods(day)}
+    return {(member_id, rule.code, period) for rule in terms.rulebook.personal(day) for period in rule.periods(day)}
 
 
 class Uses:
@@ -61,7 +61,7 @@ class Uses:
         """The occasion with what is known of the member; `recalled` and `left` as of `earning.known`."""
         keys = keys_of(member_id, terms, occasion.at)
         used = {key[1:]: self._used[key] for key in keys if key in self._used}
-        return known(terms.rulebook.on(occasion.at.date()), occasion, customer, used, recalled, left)
+        return known(terms.rulebook.personal(occasion.at.date()), occasion, customer, used, recalled, left)
 
     def count(self, member_id: UUID, terms: Terms, at: datetime, reasons: Iterable[Reason]) -> None:
         """Counts what rules gave for a purchase."""

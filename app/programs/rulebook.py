@@ -6,13 +6,15 @@ channel and name of goods that rules mention, and what all of these leave is fou
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date, time, timedelta
 from fractions import Fraction
+from itertools import accumulate
+from operator import xor
 from typing import Generic, TypeVar
 
 from app.programs.basket import Sale
-from app.programs.conditions import WEEKDAYS, Occasion
+from app.programs.conditions import WEEKDAYS, Occasion, When
 from app.programs.earning import Rule
 
 _KINDS = (("departments", "by_department"), ("categories", "by_category"), ("products", "by_product"))
@@ -24,28 +26,23 @@ class Rulebook:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         whens = [rule.when for rule in rules]
-        hours = [each.hours for each in whens]
-        first_days = {when.first_day for when in whens if when.first_day}
-        last_days = {when.last_day for when in whens if when.last_day} - {date.max}  # on which nothing follows
-        days = first_days | {day + timedelta(days=1) for day in last_days}
-        ends = {end for each in hours if each for end in (each.begin, each.end)}
         self._rules = rules
-        self._days = _Turns(days, date.min, lambda day: _those(when.in_force(day) for when in whens))
-        self._hours = _Turns(ends, time.min, lambda at: _those(each is None or each.contain(at) for each in hours))
+        self._days = _Turns(_those(not when.first_day for when in whens), enumerate(map(_days_of, whens)))
+        self._hours = _Turns(_those(_at_midnight(when) for when in whens), enumerate(map(_hours_of, whens)))
         self._weekdays = [_those(not when.weekdays or day in when.weekdays for when in whens) for day in WEEKDAYS]
         self._stores = _Named([when.stores for when in whens])
         self._channels = _Named([when.channels for when in whens])
 
-        self._on_days = [[rules[number] for number in _numbers(each)] for each in self._days.sets]
+        self._personal = _those(rule.personal for rule in rules)
         self._everything = _those(rule.on.empty for rule in rules)
         self._mixed = _those(rule.on.mixed for rule in rules)
         self._excluding = {number for number, rule in enumerate(rules) if not rule.excluded.empty}
         goods = [(there, [() if rule.on.mixed else getattr(rule.on, kind) for rule in rules]) for kind, there in _KINDS]
         self._goods = [(there, _Named(names).sets) for there, names in goods if any(names)]
 
-    def on(self, day: date) -> Sequence[Rule]:
-        """The rules in force on a day of the programme's zone, at whatever time and place."""
-        return self._on_days[self._days.turn(day)]
+    def personal(self, day: date) -> Sequence[Rule]:
+        """Those that depend on the member, in force on a day of the programme's zone at whatever time and place."""
+        return [self._rules[number] for number in _numbers(self._days.of(day) & self._personal)]
 
     def about(self, sale: Sale, occasion: Occasion) -> list[tuple[Rule, Fraction | int]]:
         """Those in force then and there that are about any goods of a sale that earn, and what of these is eligible; no
@@ -73,21 +70,41 @@ class Rulebook:
         return there & self._days.of(at.date()) & self._weekdays[at.weekday()] & self._hours.of(at.time())
 
 
+def _days_of(when: When) -> list[date]:
+    """On which a rule comes into force, and on which it is no more."""
+    first = [when.first_day] if when.first_day else []
+    after = [when.last_day + timedelta(days=1)] if when.last_day and when.last_day < date.max else []
+    return first + after
+
+
+def _hours_of(when: When) -> list[time]:
+    return [when.hours.begin, when.hours.end] if when.hours else []
+
+
+def _at_midnight(when: When) -> bool:
+    """Whether it is in force when a day ends, and so before any hour at which a rule begins or ends on the next."""
+    return when.hours is None or when.hours.contain(time.max)
+
+
 _Moment = TypeVar("_Moment", date, time)
 
 
 class _Turns(Generic[_Moment]):
-    """Sets of rules over time: one before the first of some moments at which any comes or goes, and one from each."""
+    """Sets of rules over time: one `before` all moments, and one from each moment at which some come or go.
 
-    def __init__(self, moments: Iterable[_Moment], earliest: _Moment, then: Callable[[_Moment], int]) -> None:
-        self._moments: list[_Moment] = sorted(moments)
-        self.sets = [then(earliest), *map(then, self._moments)]
+    `turns`: by rule, those of its own; at one of two equal moments it comes and goes, which is as if there were none.
+    """
 
-    def turn(self, moment: _Moment) -> int:
-        return bisect_right(self._moments, moment)
+    def __init__(self, before: int, turns: Iterable[tuple[int, Sequence[_Moment]]]) -> None:
+        changes: dict[_Moment, int] = {}
+        for number, moments in turns:
+            for moment in moments:
+                changes[moment] = changes.get(moment, 0) ^ 1 << number
+        self._moments: list[_Moment] = sorted(changes)
+        self._sets = [*accumulate((changes[moment] for moment in sorted(changes)), xor, initial=before)]
 
     def of(self, moment: _Moment) -> int:
-        return self.sets[bisect_right(self._moments, moment)]
+        return self._sets[bisect_right(self._moments, moment)]
 
 
 class _Named:
