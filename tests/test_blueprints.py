@@ -260,13 +260,23 @@ def test_apply_export_and_replay_at_the_command_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "done"), done.stderr
     again = loyalty(tmp_path, "programs", "apply", grocer, "--yes")
     assert (again.returncode, again.stdout) == (0, "nothing to do\n")
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(EXAMPLES["grocer"].read_text(encoding="utf-8").replace("per: 100", "per: 50"), encoding="utf-8")
+    for_later = ("--yes", "--effective-from", "2100-01-01T00:00:00+0000")
+    assert loyalty(tmp_path, "programs", "apply", str(edited), *for_later).returncode == 0
+    followed = loyalty(tmp_path, "programs", "apply", grocer, "--yes")
+    assert (followed.returncode, followed.stderr) == (
+        1,
+        "effective_from_invalid: version 2 is published from 2100-01-01T00:00:00+00:00 and would follow;"
+        " a later --effective-from would do\n",
+    )
     exported = loyalty(tmp_path, "programs", "export", "grocer")
     copy = tmp_path / "copy.yaml"
     copy.write_text(exported.stdout, encoding="utf-8")
     assert loyalty(tmp_path, "programs", "apply", str(copy), "--dry-run").stdout == "nothing to do\n"
     replayed = loyalty(tmp_path, "programs", "replay", str(copy), "--from", "2017-01-01", "--to", "2017-01-31")
     assert (replayed.returncode, replayed.stdout.splitlines()[0]) == (0, "0 purchases of 0 members"), replayed.stderr
-    copy.write_text(exported.stdout.replace("per: 100", "per: 0"), encoding="utf-8")
+    copy.write_text(exported.stdout.replace("per: 50", "per: 0"), encoding="utf-8")
     wrong = loyalty(tmp_path, "programs", "apply", str(copy))
     assert wrong.returncode == 1
     assert "terms.earning.per" in wrong.stderr

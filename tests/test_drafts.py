@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from app.programs import Terms
 from app.programs.changes import changes
 from tests.baskets import examples
-from tests.shop import TERMS, Shop
+from tests.shop import TERMS, Shop, purchase
 
 DOUBLE: dict[str, Any] = {"code": "double", "name": "Double points", "gives": {"type": "multiply", "times": 2}}
 VISIT: dict[str, Any] = {"code": "visit", "name": "A visit", "gives": {"type": "fixed", "points": 5}}
@@ -54,6 +54,38 @@ def test_a_retired_draft_is_listed_and_nothing_else(shop: Shop) -> None:
 def test_what_is_published_is_not_retired(shop: Shop) -> None:
     answer = shop.http.post(f"/v1/programs/{shop.program_id}/terms/1/retirement")
     assert (answer.status_code, answer.json()["code"]) == (409, "terms_published")
+
+
+def test_what_is_published_for_later_leaves_the_time_before_it_open(shop: Shop) -> None:
+    """Else nothing could be changed until then."""
+    later, until_then = draft(shop, earning={"points": 3, "per": 100}), draft(shop, earning={"points": 2, "per": 100})
+    advent = "2026-11-29T00:00:00+00:00"
+    assert shop.http.post(f"{later}/publish", json={"effective_from": advent}).status_code == 200
+    shop.clock.forward(hours=1)
+    assert shop.http.post(f"{until_then}/publish", json={}).status_code == 200
+    assert shop.post(purchase("r1", 1000)).json()["points"]["earned"] == 10, "bought an hour ago"
+    now = shop.clock().isoformat()
+    assert shop.post(purchase("r2", 1000, occurred_at=now)).json()["points"]["earned"] == 20
+    shop.clock.forward(days=7)
+    assert shop.post(purchase("r3", 1000, occurred_at=shop.clock().isoformat())).json()["points"]["earned"] == 30
+    assert shop.post(purchase("r4", 1000, occurred_at=now)).json()["points"]["earned"] == 20, "uploaded late"
+    shop.prove()
+
+
+@pytest.mark.parametrize(
+    ("since", "detail"),
+    [
+        ("2027-01-01T01:00:00+01:00", "version 2 takes effect at that instant; a moment later would do"),
+        ("2026-11-22T11:59:59Z", "new terms cannot take effect in the past"),
+    ],
+)
+def test_terms_neither_replace_others_nor_rewrite_the_past(shop: Shop, since: str, detail: str) -> None:
+    later = draft(shop)
+    assert shop.http.post(f"{later}/publish", json={"effective_from": "2027-01-01T00:00:00Z"}).status_code == 200
+    answer = shop.http.post(f"{draft(shop)}/publish", json={"effective_from": since})
+    assert (answer.status_code, answer.json()["code"]) == (422, "effective_from_invalid")
+    found = {"pointer": "#/effective_from", "code": "effective_from_invalid", "detail": detail}
+    assert answer.json()["errors"] == [found]
 
 
 def test_versions_are_compared_over_the_api(shop: Shop) -> None:

@@ -344,6 +344,28 @@ def test_what_terms_to_come_will_do_is_told(database_url: str, clock: TestClock)
         check_history(shop)
 
 
+def test_terms_to_come_leave_the_time_before_them_open(yearly: Shop) -> None:
+    """Pearl is published for later, then a lower gold for the time until then."""
+    levels = {
+        "pearl": {"code": "pearl", "name": "Pearl", "qualification": {"spend": 60_000}},
+        "gold": {"code": "gold", "name": "Gold", "qualification": {"spend": 80_000}},
+    }
+    buy(yearly, "r1", 90_000)
+    publish(yearly, YEARLY | {"tiers": {"levels": [SILVER, levels["pearl"]]}}, yearly.clock() + timedelta(hours=3))
+    yearly.clock.forward(minutes=1)
+    publish(yearly, YEARLY | {"tiers": {"levels": [SILVER, levels["gold"]]}}, yearly.clock() + timedelta(hours=1))
+    for number, expected in enumerate(["silver", "gold", "gold", "pearl"]):
+        assert code(yearly) == expected
+        buy(yearly, f"s{number}", 100)
+        yearly.clock.forward(hours=1)
+    assert [(before, after) for before, after, _ in history(yearly)] == [
+        (None, "silver"),
+        ("silver", "gold"),
+        ("gold", "pearl"),
+    ]
+    check_history(yearly)
+
+
 def test_whose_tier_there_is_no_more_has_fallen_to_the_next_lower_one(yearly: Shop) -> None:
     """And that is what members are told, though the terms of now know nothing of where they come from."""
     buy(yearly, "r1", 100_000)

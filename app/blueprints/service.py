@@ -50,7 +50,8 @@ def apply(
 ) -> UUID:
     """Takes the steps of the plan that was made; answers the programme. Terms hold from `effective_from`, or now.
 
-    PlanChanged if it is not the plan any more; the refusals of the verbs that take the steps.
+    PlanChanged if it is not the plan any more; EffectiveFromInvalid if other terms, published for later, would follow:
+    the programme would not stay as it is wanted. And the refusals of the verbs that take the steps.
     """
     program = programs.find_program(session, wanted.program.code)
     if program is not None:
@@ -81,6 +82,7 @@ def _take(
         case "rename":
             programs.rename_program(session, program_id, about.name)
         case "publish":
+            _check_last(session, program_id, effective_from or now)
             version = step.at or programs.draft_terms(session, program_id, wanted.terms, now).version
             programs.publish_terms(session, program_id, version, now, effective_from)
         case "add":
@@ -93,6 +95,12 @@ def _take(
             row = _row(session, program_id, step.subject)
             redemptions.retire_reward(session, program_id, row.id, now)
     return program_id
+
+
+def _check_last(session: Session, program_id: UUID, start: datetime) -> None:
+    for later in programs.timeline(session, program_id).after(start):
+        from_then = f"version {later.number} is published from {later.effective_from.isoformat()}"
+        raise programs.EffectiveFromInvalid(f"{from_then} and would follow; a later --effective-from would do")
 
 
 def _row(session: Session, program_id: UUID, code: str) -> redemptions.RewardRow:

@@ -62,6 +62,7 @@ from app.programs.rules import (
 )
 from app.programs.schemas import EXAMPLE_TERMS, PendingEvent, Terms
 from app.programs.service import (
+    EffectiveFromInvalid,
     NoTerms,
     OccurredInFuture,
     OccurredTooLongAgo,
@@ -95,6 +96,7 @@ __all__ = [
     "CustomEvent",
     "Customer",
     "Earning",
+    "EffectiveFromInvalid",
     "Explained",
     "Gift",
     "InactivityExpiry",

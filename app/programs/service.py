@@ -37,7 +37,7 @@ class TermsRetired(Problem):
 
 
 class EffectiveFromInvalid(Problem):
-    """New terms take effect from now on and after the version before; only a programme's first may start earlier."""
+    """New terms take effect from now on, no two at one instant; only a programme's first may start in the past."""
 
     status, code, title, final = 422, "effective_from_invalid", "Terms cannot take effect then", True
 
@@ -176,19 +176,28 @@ def publish_terms(
     effective_from: datetime | None = None,
     revision: int | None = None,
 ) -> ProgramTerms:
-    """Publishes a draft from `effective_from` (now, if None). EffectiveFromInvalid if that would rewrite the past.
-    TermsPublished, TermsRetired; PreconditionFailed if it is not at `revision` (None: at whichever)."""
+    """Publishes a draft from `effective_from` (now, if None) until that of the next, if there is one published for
+    later. EffectiveFromInvalid if it would rewrite the past or replace another. TermsPublished, TermsRetired;
+    PreconditionFailed if it is not at `revision` (None: at whichever)."""
     draft = _draft(session, program_id, version, revision)
     start = (effective_from or now).astimezone(UTC)
-    latest = _timeline(session, program_id).versions[-1:]
-    if latest and (start <= latest[0].effective_from or start < now):
-        raise EffectiveFromInvalid
+    if wrong := _why_not_from(start, _timeline(session, program_id), now):
+        raise EffectiveFromInvalid(wrong, findings=[finding(("effective_from",), "effective_from_invalid", wrong)])
     draft.published_at, draft.effective_from = now, start
     session.flush()
     session.info.pop("timelines", None)
     event = {"version": version, "effective_from": start.isoformat()}
     outbox.put(session, [outbox.Event(program_id, "terms.published", None, event)], now)
     return draft
+
+
+def _why_not_from(start: datetime, published: Timeline, now: datetime) -> str | None:
+    if published.versions and start < now:
+        return "new terms cannot take effect in the past"
+    there = published.at(start)
+    if there is not None and there.effective_from == start:
+        return f"version {there.number} takes effect at that instant; a moment later would do"
+    return None
 
 
 def drafts(session: Session, program_id: UUID) -> dict[int, Terms]:
