@@ -44,7 +44,7 @@ class EndingIn(Request):
 
 class BenefitOut(Answer):
     """Something a tier or a club is good for, beside points. `discount`: percent, a decimal; `adds_nothing`: that of
-    another is as high or higher, and one holds."""
+    another in the same list is as high or higher, and one holds."""
 
     code: str
     name: str
