@@ -98,7 +98,8 @@ def _take(
 
 
 def _check_last(session: Session, program_id: UUID, start: datetime) -> None:
-    for later in programs.timeline(session, program_id).after(start):
+    if following := programs.timeline(session, program_id).after(start):
+        later = following[0]
         from_then = f"version {later.number} is published from {later.effective_from.isoformat()}"
         raise programs.EffectiveFromInvalid(f"{from_then} and would follow; a later --effective-from would do")
 
