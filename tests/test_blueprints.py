@@ -232,7 +232,7 @@ def test_each_example_loads(database: Database, path: Path) -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_each_example_runs_on_real_baskets(tmp_path: Path, name: str) -> None:
-    """Every rule of an example without a condition on members gives somebody something."""
+    """No basket is refused, and the books are right afterwards: else the demo ends with 1."""
     done = loyalty(tmp_path, "demo", "--program", name)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "REFUSED" not in done.stdout

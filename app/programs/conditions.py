@@ -109,7 +109,8 @@ TimeOfDay = Annotated[
 
 
 class Hours(Request):
-    """A part of every day, its end not included. One that ends before it begins goes on after midnight."""
+    """A part of every day, its end not included. One that ends before it begins goes on after midnight, where weekday
+    and date are those of the new day."""
 
     begin: TimeOfDay
     end: TimeOfDay
