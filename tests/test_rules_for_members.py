@@ -94,6 +94,10 @@ def test_a_guest_is_nobody_until_the_purchase_is_claimed(selective: Shop) -> Non
     assert [claim["points"]["earned"] for claim in claims] == [523, 23, 523]
     read = selective.get("/v1/transactions/store-1/g0")
     assert {each["rule"]: each["points"] for each in read["claim"]["reasons"]} == {"base": 10} | first
+    assert read["member_id"] == claims[0]["member"]["id"]
+    assert read["points"] == claims[0]["points"]
+    explained = {each["rule"]: each["points"] for each in read["explanation"] if each["points"]}
+    assert explained == {each["rule"]: each["points"] for each in read["points"]["reasons"]} == {"base": 10} | first
     assert {each["rule"]: each["points"] for each in read["explanation"]} == {"base": 10} | first
     assert selective.post(returned("b0", "g0")).json()["points"]["earned"] == -523
     assert given(selective.post(purchase("r1")).json()) == {"birthday": 10, "students": 3}

@@ -307,6 +307,7 @@ def read_transaction(
     """What the till sent, what it earned and why, what it posted, and who claimed it if it was a guest's."""
     found = database.read(lambda session: service.find(session, caller.program, (source, external_id, kind)))
     row, claim = found.recorded.row, found.claim
+    held = row if claim is None else {**row, "member_id": claim.member_id, **_as_claimed(claim.points, claim.reasons)}
     if not caller.sees_store(row["store"]):
         raise NotFound
     return TransactionRead(
@@ -314,11 +315,11 @@ def read_transaction(
         type=row["type"],
         source=row["source"],
         external_id=row["external_id"],
-        member_id=row["member_id"],
+        member_id=held["member_id"],
         terms_version=found.recorded.version.number,
         occurred_at=_local(row["occurred_at"], found.recorded),
         recorded_at=row["recorded_at"],
-        points=_points(row, found.recorded.version),
+        points=_points(held, found.recorded.version),
         returned=_returned(row),
         content=row["content"],
         explanation=_explanation(row, claim, found.recorded.version),
@@ -421,7 +422,9 @@ def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, *, dry_run: bool) 
         member=TransactionMember(
             id=None if dry_run and claimed.enrolled else claimed.account.member_id, enrolled=claimed.enrolled
         ),
-        points=_points({**claimed.transaction, **_claimed_points(claimed.claim)}, claimed.version),
+        points=_points(
+            {**claimed.transaction, **_as_claimed(claimed.claim["points"], claimed.claim["reasons"])}, claimed.version
+        ),
         taken_back=claimed.taken_back,
         balance=balance_out(claimed.account),
         balance_at=now,
@@ -434,9 +437,9 @@ def _claimed(wanted: Wanted, claimed: Claimed, now: datetime, *, dry_run: bool) 
     return Reply(200 if dry_run or claimed.duplicate else 201, answer.model_dump_json().encode())
 
 
-def _claimed_points(claim: Fields) -> dict[str, Any]:
-    reasons = {} if claim["reasons"] is None else {"reasons": claim["reasons"]}
-    return {"points": claim["points"], "claimable": 0} | reasons
+def _as_claimed(points: int, reasons: Any) -> dict[str, Any]:
+    """What is other for a guest's purchase since it was claimed."""
+    return {"points": points, "claimable": 0} | ({} if reasons is None else {"reasons": reasons})
 
 
 def _happened(reported: Reported, happened: Happened, now: datetime, *, dry_run: bool) -> Reply:

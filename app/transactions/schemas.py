@@ -406,7 +406,7 @@ class LineShare(Answer):
 
 
 class TransactionRead(Answer):
-    """A transaction as it is stored."""
+    """A transaction as it is stored. A guest's purchase that was claimed is the member's who did, with their points."""
 
     id: UUID
     type: TransactionType
