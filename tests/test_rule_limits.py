@@ -67,13 +67,15 @@ def test_each_member_has_limits_of_their_own(limited: Shop) -> None:
 
 
 def test_a_purchase_that_comes_late_counts_in_its_own_period(limited: Shop) -> None:
-    """The day before has room of its own; the last lunch was later."""
+    """The day before has room of its own, and so has the lunch of that day."""
     for n in range(3):
         limited.post(purchase(f"r{n}"))
     late = limited.post(purchase("late", occurred_at="2026-11-21T12:00:00-05:00")).json()
-    assert given(late) == {"visit": 50}
-    evening = limited.post(purchase("night", occurred_at="2026-11-20T12:00:00-05:00")).json()
-    assert given(evening) == {"visit": 50}
+    assert given(late) == {"visit": 50, "lunch": 7}
+    later = limited.post(purchase("later", occurred_at="2026-11-20T12:00:00-05:00")).json()
+    assert given(later) == {"visit": 50, "lunch": 7}
+    between = limited.post(purchase("between", occurred_at="2026-11-20T23:00:00-05:00")).json()
+    assert given(between) == {"visit": 50}, "eleven hours after the one and thirteen before the other"
 
 
 def test_a_cooldown_ends_to_the_second(limited: Shop, clock: TestClock) -> None:
@@ -170,10 +172,11 @@ def test_limits_are_never_exceeded_by_many_tills_at_once(
             answers = [answer.json() for answer in posted]
         sums = {code: sum(given(answer).get(code, 0) for answer in answers) for code in ("visit", "welcome", "lunch")}
         assert sums == {"visit": 120, "welcome": 500, "lunch": 7}
-        counted = text("SELECT rule, period, points, times FROM rule_use ORDER BY rule")
+        counted = text("SELECT rule, period, points, times FROM rule_use ORDER BY rule, period")
         used = shop.database.read(lambda session: session.execute(counted).all())
         assert [tuple(row) for row in used] == [
             ("lunch", "", 7, 1),
+            ("lunch", "12h:41558", 7, 1),
             ("visit", "2026-11-22", 120, 3),
             ("welcome", "", 500, 1),
         ]

@@ -8,15 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.programs import Occasion
-from app.programs.basket import Sale
-from app.programs.conditions import Goods, When
+from app.programs.basket import Line, Sale
+from app.programs.conditions import When
 from app.programs.earning import Rule
 from app.programs.rulebook import Rulebook
 from app.programs.rules import _sale
 from tests.baskets import OCCASION, basket, examples, line, terms
 
 MILK = line(450, department="Dairy", category="fresh", product="milk", quantity="3")
-SALE = _sale(basket(MILK, line(1000, number=2, department="Bakery", product="bread"), line(0, number=3)), terms())
+CASH = {"code": "cash", "name": "In cash", "gives": {"type": "fixed", "points": 1}, "when": {"tenders": ["cash"]}}
+TENDERS = terms({"non_earning_tenders": ["voucher"]}, rules=[CASH])
+"""For which a sale is asked by what it was paid."""
+BREAD = line(1000, number=2, department="Bakery", product="bread")
+SALE = _sale(basket(MILK, BREAD, line(0, number=3)), TENDERS)
 
 days = st.sampled_from(["2026-03-01", "2026-03-02", "2026-03-08"])
 hours = st.sampled_from(["00:00", "08:00", "12:30", "22:00"])
@@ -29,8 +33,6 @@ HERE: dict[str, st.SearchStrategy[Any]] = {
     "channels": st.lists(st.sampled_from(["pos", "web"]), min_size=1, unique=True),
 }
 """Each condition on time and place."""
-
-_ON_GOODS = {"tenders", "minimum_spend", "minimum_quantity"}
 
 
 def in_order(when: dict[str, Any]) -> dict[str, Any]:
@@ -65,44 +67,107 @@ occasions = st.builds(Occasion, moments, st.sampled_from([None, "7", "8", "9"]),
 def test_what_is_in_force_then_and_there_has_no_unmet_condition(rules: list[Rule], asked: list[Occasion]) -> None:
     book = Rulebook(rules)
     for occasion in asked:
-        asked_of = [rule for rule, _ in book.about(SALE, occasion)]
-        assert asked_of == [rule for rule in rules if rule.when.unmet(occasion) is None]
-        on_the_day = [rule for rule in rules if rule.personal and rule.when.in_force(occasion.at.date())]
-        assert book.personal(occasion.at.date()) == on_the_day
+        guests, members = occasion._replace(known=False), occasion._replace(known=True, unmet={})
+        in_force = [rule for rule in rules if rule.when.unmet(occasion) is None]
+        assert [rule for rule, _ in book.about(SALE, members)] == in_force
+        assert [rule for rule, _ in book.about(SALE, guests)] == [rule for rule in in_force if rule.who.everybody]
+        assert book.budgeted(SALE, occasion) == [rule for rule in in_force if rule.budget is not None]
+        assert [rule for rule in in_force if rule.personal and rule not in book.personal(occasion.at.date())] == []
 
 
 def test_it_knows_all_conditions() -> None:
-    """One that `When` gets must be looked up by `Rulebook`, unless it is on what is bought or paid."""
-    assert set(When.model_fields) == HERE.keys() | _ON_GOODS
+    """One that `When` gets must be looked up by `Rulebook`."""
+    assert set(When.model_fields) == HERE.keys() | ASKED.keys()
 
 
-names = st.lists(st.sampled_from(["Dairy", "Meat", "fresh", "milk", "bread"]), max_size=2, unique=True)
-goods = st.fixed_dictionaries({"departments": names, "categories": names, "products": names})
+names = st.lists(st.sampled_from(["Dairy", "Meat", "Bakery", "fresh", "milk", "bread"]), max_size=3, unique=True)
+goods = st.fixed_dictionaries({}, optional={"departments": names, "categories": names, "products": names})
+ASKED: dict[str, st.SearchStrategy[Any]] = {
+    "tenders": st.lists(st.sampled_from(["cash", "card", "points"]), min_size=1, max_size=2, unique=True),
+    "minimum_spend": st.sampled_from([1, 450, 451, 1000, 1450, 1451]),
+    "minimum_quantity": st.integers(1, 5),
+}
+"""Each condition on what is bought or paid."""
+any_gives = st.sampled_from(
+    [
+        {"type": "fixed", "points": 5},
+        {"type": "per_amount", "points": 1, "per": 100},
+        {"type": "per_item", "points": 1},
+        {"type": "multiply", "times": 3},
+    ]
+)
+any_rules_at_all = st.lists(
+    st.fixed_dictionaries(
+        {"gives": any_gives, "when": st.fixed_dictionaries({}, optional=HERE | ASKED).map(in_order)},
+        optional={
+            "on": goods,
+            "excluded": goods,
+            "who": st.just({"first_purchase": True}),
+            "limits": st.just([{"per": "day", "points": 3}]),
+        },
+    ),
+    max_size=8,
+).map(rules_of)
+
+
+def sale_of(lines: list[Line], card: int, voucher: int) -> Sale:
+    paid = {"card": card, "voucher": voucher} if any(line.amount for line in lines) else {}
+    return _sale(basket(*lines, tax_on_top=False, **paid), TENDERS)
+
+
+sales = st.builds(
+    sale_of,
+    st.lists(st.sampled_from([MILK, BREAD, line(0, number=3)]), unique=True),
+    st.sampled_from([0, 100, 400]),
+    st.sampled_from([0, 50]),
+)
+who_buys: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [
+        {"known": False, "unmet": {}, "allowed": {}},
+        {"known": True, "unmet": {}, "allowed": {}},
+        {"known": True, "unmet": {"r0": "segments", "r3": "limit"}, "allowed": {"r1": 2}},
+    ]
+)
 
 
 @examples
-@given(st.lists(st.fixed_dictionaries({"on": goods, "excluded": goods}), max_size=6).map(rules_of))
-def test_with_each_rule_goes_what_it_is_about(rules: list[Rule]) -> None:
-    """None is left out that would give something."""
-    expected = {rule.code: SALE.amount(rule.places(SALE)) for rule in rules}
-    found = {rule.code: amount for rule, amount in Rulebook(rules).about(SALE, OCCASION)}
-    assert found | expected == expected
-    assert all(expected[code] == 0 for code in expected.keys() - found.keys())
+@given(any_rules_at_all, sales, occasions, who_buys)
+def test_whatever_gives_something_is_found(rules: list[Rule], sale: Sale, when: Occasion, who: dict[str, Any]) -> None:
+    """As if every rule had been asked."""
+    occasion = when._replace(**who)
+    asked = [rule.give(sale, occasion, amount) for rule, amount in Rulebook(rules).about(sale, occasion)]
+    all_of_them = [rule.consider(sale, occasion) for rule in rules]
+    assert [each for each in asked if each.points] == [each for each in all_of_them if each.points]
 
 
-def test_rules_of_other_times_and_places_are_never_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many there are, and though they are about what is bought."""
-    never = {"begin": "03:00", "end": "04:00"}
-    elsewhere = [{"stores": ["8"]}, {"channels": ["web"]}, {"weekdays": ["mon"]}, {"hours": never}]
-    mixed = {"departments": ["Dairy"], "products": ["milk"]}
-    book = Rulebook(rules_of([{"when": when, "on": mixed} for when in [*elsewhere * 50, {"stores": ["7"]}]]))
+NEVER: dict[str, dict[str, Any]] = {
+    "in another store": {"when": {"stores": ["8"]}},
+    "through another channel": {"when": {"channels": ["web"]}},
+    "on another day": {"when": {"weekdays": ["mon"]}},
+    "at another hour": {"when": {"hours": {"begin": "03:00", "end": "04:00"}}},
+    "of another night": {"when": {"hours": {"begin": "11:40", "end": "11:35"}, "weekdays": ["sun"]}},
+    "paid otherwise": {"when": {"tenders": ["card"]}},
+    "for more money": {"when": {"minimum_spend": 1451}},
+    "for more goods": {"when": {"minimum_quantity": 5}},
+    "on other goods": {"on": {"departments": ["Meat"]}},
+    "on goods of two kinds": {"on": {"departments": ["Meat"], "products": ["ham"]}},
+    "on all but what is bought": {"excluded": {"departments": ["Dairy"], "products": ["bread"]}},
+    "on what it excludes": {"on": {"departments": ["Dairy"]}, "excluded": {"products": ["milk"]}},
+    "for others": {"who": {"segments": ["vip"]}},
+}
+
+
+@pytest.mark.parametrize("never", NEVER.values(), ids=NEVER.keys())
+def test_what_would_give_nothing_is_never_looked_at(monkeypatch: pytest.MonkeyPatch, never: dict[str, Any]) -> None:
+    """However many there are: neither asked what they give, nor for which of the goods."""
+    book = Rulebook(rules_of([*[never] * 200, {"on": {"departments": ["Dairy"], "products": ["bread"]}}]))
     looked_at = []
 
-    def spied(on: Goods, sale: Sale) -> set[int]:
-        looked_at.append(on)
-        return places(on, sale)
+    def spied(rule: Rule, sale: Sale) -> Any:
+        looked_at.append(rule.code)
+        return places(rule, sale)
 
-    places = Goods.places
-    monkeypatch.setattr(Goods, "places", spied)
+    places = Rule.places
+    monkeypatch.setattr(Rule, "places", spied)
     assert [rule.code for rule, _ in book.about(SALE, OCCASION)] == ["r200"]
-    assert len(looked_at) == 1
+    assert looked_at == ["r200"]

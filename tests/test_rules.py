@@ -5,10 +5,11 @@ Tables and properties without a database. Under these terms a point is earned pe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -151,6 +152,41 @@ WHEN: dict[str, tuple[dict[str, Any], Occasion, str | None]] = {
     "to before its end": ({"hours": {"begin": "11:00", "end": "11:30"}}, OCCASION, "hours"),
     "over midnight, before it": ({"hours": {"begin": "22:00", "end": "02:00"}}, at("2026-11-22T23:00:00-05:00"), None),
     "over midnight, after it": ({"hours": {"begin": "22:00", "end": "02:00"}}, at("2026-11-22T01:59:00-05:00"), None),
+    "over midnight, from the day on": (
+        {"hours": {"begin": "22:00", "end": "02:00"}, "weekdays": ["sat"]},
+        at("2026-11-21T23:00:00-05:00"),
+        None,
+    ),
+    "the night after that day": (
+        {"hours": {"begin": "22:00", "end": "02:00"}, "weekdays": ["sat"]},
+        at("2026-11-22T01:59:00-05:00"),
+        None,
+    ),
+    "the night before that day": (
+        {"hours": {"begin": "22:00", "end": "02:00"}, "weekdays": ["sun"]},
+        at("2026-11-22T01:59:00-05:00"),
+        "weekday",
+    ),
+    "the night after its last day": (
+        {"hours": {"begin": "22:00", "end": "02:00"}, "last_day": "2026-11-21"},
+        at("2026-11-22T01:59:00-05:00"),
+        None,
+    ),
+    "the night before its first day": (
+        {"hours": {"begin": "22:00", "end": "02:00"}, "first_day": "2026-11-22"},
+        at("2026-11-22T01:59:00-05:00"),
+        "not_in_force",
+    ),
+    "24 hours from the morning of its day": (
+        {"hours": {"begin": "06:00", "end": "06:00"}, "weekdays": ["sat"]},
+        at("2026-11-22T05:59:00-05:00"),
+        None,
+    ),
+    "and no longer": (
+        {"hours": {"begin": "06:00", "end": "06:00"}, "weekdays": ["sat"]},
+        at("2026-11-22T06:00:00-05:00"),
+        "weekday",
+    ),
     "over midnight, at noon": ({"hours": {"begin": "22:00", "end": "02:00"}}, OCCASION, "hours"),
     "in this store": ({"stores": ["7", "8"]}, OCCASION, None),
     "in another store": ({"stores": ["8"]}, OCCASION, "store"),
@@ -287,7 +323,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[tuple[tuple[str | int, ...], str]]
     ),
     "an hour with an offset": (
         rule(**VISIT, when={"hours": {"begin": "12+01", "end": "13:00"}}),
-        [(("when", "hours", "begin"), "time_type")],
+        [(("when", "hours", "begin"), "not_a_time")],
     ),
     "an end before the beginning": (
         rule(**VISIT, when={"first_day": "2027-02-02", "last_day": "2027-02-01"}),
@@ -547,6 +583,7 @@ def test_names_of_periods_are_never_those_of_another_kind() -> None:
     assert [limit.period(day) for limit in kinds] == ["2026-11-22", "2026-W47", "2026-11", "2026", ""]
 
 
+NEW_YORK = ZoneInfo("America/New_York")
 DAY, YEAR = "2026-11-22", "2026"
 ROOM: dict[str, tuple[dict[str, Any], dict[str, Used], int | str | None]] = {
     # this rule, what it has given by period: what is left, or why nothing is
@@ -564,13 +601,45 @@ ROOM: dict[str, tuple[dict[str, Any], dict[str, Used], int | str | None]] = {
     ),
     "long enough ago": ({"cooldown_hours": 24}, {"": Used(5, 1, of_day("2026-11-21"))}, None),
     "not long enough": ({"cooldown_hours": 25}, {"": Used(5, 1, of_day("2026-11-21"))}, "cooldown"),
-    "a purchase that comes late is before the last": (
+    "late, long enough before": (
         {"cooldown_hours": 24},
-        {"": Used(5, 1, of_day("2026-11-25"))},
+        {"": Used(5, 1, of_day("2026-11-23"))},
+        None,
+    ),
+    "late, too near": (
+        {"cooldown_hours": 25},
+        {"": Used(5, 1, of_day("2026-11-23"))},
+        "cooldown",
+    ),
+    "between two": (
+        {"cooldown_hours": 25},
+        {"25h:19944": Used(5, 1, of_day("2026-11-21")), "": Used(50, 9, of_day("2027-05-01"))},
         "cooldown",
     ),
     "for the first time": ({"cooldown_hours": 24}, {}, None),
 }
+
+
+instants = st.integers(0, 96 * 60).map(
+    lambda minutes: (datetime(2026, 10, 30, tzinfo=UTC) + timedelta(minutes=minutes)).astimezone(NEW_YORK)
+)
+"""Around the night in which clocks are put back."""
+
+
+@examples
+@given(st.integers(1, 50), st.lists(instants, max_size=12))
+def test_what_a_rule_gives_something_for_is_a_cooldown_apart(hours: int, arrived: list[datetime]) -> None:
+    """In whatever order they arrive, and though clocks are put back; and nobody else is refused."""
+    (found,) = ruled(rule(**VISIT, cooldown_hours=hours)).rules
+    used: dict[str, Used] = {}
+    gave: list[datetime] = []
+    for at_ in arrived:
+        near = any(abs(at_.timestamp() - each.timestamp()) < hours * 3600 for each in gave)
+        asked = {period: used[period] for period in found.asked(at_) if period in used}
+        assert found.room(at_, asked) == ("cooldown" if near else None)
+        if not near:
+            gave.append(at_)
+            used |= {period: used.get(period, Used()).plus(1, at_) for period in found.periods(at_)}
 
 
 @pytest.mark.parametrize(("given", "used", "room"), ROOM.values(), ids=ROOM.keys())

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
+from math import floor
+
+from app.money import round_to_int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,16 @@ class Sale:
     def amount(self, places: Iterable[int]) -> Fraction | int:
         """What of the lines at some positions is eligible for points."""
         return sum([self.eligible[place] for place in places])
+
+    @cached_property
+    def base(self) -> int:
+        """What all of it earns on."""
+        return round_to_int(sum(self.eligible) * self.part)
+
+    @cached_property
+    def units(self) -> int:
+        """How many there are of all that earns, whole ones."""
+        return floor(sum([self.quantities[place] for place in self.everything]))
 
     @cached_property
     def everything(self) -> list[int]:

@@ -7,7 +7,7 @@ import re
 from calendar import isleap
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import MAXYEAR, MINYEAR, date, datetime, time
+from datetime import MAXYEAR, MINYEAR, date, datetime, time, timedelta
 from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, Self
@@ -91,9 +91,11 @@ class Goods(Request):
 def _time(value: Any) -> Any:
     if isinstance(value, time):
         return value
+    # hours and minutes: ISO 8601 has other ways, one with an offset, which no clock could be compared with
+    if not isinstance(value, str) or not re.fullmatch("[0-9]{2}:[0-9]{2}", value):
+        raise PydanticCustomError("not_a_time", "a time of day is needed, in hours and minutes: 09:30")
     try:
-        # hours and minutes: ISO 8601 has other ways, one with an offset, which no clock could be compared with
-        return time.fromisoformat(value) if isinstance(value, str) and re.fullmatch("..:..", value) else value
+        return time.fromisoformat(value)
     except ValueError:
         raise PydanticCustomError("not_a_time", "there is no such time of day") from None
 
@@ -109,16 +111,24 @@ TimeOfDay = Annotated[
 
 
 class Hours(Request):
-    """A part of every day, its end not included. One that ends before it begins goes on after midnight, where weekday
-    and date are those of the new day."""
+    """A part of every day, its end not included. One that ends before it begins, or as it begins, goes on after
+    midnight: that night still belongs to the day on which it began."""
 
     begin: TimeOfDay
     end: TimeOfDay
 
     def contain(self, moment: time) -> bool:
-        if self.begin < self.end:
-            return self.begin <= moment < self.end
-        return moment >= self.begin or moment < self.end
+        if self.overnight:
+            return moment >= self.begin or moment < self.end
+        return self.begin <= moment < self.end
+
+    @property
+    def overnight(self) -> bool:
+        return self.end <= self.begin
+
+    def day_of(self, at: datetime) -> date:
+        """The day to which they belong at an instant."""
+        return at.date() - timedelta(days=1) if self.overnight and at.time() < self.end else at.date()
 
 
 class When(Request):
@@ -146,12 +156,12 @@ class When(Request):
 
     def unmet(self, occasion: Occasion) -> str | None:
         """The first condition on time and place that does not hold."""
-        local = occasion.at
-        if not self.in_force(local.date()):
+        day = self.hours.day_of(occasion.at) if self.hours else occasion.at.date()
+        if not self.in_force(day):
             return "not_in_force"
-        if self.weekdays and WEEKDAYS[local.weekday()] not in self.weekdays:
+        if self.weekdays and WEEKDAYS[day.weekday()] not in self.weekdays:
             return "weekday"
-        if self.hours and not self.hours.contain(local.time()):
+        if self.hours and not self.hours.contain(occasion.at.time()):
             return "hours"
         if self.stores and occasion.store not in self.stores:
             return "store"

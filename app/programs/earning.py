@@ -11,7 +11,7 @@ A rule multiplies the points of the base, never those of another rule: so their 
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import cached_property
@@ -124,23 +124,21 @@ class Rule(Request):
     budget: Annotated[int | None, Field(ge=1, le=10**15)] = None
     """Points for all members together, at most; null: no limit."""
     cooldown_hours: Annotated[int | None, Field(ge=1, le=87_600)] = None
-    """How long it gives the same member nothing more, after it did."""
+    """How long before and after a purchase it gives the same member nothing more, once it did: purchases may come
+    late."""
     group: Token | None = None
     """Rules of one group compete, as `stacking` of the terms says; null: with none."""
     priority: Annotated[int, Field(ge=0, le=1000)] = 100
 
     def consider(self, sale: Sale, occasion: Occasion) -> Considered:
         """What it gives for a purchase, whatever other rules do."""
-        if why := self.when.unmet(occasion):
+        if why := self.when.unmet(occasion) or self._unmet(occasion):
             return Considered(self, 0, 0, why)
         return self.give(sale, occasion, sale.amount(self.places(sale)))
 
     def give(self, sale: Sale, occasion: Occasion, amount: Fraction | int) -> Considered:
-        """The same of a rule in force then and there, of whose goods so much is eligible."""
-        personal, minimum_spend, minimum_quantity = self._asked
-        if personal and (why := self._unmet(occasion)):
-            return Considered(self, 0, 0, why)
-        given = self._give(sale, amount, minimum_spend, minimum_quantity)
+        """The same of a rule that is in force then and there and for the member, of whose goods so much is eligible."""
+        given = self._give(sale, amount, *self._asked)
         if not occasion.allowed or (room := occasion.allowed.get(self.code)) is None or given.points <= room:
             return given
         return given._replace(points=room, capped=True)
@@ -167,9 +165,9 @@ class Rule(Request):
         return Considered(self, base, points, None if points else "too_little")
 
     @cached_property
-    def _asked(self) -> tuple[bool, int, int]:
+    def _asked(self) -> tuple[int, int]:
         """What each purchase is asked, looked up once: a third of the time of a rule went into that."""
-        return self.personal, self.when.minimum_spend, self.when.minimum_quantity
+        return self.when.minimum_spend, self.when.minimum_quantity
 
     @cached_property
     def _gives(self) -> tuple[Sequence[str], Callable[[int, Sale, "Rule"], int], int | None]:
@@ -187,17 +185,29 @@ class Rule(Request):
         limited = bool(self.limits) or self.cooldown_hours is not None or self.budget is not None
         return limited or not self.who.everybody
 
-    def periods(self, day: date) -> set[str]:
-        """The periods in which what it gives on a day is counted."""
-        periods = {limit.period(day) for limit in self.limits}
-        periods |= {LIFETIME} if self.cooldown_hours else set()
+    def periods(self, at: datetime) -> set[str]:
+        """The periods in which what it gives at an instant is counted."""
+        periods = {limit.period(at.date()) for limit in self.limits}
+        periods |= {LIFETIME, self._spell(at)} if self.cooldown_hours else set()
         return periods | ({BUDGET} if self.budget is not None else set())
+
+    def asked(self, at: datetime) -> set[str]:
+        """The periods of which must be known what it has given, for it to give anything at an instant."""
+        return self.periods(at) | ({self._spell(at, -1), self._spell(at, 1)} if self.cooldown_hours else set())
+
+    def _spell(self, at: datetime, later: int = 0) -> str:
+        """All time is cut into spells as long as the cooldown: so in each it gives a member something once at most, and
+        whatever is too near is in the same one or beside it. `LIFETIME` knows the latest, by whatever cooldown."""
+        assert self.cooldown_hours is not None
+        number = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(hours=self.cooldown_hours)
+        return f"{self.cooldown_hours}h:{number + later}"
 
     def room(self, at: datetime, used: Mapping[str, Used]) -> int | str | None:
         """How many points its limits leave, None: as many as there are; or why it gives nothing. `used`: by period."""
-        last = used.get(LIFETIME, Used()).last_at
-        if self.cooldown_hours and last and at < last + timedelta(hours=self.cooldown_hours):
-            return "cooldown"
+        if self.cooldown_hours:
+            utc, cooldown = at.astimezone(UTC), timedelta(hours=self.cooldown_hours)  # clocks that are put back mislead
+            if any(each.last_at and abs(utc - each.last_at) < cooldown for each in used.values()):
+                return "cooldown"
         rooms = [limit.room(used.get(limit.period(at.date()), Used())) for limit in self.limits]
         least = min((room for room in rooms if room is not None), default=None)
         return "limit" if least == 0 else least

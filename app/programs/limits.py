@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app import db
 from app.programs.budgets import Budgets
-from app.programs.conditions import BUDGET, Customer, Need, Occasion, Used
+from app.programs.conditions import Customer, Need, Occasion, Used
 from app.programs.earning import known
 from app.programs.models import RuleUse
 from app.programs.rules import Reason
@@ -30,8 +30,8 @@ def keys_of(member_id: UUID, terms: Terms, at: datetime) -> set[Key]:
     """What has to be known of a member to limit what a purchase earns; `at` is in the programme's zone."""
     if not terms.personal:
         return set()
-    day = at.date()
-    return {(member_id, rule.code, period) for rule in terms.rulebook.personal(day) for period in rule.periods(day)}
+    personal = terms.rulebook.personal(at.date())
+    return {(member_id, rule.code, period) for rule in personal for period in rule.asked(at)}
 
 
 class Uses:
@@ -65,12 +65,16 @@ class Uses:
 
     def count(self, member_id: UUID, terms: Terms, at: datetime, reasons: Iterable[Reason]) -> None:
         """Counts what rules gave for a purchase."""
+        if not terms.personal:
+            return
         given = {reason.rule: reason.points for reason in reasons}
-        for key in keys_of(member_id, terms, at):
-            if key[1] in given:
-                self._used[key] = self._used.get(key, Used()).plus(given[key[1]], at)
-                if key[2] == BUDGET and self._budgets is not None:
-                    self._budgets.give(key[1], given[key[1]])
+        for rule in terms.rulebook.personal(at.date()):
+            if points := given.get(rule.code):
+                for period in rule.periods(at):
+                    key = (member_id, rule.code, period)
+                    self._used[key] = self._used.get(key, Used()).plus(points, at)
+                if rule.budget is not None and self._budgets is not None:
+                    self._budgets.give(rule.code, points)
 
     def write(self, session: Session) -> None:
         """Writes what was counted."""

@@ -60,7 +60,8 @@ class RuleUse(Base):
     rule: Mapped[str] = mapped_column(primary_key=True)
     """Its code, by which it is counted from version to version of the terms."""
     period: Mapped[str] = mapped_column(primary_key=True)
-    """`2026-11-22`, `2026-W47`, `2026-11`, `2026`; empty for all of a member's life; `budget`: since it has one."""
+    """`2026-11-22`, `2026-W47`, `2026-11`, `2026`; empty for all of a member's life; `budget`: since it has one;
+    `24h:20779`: of all spells of 24 hours since 1970 the one after so many, for a cooldown."""
     points: Mapped[int]
     times: Mapped[int]
     last_at: Mapped[datetime]

@@ -197,11 +197,10 @@ def most(basket: Basket, terms: Terms, occasion: Occasion) -> dict[str, Need]:
     if not terms.budgeted:
         return {}
     sale, found = _sale(basket, terms), {}
-    for rule, _ in terms.rulebook.about(sale, occasion):
-        if rule.budget is not None:
-            given = rule.apply(sale, rule.when.minimum_spend, rule.when.minimum_quantity)
-            if given.points:
-                found[rule.code] = Need(given.points, rule.budget)
+    for rule in terms.rulebook.budgeted(sale, occasion):
+        given = rule.apply(sale, rule.when.minimum_spend, rule.when.minimum_quantity)
+        if given.points and rule.budget is not None:
+            found[rule.code] = Need(given.points, rule.budget)
     return found
 
 
@@ -258,9 +257,7 @@ def _sale(basket: Basket, terms: Terms) -> Sale:
 def _base(sale: Sale, terms: Terms, minimum: int) -> Earning:
     """What is earned without any rules; nothing below the `minimum`."""
     rule = terms.earning
-    base = round_to_int(sum(sale.eligible) * sale.part)
-    if base < minimum:
-        base = 0
+    base = sale.base if sale.base >= minimum else 0
     line_bases = spread(base, sale.eligible) if base else [0] * len(sale.eligible)
     points = rounded(base * rule.points, rule.per, rule.rounding)
     reasons = (Reason(BASE, base, points),) if base else ()
