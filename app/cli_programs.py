@@ -48,7 +48,7 @@ def apply(
 
     Exit code 0: it is as the file says; 1: it cannot be, and why; 3: there is something to do and it was not done.
     """
-    text = file.read_text(encoding="utf-8")
+    text = _text(file)
     wanted, database = _read(text, file), Database(Settings())
     plan = database.read(lambda session: blueprints.plan(session, wanted))
     _show(plan, text, file)
@@ -59,6 +59,13 @@ def apply(
     now = datetime.now(UTC)
     database.write(lambda session: blueprints.apply(session, wanted, plan, now, effective_from))
     print("done")
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as wrong:
+        raise SystemExit(f"{file}: not UTF-8, byte {wrong.start + 1}") from None
 
 
 def _read(text: str, file: Path) -> Blueprint:
@@ -88,11 +95,11 @@ def _agreed() -> bool:
 @commands.command("replay")
 def replay(
     file: File,
-    since: Annotated[str, typer.Option("--from", help="First day, in the file's zone, or an instant with offset")],
-    until: Annotated[str, typer.Option("--to", help="Last day, or the first instant after the period")],
+    since: Annotated[str, typer.Option("--since", help="First day, in the file's zone, or an instant with offset")],
+    until: Annotated[str, typer.Option("--until", help="Last day, or the first instant after the period")],
 ) -> None:
     """Says what the terms of a file would have given for the purchases of a period, and what those were given."""
-    wanted, database, now = _read(file.read_text(encoding="utf-8"), file), Database(Settings()), datetime.now(UTC)
+    wanted, database, now = _read(_text(file), file), Database(Settings()), datetime.now(UTC)
     within = insight.period(_instant(since, wanted.terms, 0), _instant(until, wanted.terms, 1), now)
 
     def about(session: Session) -> tuple[UUID, int]:

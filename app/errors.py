@@ -227,5 +227,8 @@ def answers(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
 
 def finding(location: Iterable[str | int], code: str, detail: str) -> Finding:
     """A finding at a Pydantic `loc` or any path of keys, as a JSON pointer (RFC 6901) in URI fragment form."""
-    steps = (str(step).replace("~", "~0").replace("/", "~1") for step in location)
+    path = [*location]
+    if path[-1:] == ["[key]"]:  # so Pydantic says that not the value is at fault, but its name
+        path, detail = path[:-1], f"its name: {detail}"
+    steps = (str(step).replace("~", "~0").replace("/", "~1") for step in path)
     return Finding("#" + "".join(f"/{step}" for step in steps), code, detail)

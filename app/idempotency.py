@@ -23,7 +23,7 @@ from starlette.concurrency import run_in_threadpool
 from app import db
 from app.clock import Clock
 from app.coalesce import Gatherer
-from app.errors import MEDIA_TYPE, Problem
+from app.errors import MEDIA_TYPE, Finding, Problem
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -116,9 +116,9 @@ Key = Annotated[
 async def attempt_of(request: Request, client_id: UUID, key: str | None, *, required: bool) -> Attempt:
     """The attempt in `request`. IdempotencyKeyMissing or IdempotencyKeyInvalid when its key will not do."""
     if key is None and required:
-        raise IdempotencyKeyMissing
+        raise IdempotencyKeyMissing(findings=[Finding("Idempotency-Key", "missing", "1 to 255 visible characters")])
     if key is not None and not (1 <= len(key) <= 255 and key.isascii() and key.isprintable() and " " not in key):
-        raise IdempotencyKeyInvalid
+        raise IdempotencyKeyInvalid(findings=[Finding("Idempotency-Key", "malformed", "1 to 255 visible characters")])
     request_id = request.scope.get("state", {}).get("request_id")
     if key is None:
         return Attempt(client_id, None, "", request_id)

@@ -3,11 +3,12 @@
 import json
 import re
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Annotated, Any, get_args
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
-from pydantic_core import PydanticCustomError
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 LARGEST = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly."""
@@ -104,16 +105,32 @@ class JsonText(str):
         return json.loads(self)
 
 
-def chosen_by(name: str, value: Any, first: type[Request], *others: type[Request]) -> Any:
-    """A document as that model which its field `name` names; as the `first` if it names none, or one there is not.
+def chosen_by(name: str, value: Any, *models: type[Request]) -> Any:
+    """A document as that of some models which its field `name` names; where it names none, as one that need not be
+    named.
 
-    Unlike a discriminated union's, the findings of what is wrong with it point at its fields.
+    Unlike a discriminated union's, the findings of what is wrong with it point at its fields; of one that none is meant
+    by, only that can be said.
     """
-    if value is None or isinstance(value, Request):
+    if isinstance(value, Request):
         return value
-    named = value.get(name) if isinstance(value, dict) else None
-    chosen = [model for model in others if named in get_args(model.model_fields[name].annotation)]
-    return (chosen or [first])[0].model_validate(value)
+    if not isinstance(value, dict):
+        raise PydanticCustomError("model_type", "an object is needed")
+    kinds, unnamed = _kinds(name, models)
+    kind = value.get(name, unnamed)
+    if isinstance(kind, str) and kind in kinds:
+        return kinds[kind].model_validate(value)
+    code = "literal_error" if name in value else "missing"
+    told = PydanticCustomError(code, "one of {kinds} is needed", {"kinds": ", ".join(kinds)})
+    raise ValidationError.from_exception_data(name, [InitErrorDetails(type=told, loc=(name,), input=kind)])
+
+
+@lru_cache
+def _kinds(name: str, models: tuple[type[Request], ...]) -> tuple[dict[str, type[Request]], str | None]:
+    """The models by what names them, and the name of the one that need not be named."""
+    fields = {model: model.model_fields[name] for model in models}
+    kinds = {kind: model for model, field in fields.items() for kind in get_args(field.annotation)}
+    return kinds, next((field.default for field in fields.values() if not field.is_required()), None)
 
 
 class Money(Answer):

@@ -270,11 +270,16 @@ def test_apply_export_and_replay_at_the_command_line(tmp_path: Path) -> None:
         "effective_from_invalid: version 2 is published from 2100-01-01T00:00:00+00:00 and would follow;"
         " a later --effective-from would do\n",
     )
+    latin = tmp_path / "latin.yaml"
+    latin.write_bytes("name: Café\n".encode("latin-1"))
+    for words in (("apply",), ("replay", "--since", "2017-01-01", "--until", "2017-01-31")):
+        unread = loyalty(tmp_path, "programs", words[0], str(latin), *words[1:])
+        assert (unread.returncode, unread.stderr) == (1, f"{latin}: not UTF-8, byte 10\n")
     exported = loyalty(tmp_path, "programs", "export", "grocer")
     copy = tmp_path / "copy.yaml"
     copy.write_text(exported.stdout, encoding="utf-8")
     assert loyalty(tmp_path, "programs", "apply", str(copy), "--dry-run").stdout == "nothing to do\n"
-    replayed = loyalty(tmp_path, "programs", "replay", str(copy), "--from", "2017-01-01", "--to", "2017-01-31")
+    replayed = loyalty(tmp_path, "programs", "replay", str(copy), "--since", "2017-01-01", "--until", "2017-01-31")
     assert (replayed.returncode, replayed.stdout.splitlines()[0]) == (0, "0 purchases of 0 members"), replayed.stderr
     copy.write_text(exported.stdout.replace("per: 50", "per: 0"), encoding="utf-8")
     wrong = loyalty(tmp_path, "programs", "apply", str(copy))

@@ -99,7 +99,9 @@ def test_whoever_joined_later_brought_nobody(shop: Shop) -> None:
     shop.clock.forward(seconds=1)
     bob = enrol(shop, "bob")
     assert name(shop, bob, "ann").status_code == 200
-    check_problem(name(shop, ann, "bob"), 422, "referrer_joined_later")
+    refused = name(shop, ann, "bob")
+    check_problem(refused, 422, "referrer_joined_later")
+    assert [each["pointer"] for each in refused.json()["errors"]] == ["#/referrer"]
 
 
 @pytest.mark.parametrize("closed", ["ann", "bob"])

@@ -33,7 +33,6 @@ from app.members.rules import (
     MemberClosed,
     ReferralToSelf,
     UnknownMember,
-    normalise,
 )
 from app.members.schemas import (
     IdentifierIn,
@@ -45,6 +44,7 @@ from app.members.schemas import (
     MemberRef,
     ReferralOut,
     Value,
+    identifier_at,
     lookup_query,
 )
 from app.members.service import LookedUp
@@ -84,7 +84,10 @@ def enrol(
     that."""
 
     def act(session: Session) -> Reply:
-        identifiers = [_normalised(session, caller.program, item, now) for item in body.identifiers]
+        identifiers = [
+            _normalised(session, caller.program, item, now, f"#/identifiers/{place}/value")
+            for place, item in enumerate(body.identifiers)
+        ]
         member_id = service.enrol(session, caller.program, identifiers, now, body.profile.model_dump())
         if body.referred_by is not None:
             region = service.phone_region(session, caller.program, now)
@@ -197,7 +200,7 @@ def remove_identifier(
     """A lost card, an old address. The last one stays."""
 
     def act(session: Session) -> None:
-        identifier = _normalised(session, caller.program, IdentifierIn(kind=kind, value=value), now)
+        identifier = _normalised(session, caller.program, IdentifierIn(kind=kind, value=value), now, "value")
         service.remove_identifier(session, caller.program, member_id, identifier)
 
     database.write(act)
@@ -313,5 +316,7 @@ def _facts(enrolled: service.Enrolled) -> dict[str, Any]:
     }
 
 
-def _normalised(session: Session, program_id: UUID, item: IdentifierIn, now: datetime) -> Identifier:
-    return normalise(item.kind, item.value, service.phone_region(session, program_id, now))
+def _normalised(
+    session: Session, program_id: UUID, item: IdentifierIn, now: datetime, pointer: str = "#/value"
+) -> Identifier:
+    return identifier_at(pointer, item.kind, item.value, service.phone_region(session, program_id, now))

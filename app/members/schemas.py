@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from app.errors import Finding, InvalidRequest
 from app.ledger import BalanceOut, ExpiringOut
-from app.members.rules import Identifier, IdentifierKind, Status, normalise
+from app.members.rules import Identifier, IdentifierInvalid, IdentifierKind, Status, normalise
 from app.wire import Answer, Day, Request, Stamp, Text, Token, WireId
 
 Value = Annotated[Text, Field(max_length=128)]
@@ -42,10 +42,21 @@ class MemberRef(Request):
         return [(kind, str(value)) for kind, value in pairs if value is not None]
 
 
-def identifier_in(reference: MemberRef, phone_region: str | None) -> Identifier:
-    """The identifier a reference names, in its one spelling. IdentifierInvalid if it is not one of its kind."""
+def identifier_in(reference: MemberRef, phone_region: str | None, field: str | None = "member") -> Identifier:
+    """The identifier that a `field` of a body names, or a query (None), in its one spelling. IdentifierInvalid if it is
+    not one of its kind."""
     kind, value = reference.given()[0]
-    return Identifier(kind, value) if kind == "id" else normalise(kind, value, phone_region)
+    if kind == "id":
+        return Identifier(kind, value)
+    return identifier_at(kind if field is None else f"#/{field}/{kind}", kind, value, phone_region)
+
+
+def identifier_at(pointer: str, kind: IdentifierKind, value: str, phone_region: str | None) -> Identifier:
+    """The same of one that is given at a place of its own."""
+    try:
+        return normalise(kind, value, phone_region)
+    except IdentifierInvalid as wrong:
+        raise IdentifierInvalid(wrong.detail, findings=[Finding(pointer, "malformed", wrong.detail)]) from None
 
 
 async def lookup_query(

@@ -79,7 +79,7 @@ def named_each(
     """What `named` answers for each of some bodies, or refuses."""
 
     def read(references: Mapping[str, MemberRef]) -> dict[str, Identifier]:
-        return {field: identifier_in(reference, phone_region) for field, reference in references.items()}
+        return {field: identifier_in(reference, phone_region, field) for field, reference in references.items()}
 
     meant = [or_problem(read, references) for references in bodies]
     asked = {identifier for each in meant if not isinstance(each, Problem) for identifier in each.values()}
@@ -128,7 +128,7 @@ def look_up(
     terms = timeline(session, program_id)
     version = terms.at(now)
     region = None if version is None else version.terms.enrolment.phone_region
-    meant = [or_problem(identifier_in, reference, region) for reference in references]
+    meant = [or_problem(identifier_in, reference, region, None) for reference in references]
     found = find(session, program_id, {each for each in meant if not isinstance(each, Problem)})
     status = statuses(session, found.values())
     accounts = look(session, program_id, found.values(), now)
@@ -366,13 +366,13 @@ def refer(
     if known is not None and known.referrer_id == referrer_id:
         return known
     if member_id == referrer_id:
-        raise ReferralToSelf
+        raise ReferralToSelf(findings=[finding(("referrer",), "oneself", "that is the member")])
     if known is not None:
         raise AlreadyReferred
     if bought:
         raise ReferralTooLate
     if referrer.enrolled_at > member.enrolled_at:
-        raise ReferrerJoinedLater
+        raise ReferrerJoinedLater(findings=[finding(("referrer",), "joined_later", "joined after the member")])
     if member.status == "closed":
         raise MemberClosed
     return refer_new(session, program_id, member_id, referrer_id, now)
@@ -381,7 +381,7 @@ def refer(
 def refer_new(session: Session, program_id: UUID, member_id: UUID, referrer_id: UUID, now: datetime) -> MemberReferral:
     """The same of whoever is becoming a member in this transaction. ReferralToSelf, MemberClosed."""
     if member_id == referrer_id:
-        raise ReferralToSelf
+        raise ReferralToSelf(findings=[finding(("referred_by",), "oneself", "that is the member")])
     if status_in(session, program_id, referrer_id) == "closed":
         raise MemberClosed
     row = {"member_id": member_id, "program_id": program_id, "referrer_id": referrer_id, "recorded_at": now}

@@ -287,12 +287,12 @@ class Terms(Request):
     @field_validator("expiry", mode="before")
     @classmethod
     def _expiry_by_mode(cls, value: Any) -> Any:
-        return chosen_by("mode", value, PeriodExpiry, FixedDatesExpiry, InactivityExpiry)
+        return None if value is None else chosen_by("mode", value, PeriodExpiry, FixedDatesExpiry, InactivityExpiry)
 
     @field_validator("pending", mode="before")
     @classmethod
     def _pending_by_mode(cls, value: Any) -> Any:
-        return chosen_by("mode", value, PendingDays, PendingEvent)
+        return None if value is None else chosen_by("mode", value, PendingDays, PendingEvent)
 
     @field_validator("expiry")
     @classmethod

@@ -32,6 +32,7 @@ from app.wire import (
     Text,
     Token,
     WireInstant,
+    chosen_by,
 )
 
 SignedMinor = Annotated[int, Field(ge=-LARGEST, le=LARGEST)]
@@ -138,16 +139,7 @@ class VoidIn(Request):
 
 
 def _by_type(value: Any) -> Any:
-    """The model that a document's `type` names. No discriminated union: its findings would not point at fields."""
-    if not isinstance(value, dict):
-        return value
-    match value.get("type"):
-        case "return":
-            return ReturnIn.model_validate(value)
-        case "void":
-            return VoidIn.model_validate(value)
-        case _:
-            return PurchaseIn.model_validate(value)
+    return chosen_by("type", value, PurchaseIn, ReturnIn, VoidIn)
 
 
 TransactionIn = Annotated[PurchaseIn | ReturnIn | VoidIn, BeforeValidator(_by_type)]
