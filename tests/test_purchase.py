@@ -154,7 +154,7 @@ REFUSED: list[tuple[str, str, dict[str, Any], list[str]]] = [
         ["#/member"],
     ),
     ("unknown phone", "unknown_member", {"member": {"phone": "+14155550100"}}, ["#/member"]),
-    ("not a card", "identifier_invalid", {"member": {"card": "#!"}}, []),
+    ("not a card", "identifier_invalid", {"member": {"card": "#!"}}, ["#/member/card"]),
     ("too large", "purchase_too_large", {"total": 10**10 + 1}, ["#/total"]),
     (
         "points tendered",
