@@ -95,8 +95,8 @@ def _agreed() -> bool:
 @commands.command("replay")
 def replay(
     file: File,
-    since: Annotated[str, typer.Option("--since", help="First day, in the file's zone, or an instant with offset")],
-    until: Annotated[str, typer.Option("--until", help="Last day, or the first instant after the period")],
+    since: Annotated[str, typer.Option("--from", help="First day, in the file's zone, or an instant with offset")],
+    until: Annotated[str, typer.Option("--to", help="Last day, or the first instant after the period")],
 ) -> None:
     """Says what the terms of a file would have given for the purchases of a period, and what those were given."""
     wanted, database, now = _read(_text(file), file), Database(Settings()), datetime.now(UTC)

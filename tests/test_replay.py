@@ -380,6 +380,7 @@ def test_a_draft_is_replayed_over_the_api(shop: Shop) -> None:
     assert shop.http.get(f"{path}/9/replay", params=asked).status_code == 404
     late = shop.http.get(f"{path}/{version}/replay", params=asked | {"to": "2027-01-01T00:00:00Z"})
     assert (late.status_code, late.json()["code"]) == (422, "period_invalid")
+    assert [each["pointer"] for each in late.json()["errors"]] == ["to"]
 
 
 def test_an_example_replayed_over_real_baskets_is_what_it_gave(database: Database) -> None:

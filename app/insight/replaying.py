@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from app import db, ledger, members, programs, stamps, tiers
 from app.db import Database
-from app.errors import Problem, finding
+from app.errors import Finding, Problem
 from app.ids import new_id
 from app.insight.moves import Counting, Course, in_turn
 from app.insight.rules import Bought, Life, Totals, at_once, in_order
@@ -54,9 +54,9 @@ class Period:
 def period(since: datetime, until: datetime, now: datetime) -> Period:
     """PeriodInvalid if it is none, or not over."""
     if not since < until:
-        raise PeriodInvalid(findings=[finding(("until",), "not_after_since", "the period ends before it begins")])
+        raise PeriodInvalid(findings=[Finding("to", "not_after_from", "the period ends before it begins")])
     if until > now:
-        raise PeriodInvalid(findings=[finding(("until",), "in_future", "the period is not over")])
+        raise PeriodInvalid(findings=[Finding("to", "in_future", "the period is not over")])
     return Period(since, until)
 
 
