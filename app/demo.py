@@ -30,7 +30,7 @@ from app.blueprints import Blueprint
 from app.config import Settings
 from app.db import Database, read_url
 from app.money import show
-from app.programs import Club, JoinedByFee
+from app.programs import BASE, TIER, Club, JoinedByFee, JoinedByPurchase, Terms
 
 SAMPLE = Path(__file__).parent.parent / "samples" / "pos-2017-01-first-1000.jsonl.gz"
 EXAMPLES = {path.stem: path for path in sorted((Path(__file__).parent.parent / "docs" / "examples").glob("*.yaml"))}
@@ -75,6 +75,14 @@ class Tally:
     members: set[str] = field(default_factory=set)
     earned: list[dict[str, Any]] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
+    given: Counter[str] = field(default_factory=Counter)
+    """Points by what gave them: the base, a tier, a rule, a stamp card."""
+    times: Counter[str] = field(default_factory=Counter)
+    """For how many purchases."""
+    full: Counter[str] = field(default_factory=Counter)
+    """Which stamp cards purchases have filled."""
+    brought: Counter[str] = field(default_factory=Counter)
+    """Which clubs purchases have brought."""
 
     def add(self, results: list[dict[str, Any]]) -> None:
         for result in results:
@@ -88,8 +96,16 @@ class Tally:
             self.recorded += 1
             self.points += transaction["points"]["earned"]
             self.earned.append(transaction)
+            self._explain(transaction)
             if transaction["member"] is not None:
                 self.members.add(transaction["member"]["id"])
+
+    def _explain(self, purchase: dict[str, Any]) -> None:
+        for reason in purchase["points"]["reasons"]:
+            self.given[reason["rule"]] += reason["points"]
+            self.times[reason["rule"]] += 1
+        self.full.update(card["code"] for card in purchase["cards"] if card["released"])
+        self.brought.update(club["code"] for club in purchase["clubs"])
 
 
 def example(name: str) -> Blueprint:
@@ -121,7 +137,7 @@ def run(data: Path, database_url: str | None, programme: Blueprint | None = None
                 _redeem(http, tally)
                 _join_clubs(http, tally, [] if programme is None else programme.terms.clubs)
                 worker.run_jobs(database, datetime.now(UTC))
-                holds = _report(http, tally, seconds)
+                holds = _report(http, tally, seconds, None if programme is None else programme.terms)
         database.close()
     return holds and not tally.refused
 
@@ -183,7 +199,7 @@ def post_batch(http: httpx.Client, batch: list[dict[str, Any]]) -> list[dict[str
         time.sleep(float(response.headers["Retry-After"]))
 
 
-def _report(http: httpx.Client, tally: Tally, seconds: float) -> bool:
+def _report(http: httpx.Client, tally: Tally, seconds: float, terms: Terms | None) -> bool:
     balance = http.get("/v1/accounting/trial-balance").raise_for_status().json()["items"]
     proof = http.get("/v1/proof").raise_for_status().json()
     cohorts = http.get("/v1/accounting/cohorts").raise_for_status().json()["items"]
@@ -197,7 +213,11 @@ def _report(http: httpx.Client, tally: Tally, seconds: float) -> bool:
     if tally.joined:
         print(f"memberships sold     {tally.joined:>14,}")
     print(f"recognised           {show(by_code.get('4100', 0), 'USD'):>14} USD")
+    if "4400" in by_code:
+        print(f"  for partners       {show(by_code['4400'], 'USD'):>14} USD  less what they are owed")
     print(f"contract liability   {show(by_code.get('2100', 0), 'USD'):>14} USD")
+    if terms is not None:
+        _report_programme(tally, terms)
     print("\ntrial balance                            debits         credits")
     for row in balance:
         debit, credit = show(row["debits"], row["currency"]), show(row["credits"], row["currency"])
@@ -210,6 +230,20 @@ def _report(http: httpx.Client, tally: Tally, seconds: float) -> bool:
         print(f"REFUSED {count}: {code}")
     print(f"\n{tally.recorded / seconds:,.0f} purchases per second, posted one batch at a time")
     return bool(proof["holds"])
+
+
+def _report_programme(tally: Tally, terms: Terms) -> None:
+    """What the programme's own rules, tiers, stamp cards and clubs have done to purchases."""
+    tiers = [] if terms.tiers is None else [tier.code for tier in terms.tiers.levels if tier.added]
+    codes = [BASE, *(f"{TIER}{code}" for code in tiers), *(rule.code for rule in terms.every_rule)]
+    print("\npoints by rule                 purchases          points")
+    for code in codes:
+        print(f"  {code:<28}{tally.times[code]:>10,}  {tally.given[code]:>14,}")
+    for card in terms.stamp_cards:
+        print(f"cards filled: {card.code:<26}{tally.full[card.code]:>14,}")
+    for club in terms.clubs:
+        if isinstance(club.joining, JoinedByPurchase):
+            print(f"clubs opened: {club.code:<26}{tally.brought[club.code]:>14,}")
 
 
 # --- a service to talk to -------------------------------------------------------------------------------------------

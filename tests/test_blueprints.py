@@ -230,12 +230,26 @@ def test_each_example_loads(database: Database, path: Path) -> None:
     assert planned(database, wanted) == Plan((), ())
 
 
+FIRED = {
+    "airline": {"base", "tier:silver", "partner_shop", "first_flight"},
+    "coffee-shop": {"base", "stamps:drinks", "stamps:pastry"},
+    "department-store": {"base", "evening", "cosmetics"},
+    "grocer": {"base", "triple_produce", "big_shop", "welcome"},
+    "hotel-club": {"base", "tier:gold", "breakfast", "sunday_night", "members_week"},
+}
+"""What gives points for three days of a grocer's baskets. Nobody is known to have a birthday, is invited to a tier, or
+has paid for a club before."""
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_each_example_runs_on_real_baskets(tmp_path: Path, name: str) -> None:
-    """No basket is refused, and the books are right afterwards: else the demo ends with 1."""
+    """No basket is refused, its rules give points, and the books are right afterwards: else the demo ends with 1."""
     done = loyalty(tmp_path, "demo", "--program", name)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "REFUSED" not in done.stdout
+    told = done.stdout.split("points by rule")[1].split("\n\n")[0].splitlines()[1:]
+    rows = [line.split() for line in told if line.startswith("  ")]
+    assert {code for code, times, _ in rows if times != "0"} == FIRED[name]
 
 
 def loyalty(folder: Path, *words: str, typed: str = "") -> subprocess.CompletedProcess[str]:
@@ -272,14 +286,14 @@ def test_apply_export_and_replay_at_the_command_line(tmp_path: Path) -> None:
     )
     latin = tmp_path / "latin.yaml"
     latin.write_bytes("name: Café\n".encode("latin-1"))
-    for words in (("apply",), ("replay", "--since", "2017-01-01", "--until", "2017-01-31")):
+    for words in (("apply",), ("replay", "--from", "2017-01-01", "--to", "2017-01-31")):
         unread = loyalty(tmp_path, "programs", words[0], str(latin), *words[1:])
         assert (unread.returncode, unread.stderr) == (1, f"{latin}: not UTF-8, byte 10\n")
     exported = loyalty(tmp_path, "programs", "export", "grocer")
     copy = tmp_path / "copy.yaml"
     copy.write_text(exported.stdout, encoding="utf-8")
     assert loyalty(tmp_path, "programs", "apply", str(copy), "--dry-run").stdout == "nothing to do\n"
-    replayed = loyalty(tmp_path, "programs", "replay", str(copy), "--since", "2017-01-01", "--until", "2017-01-31")
+    replayed = loyalty(tmp_path, "programs", "replay", str(copy), "--from", "2017-01-01", "--to", "2017-01-31")
     assert (replayed.returncode, replayed.stdout.splitlines()[0]) == (0, "0 purchases of 0 members"), replayed.stderr
     copy.write_text(exported.stdout.replace("per: 50", "per: 0"), encoding="utf-8")
     wrong = loyalty(tmp_path, "programs", "apply", str(copy))

@@ -40,6 +40,7 @@ from app.programs.limits import Key as UseKey
 from app.programs.limits import Uses, keys_of, uses
 from app.programs.models import Program
 from app.programs.rules import (
+    TIER,
     Earning,
     Explained,
     Kept,
@@ -60,7 +61,7 @@ from app.programs.rules import (
     tax_of,
     tender_of,
 )
-from app.programs.schemas import EXAMPLE_TERMS, PendingEvent, Terms
+from app.programs.schemas import BASE, EXAMPLE_TERMS, PendingEvent, Terms
 from app.programs.service import (
     EffectiveFromInvalid,
     NoTerms,
@@ -84,9 +85,11 @@ from app.programs.stamps import STAMPS, StampCard
 from app.programs.tiers import MEASURES, Benefit, Rolling, SinceLastChange, Sums, Tier, TierTerms, best_discount
 
 __all__ = [
+    "BASE",
     "EXAMPLE_TERMS",
     "MEASURES",
     "STAMPS",
+    "TIER",
     "Anniversary",
     "Basket",
     "Benefit",
