@@ -3,18 +3,20 @@
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app import programs
+from app.baskets import purchase_body, read_baskets
 from app.db import Database
 from app.demo import TERMS
-from app.programs import Basket, Occasion, Terms
+from app.programs import Basket, Occasion, Tender, Terms
 from app.transactions.schemas import PurchaseIn, basket_of
 from benchmarks import shop
 from benchmarks.bench import Bench, check_there
@@ -23,9 +25,11 @@ from benchmarks.report import Figure, Rounds, at_least, at_most
 from benchmarks.server import Service, serving, settle_down
 from benchmarks.shop import Shop
 
-ACTIVE, INACTIVE, TIMES = 30, 900, 10
+BASKETS = Path(__file__).parent.parent / "pos-2017-01-first-10000.jsonl.gz"
+ACTIVE, INACTIVE, LINES = 30, 900, 100
 LIMIT_MICROSECONDS = 150.0
 SLOWER = at_most(1.5)
+LINEAR = at_most(1.2)
 HOLDS_UP = at_least(0.9)
 
 Case = tuple[Basket, Occasion]
@@ -45,25 +49,36 @@ _WHEN: tuple[dict[str, Any], ...] = (
 )
 """Each kind of rule, under each kind of condition, in turns."""
 
+Asked = Callable[[int], dict[str, Any]]
+
+ELSEWHERE: tuple[Asked, ...] = (
+    lambda n: {"when": {"first_day": f"{2100 + n % 90}-{n % 12 + 1:02}-01"}},
+    lambda n: {"when": {"stores": [f"store_{n}"]}},
+    lambda _: {"when": {"channels": ["kiosk"]}},
+)
+OTHERWISE: tuple[Asked, ...] = (
+    lambda n: {"on": {"departments": ["NOWHERE"], "products": [f"none_{n}"]}},
+    lambda n: {"on": {"products": [f"rare_{n}"]}, "excluded": {"products": [f"rare_{n}"]}},
+    lambda n: {"when": {"tenders": [f"giro_{n}"]}},
+    lambda n: {"when": {"minimum_spend": 10**9 + n}},
+    lambda n: {"when": {"minimum_quantity": 10**5 + n}},
+)
+"""Why rules give nothing."""
+
 
 def run(bench: Bench) -> list[Figure]:
     return [*_evaluated(bench), *_recorded(bench)]
 
 
-def ruled(bodies: Sequence[dict[str, Any]], active: int, inactive: int = 0) -> Terms:
-    """Terms with so many rules about the departments that sell most, and so many more for years to come, for other
-    stores and for another channel."""
+def ruled(bodies: Sequence[dict[str, Any]], active: int, inactive: int = 0, never: Sequence[Asked] = ()) -> Terms:
+    """Terms with so many rules about the departments that sell most; and so many more, each of which asks in turn for
+    what is `never` so."""
     sold = Counter(line["department"] for body in bodies for line in body["lines"] if "department" in line)
     departments = [name for name, _ in sold.most_common(ACTIVE)]
     rules = [_rule(f"rule_{n}", n, departments) for n in range(active)]
     for n in range(inactive):
-        never = (
-            {"first_day": f"{2100 + n % 90}-{n % 12 + 1:02}-01"},
-            {"stores": [f"store_{n}"]},
-            {"channels": ["kiosk"]},
-        )
-        rule = _rule(f"elsewhere_{n}", n // 3, departments)
-        rules.append(rule | {"when": rule["when"] | never[n % 3]})
+        rule, asked = _rule(f"never_{n}", n // len(never), departments), never[n % len(never)](n)
+        rules.append(rule | asked | {"when": rule["when"] | asked.get("when", {})})
     return Terms.model_validate(TERMS | {"rules": rules, "stacking": {"bonus": "best"}})
 
 
@@ -84,24 +99,42 @@ def _rule(code: str, number: int, departments: Sequence[str]) -> dict[str, Any]:
 
 
 def _evaluated(bench: Bench) -> list[Figure]:
-    bodies = shop.baskets(bench.template)
-    few, many = ruled(bodies, ACTIVE), ruled(bodies, ACTIVE, INACTIVE)
+    bodies = [purchase_body(basket) for basket in read_baskets(BASKETS)]
+    few = ruled(bodies, ACTIVE)
+    others = [ruled(bodies, ACTIVE, INACTIVE, never) for never in (ELSEWHERE, OTHERWISE)]
     cases = [_case(PurchaseIn.model_validate(body), few) for body in bodies]
-    alone, among = Rounds(), Rounds()
+    short, long = (_of_lines(cases, count) for count in (LINES, 4 * LINES))
+    alone, elsewhere, otherwise, lines = Rounds(), Rounds(), Rounds(), Rounds()
     for _ in range(bench.plan.rounds):
-        spent = [_microseconds(cases, terms) for terms in (few, many)]
-        alone.add(spent[0], LIMIT_MICROSECONDS)
-        among.add(spent[1], spent[0])
-    said = f"{len(cases)} real baskets, {TIMES} times each; median"
+        spent, *among = [_microseconds(cases, terms) for terms in (few, *others)]
+        alone.add(spent, LIMIT_MICROSECONDS)
+        for rounds, each in zip((elsewhere, otherwise), among, strict=True):
+            rounds.add(each, spent)
+        lines.add(_microseconds(long, few), 4 * _microseconds(short, few))
+    said, compared = f"{len(cases):,} real baskets; median", f"compared with {ACTIVE} alone"
     return [
         alone.figure(f"{ACTIVE} rules on a basket", "us", at_most(1), f"{said}, compared with the limit"),
-        among.figure(
-            f"{ACTIVE} rules among {INACTIVE} of other times and places",
-            "us",
-            SLOWER,
-            f"{said}, compared with {ACTIVE} alone",
+        elsewhere.figure(
+            f"{ACTIVE} rules among {INACTIVE} of other times and places", "us", SLOWER, f"{said}, {compared}"
+        ),
+        otherwise.figure(
+            f"{ACTIVE} rules among {INACTIVE} of other goods, tenders and minima", "us", SLOWER, f"{said}, {compared}"
+        ),
+        lines.figure(
+            f"{ACTIVE} rules on {4 * LINES} lines", "us", LINEAR, f"compared with four times what {LINES} lines take"
         ),
     ]
+
+
+def _of_lines(cases: Sequence[Case], count: int) -> list[Case]:
+    """Baskets of so many lines, made of the lines of others."""
+    every = [line for basket, _ in cases for line in basket.lines]
+    found = []
+    for first in range(0, len(every) - count + 1, count):
+        lines = tuple(replace(line, number=place) for place, line in enumerate(every[first : first + count], 1))
+        total = sum(line.amount - line.discount for line in lines)
+        found.append((Basket(lines, (Tender("cash", total),), total), cases[first // count][1]))
+    return found
 
 
 def _case(body: PurchaseIn, terms: Terms) -> Case:
@@ -110,7 +143,7 @@ def _case(body: PurchaseIn, terms: Terms) -> Case:
 
 def _microseconds(cases: Sequence[Case], terms: Terms) -> float:
     spent = []
-    for basket, occasion in [*cases] * TIMES:
+    for basket, occasion in cases:
         start = time.perf_counter()
         programs.earn(basket, terms, occasion)
         spent.append(time.perf_counter() - start)
