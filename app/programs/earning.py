@@ -197,7 +197,8 @@ class Rule(Request):
 
     def _spell(self, at: datetime, later: int = 0) -> str:
         """All time is cut into spells as long as the cooldown: so in each it gives a member something once at most, and
-        whatever is too near is in the same one or beside it. `LIFETIME` knows the latest, by whatever cooldown."""
+        whatever is too near is in the same one or beside it (decision 23). `LIFETIME` knows the latest, by whatever
+        cooldown."""
         assert self.cooldown_hours is not None
         number = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(hours=self.cooldown_hours)
         return f"{self.cooldown_hours}h:{number + later}"
