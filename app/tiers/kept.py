@@ -93,7 +93,7 @@ def kept(stands: Standing, version: Version, now: datetime) -> Kept:
 def warnings(stands: Standing, version: Version) -> list[datetime]:
     """When to warn of a fall that is ahead: the beginnings of days so many ahead."""
     tiers, zone = version.terms.tiers, version.terms.zone
-    if tiers is None or stands.until is None or not stands.falls:
+    if tiers is None or not tiers.warn_days or stands.until is None or not stands.falls:
         return []
     day = stands.until.astimezone(zone).date()
     return [day_begins(day - timedelta(days=days), zone) for days in tiers.warn_days]

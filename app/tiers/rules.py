@@ -113,14 +113,14 @@ class Scheme:
         if oldest is not None and oldest <= after:
             yield self.span.leaves(oldest)
 
-    def _ending(self, counted: Counted, state: State, after: datetime) -> Iterator[datetime]:
+    def _ending(self, counted: Counted, state: State, after: datetime) -> list[datetime]:
         at_once, falls = self.terms.upgrade == "at_once", self.terms.downgrade != "none" and state.tier is not None
-        if at_once and (bought := counted.next(after + MOMENT)) is not None:
-            yield bought
+        bought = counted.next(after + MOMENT) if at_once else None
+        found = [] if bought is None else [bought]
         if falls or not at_once:
             begins, ends = self.periods.of(after, state.begins)
-            yield self.periods.review_of(begins)
-            yield ends
+            found += (self.periods.review_of(begins), ends)
+        return found
 
     def step(self, counted: Counted, state: State, at: datetime) -> State:
         """The state after what happens at `at`."""
