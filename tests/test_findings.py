@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from app.errors import Finding, finding
+from app.errors import finding
 from app.programs import Terms
 from tests.shop import TERMS, Shop, purchase
 
@@ -16,10 +16,6 @@ LEVELS = [{"code": "gold", "name": "Gold", "qualification": {"points": 10}}]
 
 def rule(code: str, gives: Any = FIVE, **more: Any) -> dict[str, Any]:
     return {"code": code, "name": code, "gives": gives} | more
-
-
-def campaign(on: Any) -> dict[str, Any]:
-    return {"code": "c", "name": "C", "points": 5, "on": on}
 
 
 WRONG: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
@@ -51,6 +47,15 @@ WRONG: dict[str, tuple[dict[str, Any], list[tuple[str, str]]]] = {
     "null for joining": (
         {"clubs": [{"code": "c", "name": "C", "joining": None}]},
         [("#/clubs/0/joining", "an object is needed")],
+    ),
+    "an occasion that there is not": (
+        {"campaigns": [{"code": "c", "name": "C", "points": 5, "occasion": {"type": "full_moon"}}]},
+        [
+            (
+                "#/campaigns/0/occasion/type",
+                "one of sign_up, birthday, anniversary, win_back, referral, event is needed",
+            )
+        ],
     ),
     "a mode that there is not": (
         {"expiry": {"mode": "never"}},
@@ -86,10 +91,6 @@ def test_terms_say_where_they_are_wrong(part: dict[str, Any], said: list[tuple[s
 def test_what_need_not_be_named_is_not() -> None:
     assert Terms.model_validate(TERMS | {"expiry": {"months": 12}}).expiry is not None
     assert Terms.model_validate(TERMS | {"expiry": None, "pending": None}).expiry is None
-
-
-def test_a_field_may_be_called_as_pydantic_calls_names() -> None:
-    assert finding(("a", "[key]"), "c", "wrong") == Finding("#/a", "c", "its name: wrong")
 
 
 def problem_of(answer: Any) -> tuple[str, list[str]]:

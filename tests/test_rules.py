@@ -140,6 +140,7 @@ def at(text: str, **parts: Any) -> Occasion:
     return OCCASION._replace(at=datetime.fromisoformat(text), **parts)
 
 
+NIGHT = {"begin": "22:00", "end": "02:00"}
 WHEN: dict[str, tuple[dict[str, Any], Occasion, str | None]] = {
     # under this condition, on this occasion: why it gives nothing
     "on its first day": ({"first_day": "2026-11-22"}, at("2026-11-22T00:00:00-05:00"), None),
@@ -150,30 +151,30 @@ WHEN: dict[str, tuple[dict[str, Any], Occasion, str | None]] = {
     "on no Sunday": ({"weekdays": ["mon", "tue"]}, OCCASION, "weekday"),
     "from its first minute": ({"hours": {"begin": "11:30", "end": "12:00"}}, OCCASION, None),
     "to before its end": ({"hours": {"begin": "11:00", "end": "11:30"}}, OCCASION, "hours"),
-    "over midnight, before it": ({"hours": {"begin": "22:00", "end": "02:00"}}, at("2026-11-22T23:00:00-05:00"), None),
-    "over midnight, after it": ({"hours": {"begin": "22:00", "end": "02:00"}}, at("2026-11-22T01:59:00-05:00"), None),
+    "over midnight, before it": ({"hours": NIGHT}, at("2026-11-22T23:00:00-05:00"), None),
+    "over midnight, after it": ({"hours": NIGHT}, at("2026-11-22T01:59:00-05:00"), None),
     "over midnight, from the day on": (
-        {"hours": {"begin": "22:00", "end": "02:00"}, "weekdays": ["sat"]},
+        {"hours": NIGHT, "weekdays": ["sat"]},
         at("2026-11-21T23:00:00-05:00"),
         None,
     ),
     "the night after that day": (
-        {"hours": {"begin": "22:00", "end": "02:00"}, "weekdays": ["sat"]},
+        {"hours": NIGHT, "weekdays": ["sat"]},
         at("2026-11-22T01:59:00-05:00"),
         None,
     ),
     "the night before that day": (
-        {"hours": {"begin": "22:00", "end": "02:00"}, "weekdays": ["sun"]},
+        {"hours": NIGHT, "weekdays": ["sun"]},
         at("2026-11-22T01:59:00-05:00"),
         "weekday",
     ),
     "the night after its last day": (
-        {"hours": {"begin": "22:00", "end": "02:00"}, "last_day": "2026-11-21"},
+        {"hours": NIGHT, "last_day": "2026-11-21"},
         at("2026-11-22T01:59:00-05:00"),
         None,
     ),
     "the night before its first day": (
-        {"hours": {"begin": "22:00", "end": "02:00"}, "first_day": "2026-11-22"},
+        {"hours": NIGHT, "first_day": "2026-11-22"},
         at("2026-11-22T01:59:00-05:00"),
         "not_in_force",
     ),

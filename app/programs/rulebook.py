@@ -46,12 +46,9 @@ class Rulebook:
         self._budgeted = _those(rule.budget is not None for rule in rules)
         self._for_some = _those(not rule.who.everybody for rule in rules)
 
-        plain = [rule.excluded.empty and not rule.on.mixed for rule in rules]
-        self._everything = _those(rule.on.empty and simple for rule, simple in zip(rules, plain, strict=True))
-        named = [rule.on if simple else Goods() for rule, simple in zip(rules, plain, strict=True)]
-        self._goods = [(there, sets) for kind, there in _KINDS if (sets := _sets(getattr(on, kind) for on in named))]
-        self._others = _those(not simple for simple in plain)
         self._on, self._excluded = _Lines([rule.on for rule in rules]), _Lines([rule.excluded for rule in rules])
+        self._goods = [(there, sets) for there, sets in self._on.by.items() if sets]
+        self._one_by_one = _those(rule.on.mixed or not rule.excluded.empty for rule in rules)
 
     def personal(self, day: date) -> Sequence[Rule]:
         """Those that depend on the member, in force at some time of a day of the programme's zone."""
@@ -69,15 +66,16 @@ class Rulebook:
 
     def _about(self, sale: Sale, among: int) -> list[tuple[Rule, Fraction | int]]:
         among &= self._reached_by(sale)
-        found = dict.fromkeys(_numbers(among & self._everything), sale.amount(sale.everything))
+        alike = among & ~self._one_by_one
+        found = dict.fromkeys(_numbers(alike & self._on.unnamed), sale.amount(sale.everything))
         for there, sets in self._goods:
             places_of = getattr(sale, there)
             for name in sets.keys() & places_of.keys():
-                if chosen := among & sets[name]:
+                if chosen := alike & sets[name]:
                     amount = sale.amount(places_of[name])  # of no other name
                     for number in _numbers(chosen):
                         found[number] = found.get(number, 0) + amount
-        if others := among & self._others:
+        if others := among & self._one_by_one:
             for number in _numbers(others & self._touched_by(sale)):
                 found[number] = sale.amount(self._rules[number].places(sale))
         return [(self._rules[number], found[number]) for number in sorted(found)]
@@ -178,9 +176,8 @@ class _Lines:
 
     def __init__(self, goods: Sequence[Goods]) -> None:
         self.unnamed = _those(each.empty for each in goods)
-        self._departments, self._categories, self._products = (
-            _sets([getattr(each, kind) for each in goods]) for kind, _ in _KINDS
-        )
+        self.by = {there: _sets([getattr(each, kind) for each in goods]) for kind, there in _KINDS}
+        self._departments, self._categories, self._products = self.by.values()
 
     def of(self, line: Line) -> int:
         by_product = self._products.get(line.product, 0)
